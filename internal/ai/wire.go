@@ -1,0 +1,183 @@
+package ai
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// What weir, Envoy and the Wasm adapter tell each other about one request.
+// Nothing here is secret: Envoy copies dynamic metadata into gRPC access logs.
+const (
+	// MetadataNamespace is the dynamic metadata that ext_proc sets and the
+	// adapter and the access log read. Its values are strings.
+	MetadataNamespace = "weir"
+	// MetaID is the decision's id.
+	MetaID = "id"
+	// MetaRequest is what the adapter must know of the request, one compact
+	// string, so that it costs one host call: see AdapterRequest.
+	MetaRequest = "req"
+
+	// PriorityNamespace is the dynamic metadata in which Envoy's priority_group
+	// cluster specifier finds the ordered targets.
+	PriorityNamespace = "weir.targets"
+
+	// TargetMetadata is the namespace of a cluster's static metadata, and
+	// TargetKey the key in it, under which the xDS server writes the target's
+	// parameters, one JSON object: see AdapterTarget.
+	TargetMetadata = "weir.target"
+	TargetKey      = "params"
+
+	// StateAttempts is the filter state (wasm.<name> in access logs) in which
+	// the adapter notes each attempt: "pool:status;pool:status". The status is
+	// 0 until response headers arrive.
+	StateAttempts = "weir_attempts"
+	// StateUsage is the filter state in which the adapter notes what the
+	// attempt that answers has used so far: see AdapterUsage.
+	StateUsage = "weir_usage"
+
+	// DecisionHeader tells the client the decision's id.
+	DecisionHeader = "x-weir-decision"
+	// InternalPrefix is that of headers that no client may send.
+	InternalPrefix = "x-weir-"
+)
+
+// ClusterName is the Envoy cluster of a pool.
+func ClusterName(pool string) string { return "pool/" + pool }
+
+// AdapterRequest is what the adapter must know of a request.
+type AdapterRequest struct {
+	// Where the value of "model", quotes included, lies in the body that leaves
+	// ext_proc: byte offset and length.
+	ModelOffset, ModelLength int
+	// The client asked for a stream.
+	Stream bool
+	// The client did not ask for usage in the stream: the usage event that weir
+	// asked for is to be removed.
+	StripUsage bool
+}
+
+// String writes the request as "offset length flags"; the flags are s (stream),
+// u (strip usage), or - for none.
+func (r AdapterRequest) String() string {
+	flags := ""
+	if r.Stream {
+		flags += "s"
+	}
+	if r.StripUsage {
+		flags += "u"
+	}
+	if flags == "" {
+		flags = "-"
+	}
+	return strconv.Itoa(r.ModelOffset) + " " + strconv.Itoa(r.ModelLength) + " " + flags
+}
+
+// ParseAdapterRequest reads what String wrote.
+func ParseAdapterRequest(s string) (AdapterRequest, error) {
+	var r AdapterRequest
+	offset, rest, ok1 := strings.Cut(s, " ")
+	length, flags, ok2 := strings.Cut(rest, " ")
+	var err1, err2 error
+	r.ModelOffset, err1 = strconv.Atoi(offset)
+	r.ModelLength, err2 = strconv.Atoi(length)
+	if !ok1 || !ok2 || err1 != nil || err2 != nil || r.ModelOffset < 0 || r.ModelLength < 2 {
+		return AdapterRequest{}, errors.New("adapter request: want \"offset length flags\"")
+	}
+	r.Stream = strings.Contains(flags, "s")
+	r.StripUsage = strings.Contains(flags, "u")
+	return r, nil
+}
+
+// AdapterTarget is what the adapter must know of a target. It travels as JSON in
+// the static metadata of the target's cluster.
+type AdapterTarget struct {
+	Pool     string `json:"pool"`
+	Profile  string `json:"profile"`   // adapter profile: openai, vllm, …
+	Model    string `json:"model"`     // the real model's name
+	BasePath string `json:"base_path"` // stands where /v1 stands in the client's path
+	Host     string `json:"host"`      // :authority for the backend
+}
+
+// AdapterUsage is what one attempt has used so far, as the adapter saw it.
+type AdapterUsage struct {
+	Usage
+	Reported   bool   // the backend reported Usage
+	Chunks     int64  // content events passed on
+	TextBytes  int64  // bytes of content passed on, JSON escapes as they stand
+	FirstToken int64  // microseconds since the epoch; 0 when no content arrived
+	Finish     string // finish reason: letters and underscores only
+	Done       bool   // the response ended as its dialect says ([DONE], or the whole JSON)
+}
+
+// AppendTo appends the usage as space-separated key=value pairs, zero values
+// left out.
+func (u *AdapterUsage) AppendTo(b []byte) []byte {
+	num := func(key string, v int64) {
+		if v != 0 {
+			b = append(b, key...)
+			b = strconv.AppendInt(b, v, 10)
+			b = append(b, ' ')
+		}
+	}
+	num("in=", u.Input)
+	num("cached=", u.CachedInput)
+	num("out=", u.Output)
+	num("reasoning=", u.Reasoning)
+	num("chunks=", u.Chunks)
+	num("text=", u.TextBytes)
+	num("first=", u.FirstToken)
+	if u.Reported {
+		b = append(b, "reported "...)
+	}
+	if u.Done {
+		b = append(b, "done "...)
+	}
+	if u.Finish != "" {
+		b = append(b, "finish="...)
+		b = append(b, u.Finish...)
+		b = append(b, ' ')
+	}
+	return b
+}
+
+// ParseAdapterUsage reads what AppendTo wrote. Unknown keys are passed over, so
+// that weir and the filter may be of different versions.
+func ParseAdapterUsage(s string) (AdapterUsage, error) {
+	var u AdapterUsage
+	for word := range strings.FieldsSeq(s) {
+		key, value, _ := strings.Cut(word, "=")
+		var dst *int64
+		switch key {
+		case "in":
+			dst = &u.Input
+		case "cached":
+			dst = &u.CachedInput
+		case "out":
+			dst = &u.Output
+		case "reasoning":
+			dst = &u.Reasoning
+		case "chunks":
+			dst = &u.Chunks
+		case "text":
+			dst = &u.TextBytes
+		case "first":
+			dst = &u.FirstToken
+		case "reported":
+			u.Reported = true
+		case "done":
+			u.Done = true
+		case "finish":
+			u.Finish = value
+		}
+		if dst == nil {
+			continue
+		}
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < 0 {
+			return AdapterUsage{}, errors.New("adapter usage: " + key + " is not a count")
+		}
+		*dst = n
+	}
+	return u, nil
+}

@@ -1,0 +1,244 @@
+// Package plan is the compiled configuration: immutable, with every reference
+// resolved and every default filled in. It is swapped as a whole and captured
+// once for each request. It reads no files and knows no wire format.
+package plan
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"time"
+
+	"github.com/weirproxy/weir/internal/ai"
+)
+
+// Plan is one configuration, ready to be evaluated. Nothing in it changes after
+// it was built.
+type Plan struct {
+	// Version is a hash of the content: equal configurations have equal versions.
+	Version   string
+	Listeners []Listener
+	Admin     string // host:port
+	DataDir   string
+	Pools     []*Pool           // sorted by name
+	Models    map[string]*Model // by name and by alias
+	ModelList []*Model          // sorted by name, aliases left out
+	Keys      map[KeyHash]*Key
+	KeyList   []*Key // in the order of the file
+	Limits    []*Limit
+	Modes     map[string]Mode // by stage; a stage that is absent is enforced
+	Bounds    Bounds
+	Usage     Usage
+	hashKey   []byte
+}
+
+// KeyHash is the keyed hash of an API key.
+type KeyHash [sha256.Size]byte
+
+// HashKey is HMAC-SHA256 of key under secret: how weir stores keys.
+func HashKey(secret []byte, key string) KeyHash {
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte(key))
+	return KeyHash(m.Sum(nil))
+}
+
+// SetHashSecret gives the plan the secret of the keyed hash. Only the compiler
+// calls it, before the plan is published.
+func (p *Plan) SetHashSecret(secret []byte) { p.hashKey = secret }
+
+// KeyByToken finds the key that a client sent. The look-up compares keyed
+// hashes, so its timing tells nothing about the keys that exist.
+func (p *Plan) KeyByToken(token string) (*Key, bool) {
+	k, ok := p.Keys[HashKey(p.hashKey, token)]
+	return k, ok
+}
+
+// Pool finds a pool by name.
+func (p *Plan) Pool(name string) (*Pool, bool) {
+	for _, pool := range p.Pools {
+		if pool.Name == name {
+			return pool, true
+		}
+	}
+	return nil, false
+}
+
+// Mode of a stage; enforced unless the configuration says otherwise.
+func (p *Plan) Mode(stage string) Mode { return p.Modes[stage] }
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Name    string
+	Address string // host:port
+	TLS     *ServerTLS
+}
+
+// ServerTLS holds PEM text, read when the plan was compiled.
+type ServerTLS struct {
+	CertificateChain []byte
+	PrivateKey       []byte
+}
+
+// Pool is the endpoints that serve one real model.
+type Pool struct {
+	Name           string
+	Adapter        string
+	Placement      ai.Placement
+	Endpoints      []Endpoint
+	Scheme         string // http or https, the same for all endpoints
+	BasePath       string // without a trailing slash, as "/v1"; may be ""
+	Model          string // the real name
+	ContextWindow  int64  // tokens; 0 is not known
+	Price          ai.Price
+	Credential     *Credential
+	ConnectTimeout time.Duration
+	CAFile         string // "" is the system's
+	ServerName     string // "" is the endpoint's host
+}
+
+// Endpoint is one address of a pool.
+type Endpoint struct {
+	Host   string // IP address or DNS name
+	Port   uint32
+	Weight uint32 // at least 1
+}
+
+// Credential is the header that Envoy injects for a pool, value resolved.
+type Credential struct {
+	Header string
+	Value  string // prefix and secret; never logged
+}
+
+// Model is a virtual model.
+type Model struct {
+	Name              string
+	Aliases           []string
+	Rules             []*Rule
+	Targets           []Step // the default; may be empty
+	DefaultMaxTokens  int64
+	FirstTokenTimeout time.Duration
+	AttemptTimeout    time.Duration
+}
+
+// Rule routes the requests for which its condition holds.
+type Rule struct {
+	Name    string
+	Source  string // the CEL text
+	When    Condition
+	Targets []Step
+}
+
+// Step is one step of a route: one pool, or a split of which one is drawn.
+type Step struct {
+	Choices []Choice // at least one
+}
+
+// Choice is a pool with its weight in a split.
+type Choice struct {
+	Pool   *Pool
+	Weight uint32
+}
+
+// Condition is a compiled rule condition.
+type Condition interface {
+	// Holds evaluates the condition. An error is a fault of the rule on these
+	// facts (a missing map key, say), and refuses the request.
+	Holds(Facts) (bool, error)
+}
+
+// Facts are what conditions may read of one request.
+type Facts struct {
+	Principal ai.Principal
+	Model     string // the virtual model's name
+	Kind      ai.Kind
+	Stream    bool
+	Tools     bool
+	Vision    bool
+	MaxOutput int64 // as the client gave it; 0 when it gave none
+	// InputTokens is called only when a condition reads input_tokens, since
+	// counting exactly is costly.
+	InputTokens func() int64
+	Headers     map[string]string // only those that the configuration names
+	Now         time.Time
+}
+
+// Key is an API key and what it may do.
+type Key struct {
+	Name      string
+	Principal ai.Principal
+	Disabled  bool
+	Grants    Grants
+	// Shown is the key itself when weir generated it for a first try, and empty
+	// otherwise: `weir up` prints it.
+	Shown string
+}
+
+// Grants is what the roles of a key permit, taken together.
+type Grants struct {
+	AllModels   bool
+	Models      map[string]bool
+	AllEgress   bool
+	EgressPools map[string]bool
+}
+
+// MayCall tells whether the model may be called.
+func (g *Grants) MayCall(m *Model) bool { return g.AllModels || g.Models[m.Name] }
+
+// MayReach tells whether the pool may be reached: private ones always.
+func (g *Grants) MayReach(p *Pool) bool {
+	return p.Placement == ai.Private || g.AllEgress || g.EgressPools[p.Name]
+}
+
+// Unit is what a limit counts.
+type Unit string
+
+// The units of limits.
+const (
+	UnitRequests     Unit = "requests"
+	UnitTokens       Unit = "tokens"
+	UnitInputTokens  Unit = "input_tokens"
+	UnitOutputTokens Unit = "output_tokens"
+)
+
+// Limit is a ceiling over a sliding window.
+type Limit struct {
+	Name   string
+	Unit   Unit
+	Amount int64
+	Window time.Duration
+	// What has a count of its own.
+	PerKey, PerApplication, PerTeam, PerModel bool
+	// Which requests it applies to; nil is all.
+	Teams, Applications, Keys, Models map[string]bool
+}
+
+// Applies tells whether the limit counts requests of this principal for this model.
+func (l *Limit) Applies(p *ai.Principal, model string) bool {
+	return in(l.Teams, p.Team) && in(l.Applications, p.Application) && in(l.Keys, p.Key) && in(l.Models, model)
+}
+
+func in(set map[string]bool, name string) bool { return set == nil || set[name] }
+
+// Mode is how a stage works.
+type Mode uint8
+
+// The modes; the zero value is the safe one.
+const (
+	Enforce Mode = iota
+	Shadow
+	Off
+)
+
+func (m Mode) String() string { return [...]string{"enforce", "shadow", "off"}[m] }
+
+// Bounds bound what a client may send.
+type Bounds struct {
+	MaxBodyBytes int64
+	MaxDepth     int
+	HeaderFacts  []string // sorted, lower case
+}
+
+// Usage says how usage events are kept.
+type Usage struct {
+	SettleDeadline time.Duration
+	Retention      time.Duration
+}
