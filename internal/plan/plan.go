@@ -6,6 +6,7 @@ package plan
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
@@ -28,7 +29,9 @@ type Plan struct {
 	Modes     map[string]Mode // by stage; a stage that is absent is enforced
 	Bounds    Bounds
 	Usage     Usage
-	hashKey   []byte
+	// Simulators are the stand-in backends that `weir up` starts itself.
+	Simulators []Simulator
+	hashKey    []byte
 }
 
 // KeyHash is the keyed hash of an API key.
@@ -60,6 +63,20 @@ func (p *Plan) Pool(name string) (*Pool, bool) {
 		}
 	}
 	return nil, false
+}
+
+// CredentialHeaders are the headers that carry the credentials of the pools,
+// sorted, each once. Headers persist from one attempt to the next, so every
+// pool drops all of them before it adds its own.
+func (p *Plan) CredentialHeaders() []string {
+	var headers []string
+	for _, pool := range p.Pools {
+		if pool.Credential != nil {
+			headers = append(headers, pool.Credential.Header)
+		}
+	}
+	slices.Sort(headers)
+	return slices.Compact(headers)
 }
 
 // Mode of a stage; enforced unless the configuration says otherwise.
@@ -241,4 +258,12 @@ type Bounds struct {
 type Usage struct {
 	SettleDeadline time.Duration
 	Retention      time.Duration
+}
+
+// Simulator is a stand-in backend.
+type Simulator struct {
+	Name    string
+	Address string   // host:port, loopback
+	Profile string   // adapter profile that it stands in for
+	Models  []string // real names of the models of the pools that point to it, sorted
 }

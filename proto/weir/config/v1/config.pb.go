@@ -62,7 +62,9 @@ type Config struct {
 	// Bounds on what a client may send.
 	RequestBounds *RequestBounds `protobuf:"bytes,13,opt,name=request_bounds,json=requestBounds,proto3" json:"request_bounds,omitempty"`
 	// Usage records: retention and reporting.
-	Usage         *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
+	Usage *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
+	// For trying things out: `weir up` starts these stand-in backends itself.
+	Simulators    []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +193,13 @@ func (x *Config) GetRequestBounds() *RequestBounds {
 func (x *Config) GetUsage() *Usage {
 	if x != nil {
 		return x.Usage
+	}
+	return nil
+}
+
+func (x *Config) GetSimulators() []*Simulator {
+	if x != nil {
+		return x.Simulators
 	}
 	return nil
 }
@@ -655,7 +664,8 @@ type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// http(s)://host[:port][/base/path]. The base path stands where OpenAI's
 	// /v1 stands: with http://gpu1:8000/v1 a chat request goes to
-	// http://gpu1:8000/v1/chat/completions. Default base path: /v1
+	// http://gpu1:8000/v1/chat/completions. Default base path: /v1; a single
+	// slash means none.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
 	// Share of the traffic relative to the pool's other endpoints. Default: 1
 	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
@@ -949,7 +959,8 @@ type Rule struct {
 	// (int, 0 when the client gave none), kind (chat, completion, embedding),
 	// stream, tools, vision (bool), model, key, application, team (string),
 	// roles (list of string), headers (map of string; names in lower case, see
-	// header_facts), now (timestamp).
+	// header_facts; a header that the client did not send reads as ""), now
+	// (timestamp; now.getHours("Asia/Shanghai") and the like work).
 	When string `protobuf:"bytes,2,opt,name=when,proto3" json:"when,omitempty"`
 	// Targets in the order in which they are tried.
 	Targets       []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
@@ -1738,11 +1749,78 @@ func (x *Usage) GetRetention() *durationpb.Duration {
 	return nil
 }
 
+// Simulator is a stand-in backend that `weir up` runs in its own process. It
+// answers every model with made-up text and true token counts; its pool is
+// declared like any other, with an endpoint at this address.
+type Simulator struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, unique among simulators; it appears in the answers.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// host:port, a loopback address. At least one pool has an endpoint there.
+	Listen string `protobuf:"bytes,2,opt,name=listen,proto3" json:"listen,omitempty"`
+	// What it stands in for: an adapter profile. Default: that of the pool that
+	// has an endpoint there.
+	Profile       string `protobuf:"bytes,3,opt,name=profile,proto3" json:"profile,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Simulator) Reset() {
+	*x = Simulator{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Simulator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Simulator) ProtoMessage() {}
+
+func (x *Simulator) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
+func (*Simulator) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Simulator) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Simulator) GetListen() string {
+	if x != nil {
+		return x.Listen
+	}
+	return ""
+}
+
+func (x *Simulator) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xdb\x05\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x96\x06\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -1758,7 +1836,10 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06limits\x18\v \x03(\v2\x15.weir.config.v1.LimitR\x06limits\x121\n" +
 	"\x06stages\x18\f \x03(\v2\x19.weir.config.v1.StageModeR\x06stages\x12D\n" +
 	"\x0erequest_bounds\x18\r \x01(\v2\x1d.weir.config.v1.RequestBoundsR\rrequestBounds\x12+\n" +
-	"\x05usage\x18\x0e \x01(\v2\x15.weir.config.v1.UsageR\x05usage\"\x94\x01\n" +
+	"\x05usage\x18\x0e \x01(\v2\x15.weir.config.v1.UsageR\x05usage\x129\n" +
+	"\n" +
+	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
+	"simulators\"\x94\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
@@ -1867,7 +1948,11 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05Usage\x12N\n" +
 	"\x0fsettle_deadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\n" +
 	"\xbaH\a\xaa\x01\x042\x02\b\x01R\x0esettleDeadline\x12D\n" +
-	"\tretention\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\v\xbaH\b\xaa\x01\x052\x03\b\x90\x1cR\tretentionB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\tretention\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\v\xbaH\b\xaa\x01\x052\x03\b\x90\x1cR\tretention\"\xac\x01\n" +
+	"\tSimulator\x128\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1f\n" +
+	"\x06listen\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06listen\x12D\n" +
+	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofileB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -1881,7 +1966,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -1905,7 +1990,8 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*StageMode)(nil),           // 19: weir.config.v1.StageMode
 	(*RequestBounds)(nil),       // 20: weir.config.v1.RequestBounds
 	(*Usage)(nil),               // 21: weir.config.v1.Usage
-	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
+	(*Simulator)(nil),           // 22: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -1921,28 +2007,29 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	19, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
 	20, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
 	21, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	2,  // 13: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	7,  // 14: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	8,  // 15: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	9,  // 16: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	22, // 17: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	6,  // 18: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	4,  // 19: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	11, // 20: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	12, // 21: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	22, // 22: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	22, // 23: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	12, // 24: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	13, // 25: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 26: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	22, // 27: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	22, // 28: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	22, // 29: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	22, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	2,  // 14: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	7,  // 15: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	8,  // 16: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	9,  // 17: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	23, // 18: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	6,  // 19: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	4,  // 20: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	11, // 21: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	12, // 22: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	23, // 23: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	23, // 24: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	12, // 25: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	13, // 26: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	4,  // 27: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	23, // 28: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	23, // 29: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	23, // 30: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -1967,7 +2054,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
