@@ -1,0 +1,3 @@
+// Package jsonscan reads one JSON object strictly, in one pass, without building
+// anything.
+package jsonscan

@@ -1,0 +1,91 @@
+// Package openai knows OpenAI's wire: what a request body asks for and where in
+// its bytes the answers are, the edits that weir makes to it, what a response
+// has used, and the shape of errors. It imports nothing of weir but the shared
+// nouns, because it is compiled into the Wasm filters too; it never re-encodes a
+// body.
+package openai
+
+import "github.com/weirproxy/weir/internal/ai"
+
+// Span is a stretch of a body's bytes.
+type Span struct{ Off, Len int }
+
+// End is the offset behind the span.
+func (s Span) End() int { return s.Off + s.Len }
+
+// Segment is a stretch of a body whose text a model reads.
+type Segment struct {
+	Span
+	// Raw says that the span is JSON of any type, which a backend renders as
+	// text in a way of its own. Otherwise it is one string, quotes included.
+	Raw bool
+	// Bytes is the length of the text: of the decoded string, or of the raw span.
+	Bytes int
+}
+
+// Request is what weir reads of a request body. It may be used again for
+// another Parse; its slices keep their capacity.
+type Request struct {
+	Body []byte // as it was parsed; not a copy
+	Kind ai.Kind
+
+	Model     string // decoded; 1 to MaxModelName bytes
+	ModelSpan Span   // the value, quotes included
+
+	Stream       bool
+	IncludeUsage bool // the client asks for usage in the stream
+	Tools        bool // tools or functions are offered
+	Vision       bool // an image or a video is among the content
+
+	// MaxOutput is the smallest output ceiling that the client gave, in tokens
+	// for each answer; 0 with HasMaxOutput false when it gave none.
+	MaxOutput    int64
+	HasMaxOutput bool
+	// N is the number of answers for each prompt that are paid for: n, or
+	// best_of if that is larger. At least 1.
+	N int64
+	// Prompts is the number of prompts: 1 for a chat, the length of the list for
+	// completions and embeddings that have one.
+	Prompts int64
+
+	// What a token count is made of, beside the text in Segments.
+	Messages   int64 // messages of a chat
+	Names      int64 // messages with a name
+	ToolDefs   int64 // tools and functions offered
+	ToolCalls  int64 // tool calls in the history
+	TokenIDs   int64 // prompts that came as token ids: each is one token
+	Images     int64 // image parts
+	Videos     int64 // video parts
+	Audios     int64 // audio parts
+	AudioBytes int64 // base64 bytes of inline audio
+	Files      int64 // file parts
+
+	Segments []Segment // in the order of the body
+
+	edits editPoints
+}
+
+// MaxModelName is the longest model name, in bytes.
+const MaxModelName = 256
+
+// Fault is why a body is refused. Its texts name places, never the client's values.
+type Fault struct {
+	Reason  ai.Reason
+	Param   string // the field, as messages[2].content; may be empty
+	Offset  int    // of the byte in the body
+	Message string // for the client
+}
+
+func (f *Fault) Error() string { return string(f.Reason) + ": " + f.Message }
+
+// Parse reads body in one strict pass; r is overwritten. maxDepth is the deepest
+// nesting that is accepted; the object at the top is the first level. r.Body
+// holds on to body until r is used again.
+func Parse(kind ai.Kind, body []byte, maxDepth int, r *Request) *Fault {
+	*r = Request{Body: body, Kind: kind}
+	return nil
+}
+
+// Answers is how many answers the request can be billed for: N for each prompt.
+// It saturates instead of overflowing.
+func (r *Request) Answers() int64 { return 0 }
