@@ -1,0 +1,152 @@
+package rule
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types"
+)
+
+// inspection is what one walk over an expression finds.
+type inspection struct {
+	compiler *Compiler
+	tree     *ast.AST
+	tokens   bool // reads input_tokens
+	faults   []*Error
+}
+
+// inspect finds what CEL's type checker cannot know to be wrong.
+func (c *Compiler) inspect(tree *ast.AST) *inspection {
+	in := &inspection{compiler: c, tree: tree}
+	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(in.visit))
+	slices.SortStableFunc(in.faults, func(a, b *Error) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return in
+}
+
+func (in *inspection) fault(e ast.Expr, format string, args ...any) {
+	at := in.tree.SourceInfo().GetStartLocation(e.ID())
+	in.faults = append(in.faults, &Error{Line: at.Line(), Column: at.Column() + 1, Message: fmt.Sprintf(format, args...)})
+}
+
+func (in *inspection) visit(e ast.Expr) {
+	switch e.Kind() {
+	case ast.IdentKind:
+		in.tokens = in.tokens || e.AsIdent() == "input_tokens"
+	case ast.SelectKind:
+		if isIdent(e.AsSelect().Operand(), "headers") {
+			in.fault(e, "write headers[%q]", e.AsSelect().FieldName())
+		}
+	case ast.CallKind:
+		in.call(e)
+	}
+}
+
+func (in *inspection) call(e ast.Expr) {
+	call := e.AsCall()
+	args := call.Args()
+	switch name := call.FunctionName(); {
+	case name == operators.Index:
+		if isIdent(args[0], "headers") {
+			in.headerName(args[1])
+		}
+	case name == operators.In:
+		in.membership(args[0], args[1])
+	case name == operators.Equals, name == operators.NotEquals:
+		in.comparison(args[0], args[1])
+		in.comparison(args[1], args[0])
+	case strings.HasPrefix(name, "get") && call.IsMemberFunction() && len(args) == 1:
+		in.timeZone(args[0])
+	}
+}
+
+// headerName checks a name that the expression looks up in headers.
+func (in *inspection) headerName(e ast.Expr) {
+	name, ok := constant(e)
+	switch {
+	case !ok:
+		in.fault(e, "the name of a header must be a constant")
+	case in.compiler.headers[name]:
+	case in.compiler.headers[strings.ToLower(name)]:
+		in.fault(e, "header names are in lower case: write headers[%q]", strings.ToLower(name))
+	default:
+		in.fault(e, "header %q is not in request_bounds.header_facts", name)
+	}
+}
+
+// membership checks `element in list`.
+func (in *inspection) membership(element, list ast.Expr) {
+	if isIdent(list, "headers") {
+		in.headerName(element)
+		return
+	}
+	if isIdent(list, "roles") {
+		in.known("roles", element)
+		return
+	}
+	if element.Kind() == ast.IdentKind && list.Kind() == ast.ListKind {
+		for _, item := range list.AsList().Elements() {
+			in.known(element.AsIdent(), item)
+		}
+	}
+}
+
+// comparison checks a variable that is compared with a constant.
+func (in *inspection) comparison(variable, value ast.Expr) {
+	if variable.Kind() == ast.IdentKind {
+		in.known(variable.AsIdent(), value)
+	}
+}
+
+func (in *inspection) known(variable string, value ast.Expr) {
+	names, checked := in.compiler.names[variable]
+	name, isConstant := constant(value)
+	if checked && isConstant && name != "" && !names[name] {
+		in.fault(value, "%s is never %q", strings.TrimSuffix(variable, "s"), name)
+	}
+}
+
+// timeZone checks the argument of now.getHours and its like. Zones come from
+// the configuration alone: a request must not choose a file to read.
+func (in *inspection) timeZone(e ast.Expr) {
+	zone, ok := constant(e)
+	if !ok {
+		in.fault(e, "the time zone must be a constant")
+		return
+	}
+	if strings.Contains(zone, ":") {
+		if _, err := time.Parse("-07:00", zone); err != nil {
+			in.fault(e, "time zone offset %q: want +hh:mm or -hh:mm", zone)
+		}
+		return
+	}
+	if _, err := time.LoadLocation(zone); err != nil {
+		in.fault(e, "unknown time zone %q", zone)
+	}
+}
+
+func isIdent(e ast.Expr, name string) bool {
+	return e.Kind() == ast.IdentKind && e.AsIdent() == name
+}
+
+func constant(e ast.Expr) (string, bool) {
+	if e.Kind() != ast.LiteralKind {
+		return "", false
+	}
+	s, ok := e.AsLiteral().(types.String)
+	return string(s), ok
+}
+
+// tidy takes out of CEL's messages what says nothing here.
+func tidy(message string) string {
+	message = strings.ReplaceAll(message, " (in container '')", "")
+	return strings.TrimSpace(strings.SplitN(message, "\n", 2)[0])
+}
