@@ -398,7 +398,8 @@ type Attempt struct {
 	// The backend's HTTP status; 0 when no response began.
 	Status int32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
 	// Why the attempt ended without an answer: connect_failure, reset, timeout,
-	// first_token_timeout, status, or empty for the attempt that answered.
+	// first_token_timeout, status, no_response (no response began, and Envoy does
+	// not say why), or empty for the attempt that answered.
 	Failure       string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -558,7 +559,9 @@ type Event struct {
 	// Bytes of the response body that the client was sent.
 	ResponseBytes int64 `protobuf:"varint,15,opt,name=response_bytes,json=responseBytes,proto3" json:"response_bytes,omitempty"`
 	// Envoy's response flags, as UF, UT, DC; "-" for none.
-	Flags         string `protobuf:"bytes,16,opt,name=flags,proto3" json:"flags,omitempty"`
+	Flags string `protobuf:"bytes,16,opt,name=flags,proto3" json:"flags,omitempty"`
+	// Envoy's response code details: why it answered as it did.
+	Details       string `protobuf:"bytes,17,opt,name=details,proto3" json:"details,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -705,6 +708,13 @@ func (x *Event) GetFlags() string {
 	return ""
 }
 
+func (x *Event) GetDetails() string {
+	if x != nil {
+		return x.Details
+	}
+	return ""
+}
+
 var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
@@ -748,7 +758,7 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x05input\x18\x01 \x01(\x03R\x05input\x12!\n" +
 	"\fcached_input\x18\x02 \x01(\x03R\vcachedInput\x12\x16\n" +
 	"\x06output\x18\x03 \x01(\x03R\x06output\x12\x1c\n" +
-	"\treasoning\x18\x04 \x01(\x03R\treasoning\"\xff\x04\n" +
+	"\treasoning\x18\x04 \x01(\x03R\treasoning\"\x99\x05\n" +
 	"\x05Event\x123\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.weir.usage.v1.DecisionR\bdecision\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x1f\n" +
@@ -767,7 +777,8 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\rfinish_reason\x18\r \x01(\tR\ffinishReason\x12\x16\n" +
 	"\x06chunks\x18\x0e \x01(\x03R\x06chunks\x12%\n" +
 	"\x0eresponse_bytes\x18\x0f \x01(\x03R\rresponseBytes\x12\x14\n" +
-	"\x05flags\x18\x10 \x01(\tR\x05flags*n\n" +
+	"\x05flags\x18\x10 \x01(\tR\x05flags\x12\x18\n" +
+	"\adetails\x18\x11 \x01(\tR\adetails*n\n" +
 	"\tCertainty\x12\x19\n" +
 	"\x15CERTAINTY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CERTAINTY_REPORTED\x10\x01\x12\x15\n" +
