@@ -1,0 +1,103 @@
+package extproc
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/internal/plan"
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+)
+
+// The verdicts of a decision.
+const (
+	Allowed = "allowed"
+	Refused = "refused"
+)
+
+// record is the decision as it is journalled. Nothing in it aliases the exchange.
+func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
+	d := &usagev1.Decision{
+		Id:          ex.In.ID,
+		Time:        timestamppb.New(ex.In.Time),
+		Key:         ex.Principal.Key,
+		Application: ex.Principal.Application,
+		Team:        ex.Principal.Team,
+		Kind:        string(ex.In.Kind),
+		Stream:      ex.In.Request.Stream,
+		Verdict:     Allowed,
+		TraceId:     ex.In.TraceID(),
+		Rule:        ex.Decision.Rule,
+	}
+	if m := ex.Decision.Model; m != nil {
+		d.Model = m.Name
+	}
+	d.RequestedModel = requestedModel(ex)
+	n, certainty := ex.Estimate.Ceiling()
+	d.InputTokens, d.InputCertainty = n, usagev1.Certainty(certainty)
+	switch {
+	case v.Reply != nil:
+		d.Status = int32(v.Reply.Status)
+	case v.Stops():
+		d.Verdict, d.Reason, d.Status = Refused, string(v.Reason), int32(v.Reason.Answer().Status)
+		if step, ok := ex.Trace.Stopped(); ok {
+			d.Stage = step.Stage
+		}
+	default:
+		recordTargets(d, ex)
+		recordReservation(d, ex)
+		if step, ok := ex.Trace.Shadowed(); ok {
+			d.Reason, d.Stage = string(step.Verdict.Reason), step.Stage
+		}
+	}
+	return d
+}
+
+// requestedModel is the name as the client wrote it, without a copy when the
+// plan has the same string.
+func requestedModel(ex *pipeline.Exchange) string {
+	name := ex.In.Request.Model
+	if m := ex.Decision.Model; m != nil {
+		if name == m.Name {
+			return m.Name
+		}
+		for _, alias := range m.Aliases {
+			if name == alias {
+				return alias
+			}
+		}
+	}
+	return strings.ToValidUTF8(strings.Clone(name), "\uFFFD")
+}
+
+func recordTargets(d *usagev1.Decision, ex *pipeline.Exchange) {
+	pools := ex.Decision.Targets
+	d.Targets = make([]string, len(pools))
+	d.Prices = make([]*usagev1.TargetPrice, len(pools))
+	prices := make([]usagev1.TargetPrice, len(pools))
+	for i, p := range pools {
+		d.Targets[i] = p.Name
+		t := &prices[i]
+		t.Pool, t.Input, t.CachedInput, t.Output = p.Name, int64(p.Price.Input), int64(p.Price.CachedInput), int64(p.Price.Output)
+		d.Prices[i] = t
+	}
+}
+
+func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
+	d.MaxOutputTokens = ex.In.Request.MaxOutput
+	if !ex.Reserved.Result.Held {
+		return
+	}
+	d.ReservedInputTokens, d.ReservedOutputTokens = ex.Reserved.Input, ex.Reserved.Output
+	d.Limits = make([]string, len(ex.Reserved.Limits))
+	for i, l := range ex.Reserved.Limits {
+		d.Limits[i] = l.Name
+	}
+	if m := ex.Reserved.MaxOutput; m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce {
+		d.MaxOutputTokens = m
+	}
+}
+
+// quotaStage is the stage whose ceiling is sent when it is enforced.
+const quotaStage = "quota"

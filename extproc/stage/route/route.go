@@ -1,0 +1,203 @@
+// Package route is the stage that decides where a request may go: from the
+// model's virtual name to the ordered pools that are tried, as rules, grants and
+// context windows allow.
+package route
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
+)
+
+// Stage routes.
+type Stage struct {
+	// Draw returns a number in [0, n), evenly; n is at least 1.
+	Draw func(n uint64) uint64
+}
+
+// New makes the stage, with Go's random source.
+func New() *Stage { return &Stage{Draw: rand.Uint64N} }
+
+// Name of the stage.
+func (*Stage) Name() string { return "route" }
+
+// Request sets the decision.
+func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
+	m, ok := ex.Plan.Models[ex.In.Request.Model]
+	if !ok {
+		return pipeline.Verdict{Reason: ai.ReasonUnknownModel, Param: "model",
+			Message: "The model does not exist, or you may not call it."}, nil
+	}
+	ex.Decision.Model = m
+	if !ex.Grants.MayCall(m) {
+		return pipeline.Verdict{Reason: ai.ReasonModelNotAllowed, Param: "model",
+			Message: "This key may not call the model."}, nil
+	}
+	steps, err := choose(ex, m)
+	if err != nil {
+		return pipeline.Verdict{}, err
+	}
+	for i := range steps {
+		s.add(ex, &steps[i])
+	}
+	if len(ex.Decision.Targets) == 0 {
+		return nowhere(ex), nil
+	}
+	return pipeline.Verdict{}, nil
+}
+
+// choose finds the first rule whose condition holds, or the model's own targets.
+func choose(ex *pipeline.Exchange, m *plan.Model) ([]plan.Step, error) {
+	if len(m.Rules) > 0 {
+		facts := facts(ex, m)
+		for _, r := range m.Rules {
+			holds, err := r.When.Holds(facts)
+			if err != nil {
+				return nil, fmt.Errorf("model %q: rule %q: %w", m.Name, r.Name, err)
+			}
+			if holds {
+				ex.Decision.Rule = r.Name
+				return r.Targets, nil
+			}
+		}
+	}
+	if len(m.Targets) > 0 {
+		ex.Decision.Rule = pipeline.DefaultRule
+	}
+	return m.Targets, nil
+}
+
+func facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
+	r := &ex.In.Request
+	f := plan.Facts{
+		Principal: ex.Principal,
+		Model:     m.Name,
+		Kind:      ex.In.Kind,
+		Stream:    r.Stream,
+		Tools:     r.Tools,
+		Vision:    r.Vision,
+		MaxOutput: r.MaxOutput,
+		InputTokens: func() int64 {
+			n, _ := ex.Estimate.Count()
+			return n
+		},
+		Now: ex.In.Time.UTC().Truncate(time.Microsecond),
+	}
+	if names := ex.Plan.Bounds.HeaderFacts; len(names) > 0 {
+		f.Headers = make(map[string]string, len(names))
+		for _, name := range names {
+			if value, ok := ex.In.HeaderList(name); ok {
+				f.Headers[name] = value
+			}
+		}
+	}
+	return f
+}
+
+// add appends the pools of a step that the request may use: the one that is
+// drawn first, the others behind it, heaviest first. The draw is among those
+// that may be used, so that their shares keep their proportions.
+func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
+	d := &ex.Decision
+	start := len(d.Targets)
+	var weights [8]uint32 // of Targets[start:]; longer splits spill to the heap
+	w := weights[:0]
+	var total uint64
+	for _, c := range step.Choices {
+		if known(d, c.Pool) {
+			continue
+		}
+		if reason := bar(ex, c.Pool); reason != ai.ReasonNone {
+			d.Dropped = append(d.Dropped, pipeline.Drop{Pool: c.Pool, Reason: reason})
+			continue
+		}
+		// Insertion keeps the heaviest first and equals in their order.
+		at := len(w)
+		for at > 0 && w[at-1] < c.Weight {
+			at--
+		}
+		w = append(w, 0)
+		d.Targets = append(d.Targets, nil)
+		copy(w[at+1:], w[at:])
+		copy(d.Targets[start+at+1:], d.Targets[start+at:])
+		w[at], d.Targets[start+at] = c.Weight, c.Pool
+		total += uint64(c.Weight)
+	}
+	if len(w) < 2 || total == 0 {
+		return
+	}
+	drawn, r := 0, s.Draw(total)
+	for r >= uint64(w[drawn]) {
+		r -= uint64(w[drawn])
+		drawn++
+	}
+	first := d.Targets[start+drawn]
+	copy(d.Targets[start+1:start+drawn+1], d.Targets[start:start+drawn])
+	d.Targets[start] = first
+}
+
+// known tells whether the pool was kept or dropped already.
+func known(d *pipeline.Decision, p *plan.Pool) bool {
+	for _, t := range d.Targets {
+		if t == p {
+			return true
+		}
+	}
+	for i := range d.Dropped {
+		if d.Dropped[i].Pool == p {
+			return true
+		}
+	}
+	return false
+}
+
+// bar tells why the request may not use the pool.
+func bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
+	if !ex.Grants.MayReach(p) {
+		return ai.ReasonEgressNotAllowed
+	}
+	if !fits(ex, p.ContextWindow) {
+		return ai.ReasonContextTooLong
+	}
+	return ai.ReasonNone
+}
+
+// fits tells whether input and output fit into a context window. Only an exact
+// count proves that they do not; without one the backend is asked.
+func fits(ex *pipeline.Exchange, window int64) bool {
+	if window <= 0 {
+		return true
+	}
+	room := window
+	if ex.In.Kind != ai.KindEmbedding {
+		room -= max(1, ex.In.Request.MaxOutput)
+	}
+	if input, _ := ex.Estimate.Ceiling(); input <= room {
+		return true
+	}
+	n, exact := ex.Estimate.Count()
+	return !exact || n <= room
+}
+
+// nowhere says why no target is left.
+func nowhere(ex *pipeline.Exchange) pipeline.Verdict {
+	egress := false
+	for _, d := range ex.Decision.Dropped {
+		if d.Reason == ai.ReasonContextTooLong {
+			return pipeline.Verdict{Reason: ai.ReasonContextTooLong,
+				Message: "The input and the output asked for are longer than the model's context."}
+		}
+		egress = egress || d.Reason == ai.ReasonEgressNotAllowed
+	}
+	if egress {
+		return pipeline.Verdict{Reason: ai.ReasonEgressNotAllowed, Param: "model",
+			Message: "This request would leave for a public provider, which this key may not use."}
+	}
+	return pipeline.Verdict{Reason: ai.ReasonNoRoute, Param: "model",
+		Message: "No route of the model takes this request."}
+}
