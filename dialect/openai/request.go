@@ -1,11 +1,16 @@
 // Package openai knows OpenAI's wire: what a request body asks for and where in
 // its bytes the answers are, the edits that weir makes to it, what a response
 // has used, and the shape of errors. It imports nothing of weir but the shared
-// nouns, because it is compiled into the Wasm filters too; it never re-encodes a
-// body.
+// nouns and the scanner, because it is compiled into the Wasm filters too; it
+// never re-encodes a body.
 package openai
 
-import "github.com/weirproxy/weir/internal/ai"
+import (
+	"math"
+	"math/bits"
+
+	"github.com/weirproxy/weir/internal/ai"
+)
 
 // Span is a stretch of a body's bytes.
 type Span struct{ Off, Len int }
@@ -13,12 +18,14 @@ type Span struct{ Off, Len int }
 // End is the offset behind the span.
 func (s Span) End() int { return s.Off + s.Len }
 
-// Segment is a stretch of a body whose text a model reads.
+// Segment is a stretch of a body whose text a model may read.
 type Segment struct {
 	Span
 	// Raw says that the span is JSON of any type, which a backend renders as
 	// text in a way of its own. Otherwise it is one string, quotes included.
 	Raw bool
+	// Escaped says that a string has escapes.
+	Escaped bool
 	// Bytes is the length of the text: of the decoded string, or of the raw span.
 	Bytes int
 }
@@ -45,7 +52,7 @@ type Request struct {
 	// best_of if that is larger. At least 1.
 	N int64
 	// Prompts is the number of prompts: 1 for a chat, the length of the list for
-	// completions and embeddings that have one.
+	// completions and embeddings that have one. At least 1.
 	Prompts int64
 
 	// What a token count is made of, beside the text in Segments.
@@ -53,11 +60,11 @@ type Request struct {
 	Names      int64 // messages with a name
 	ToolDefs   int64 // tools and functions offered
 	ToolCalls  int64 // tool calls in the history
-	TokenIDs   int64 // prompts that came as token ids: each is one token
+	TokenIDs   int64 // of prompts that came as token ids: each is one token
 	Images     int64 // image parts
 	Videos     int64 // video parts
-	Audios     int64 // audio parts
-	AudioBytes int64 // base64 bytes of inline audio
+	AudioURLs  int64 // audio parts that name a URL
+	AudioBytes int64 // bytes of audio parts, as they stand in the body
 	Files      int64 // file parts
 
 	Segments []Segment // in the order of the body
@@ -78,14 +85,12 @@ type Fault struct {
 
 func (f *Fault) Error() string { return string(f.Reason) + ": " + f.Message }
 
-// Parse reads body in one strict pass; r is overwritten. maxDepth is the deepest
-// nesting that is accepted; the object at the top is the first level. r.Body
-// holds on to body until r is used again.
-func Parse(kind ai.Kind, body []byte, maxDepth int, r *Request) *Fault {
-	*r = Request{Body: body, Kind: kind}
-	return nil
-}
-
 // Answers is how many answers the request can be billed for: N for each prompt.
 // It saturates instead of overflowing.
-func (r *Request) Answers() int64 { return 0 }
+func (r *Request) Answers() int64 {
+	hi, lo := bits.Mul64(uint64(max(r.N, 1)), uint64(max(r.Prompts, 1)))
+	if hi > 0 || lo > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(lo)
+}

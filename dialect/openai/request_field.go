@@ -1,0 +1,177 @@
+package openai
+
+import (
+	"strconv"
+
+	"github.com/weirproxy/weir/dialect/jsonscan"
+)
+
+func (p *parser) modelName() {
+	v := p.s.Value()
+	switch {
+	case v.Kind == jsonscan.Null:
+		return
+	case v.Kind != jsonscan.String:
+		p.wrong("model", "a string", v.Off, v.Kind)
+		return
+	case v.Text == 0 || v.Text > MaxModelName:
+		p.refuse("model", v.Off, "The model name must have 1 to "+strconv.Itoa(MaxModelName)+" bytes.")
+		return
+	}
+	text := p.s.Text(v)
+	if p.model != string(text) {
+		p.model = string(text)
+	}
+	p.r.Model = p.model
+	p.r.ModelSpan = Span{v.Off, v.Len}
+}
+
+func (p *parser) boolean(param string) (value, null bool) {
+	v := p.s.Value()
+	switch v.Kind {
+	case jsonscan.True, jsonscan.False:
+		return v.Kind == jsonscan.True, false
+	case jsonscan.Null:
+		return false, true
+	}
+	p.wrong(param, "a boolean", v.Off, v.Kind)
+	return false, false
+}
+
+// maxDigits is how long an integer may be: every JSON reader takes 15 digits
+// exactly.
+const maxDigits = 15
+
+// integer reads an integer that is not negative; false for null and for a fault.
+func (p *parser) integer(param string) (int64, jsonscan.Value, bool) {
+	v := p.s.Value()
+	switch v.Kind {
+	case jsonscan.Number:
+	case jsonscan.Null:
+		return 0, v, false
+	default:
+		p.wrong(param, "an integer", v.Off, v.Kind)
+		return 0, v, false
+	}
+	text := p.r.Body[v.Off : v.Off+v.Len]
+	n := int64(0)
+	for _, c := range text {
+		if c < '0' || c > '9' || len(text) > maxDigits {
+			p.refuse(param, v.Off, "Invalid value for '"+param+"': expected a non-negative integer of at most 15 digits, without fraction or exponent.")
+			return 0, v, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, v, true
+}
+
+// count reads an integer of at least 1; 0 for null.
+func (p *parser) count(param string) int64 {
+	n, v, ok := p.integer(param)
+	if ok && n < 1 {
+		p.refuse(param, v.Off, "Invalid value for '"+param+"': expected an integer of at least 1.")
+	}
+	return n
+}
+
+// ceiling is an output ceiling as it stands in the body.
+type ceiling struct {
+	Span
+	present bool // the key is there
+	given   bool // and its value is not null
+	value   int64
+}
+
+func (p *parser) ceiling(param string) ceiling {
+	n, v, ok := p.integer(param)
+	return ceiling{Span: Span{v.Off, v.Len}, present: true, given: ok, value: n}
+}
+
+func (p *parser) streamOptions() {
+	e := &p.r.edits
+	if kind := p.s.Peek(); kind != jsonscan.Object {
+		v := p.s.Value()
+		e.options, e.optionsNull = Span{v.Off, v.Len}, kind == jsonscan.Null
+		if !e.optionsNull {
+			p.wrong("stream_options", "an object", v.Off, v.Kind)
+		}
+		return
+	}
+	e.options.Off = p.s.Offset()
+	p.s.EnterObject()
+	e.optionsEmpty = true
+	for key, ok := p.s.NextKey(); ok; key, ok = p.s.NextKey() {
+		e.optionsEmpty = false
+		name := p.s.Text(key)
+		if string(name) != "include_usage" {
+			if misspelt(name) == "include_usage" {
+				p.refuse("stream_options.include_usage", key.Off, "The field 'include_usage' must be written in lower case.")
+			}
+			p.s.Value()
+			continue
+		}
+		p.s.Peek()
+		start := p.s.Offset()
+		p.r.IncludeUsage, _ = p.boolean("stream_options.include_usage")
+		e.include = Span{start, p.s.Offset() - start}
+	}
+	e.options.Len = p.s.Offset() - e.options.Off
+}
+
+// tools reads a list of tools or functions.
+func (p *parser) tools(param string) {
+	kind := p.s.Peek()
+	start := p.s.Offset()
+	if kind != jsonscan.Array {
+		p.s.Value()
+		if kind != jsonscan.Null {
+			p.wrong(param, "an array", start, kind)
+		}
+		return
+	}
+	n := p.items()
+	p.r.ToolDefs += n
+	if n > 0 {
+		p.r.Tools = true
+		p.raw(start)
+	}
+}
+
+// items reads an array and counts its items.
+func (p *parser) items() (n int64) {
+	p.s.EnterArray()
+	for p.s.NextItem() {
+		p.s.Value()
+		n++
+	}
+	return n
+}
+
+// raw notes the value that began at start as text that a model may read.
+func (p *parser) raw(start int) {
+	n := p.s.Offset() - start
+	p.r.Segments = append(p.r.Segments, Segment{Span: Span{start, n}, Raw: true, Bytes: n})
+}
+
+// text notes v, whatever it is but null, as text that a model may read.
+func (p *parser) text(v jsonscan.Value) {
+	switch v.Kind {
+	case jsonscan.Invalid, jsonscan.Null:
+	case jsonscan.String:
+		p.r.Segments = append(p.r.Segments, Segment{Span: Span{v.Off, v.Len}, Bytes: v.Text, Escaped: v.Escaped})
+	default:
+		p.raw(v.Off)
+	}
+}
+
+// other reads a field that weir does not know. Numbers and booleans are settings;
+// anything else may be shown to the model.
+func (p *parser) other(ignored bool) {
+	v := p.s.Value()
+	switch v.Kind {
+	case jsonscan.String, jsonscan.Array, jsonscan.Object:
+		if !ignored {
+			p.text(v)
+		}
+	}
+}
