@@ -152,8 +152,12 @@ func arguments(schema gjson.Result, hash uint64, depth int) string {
 	case kind == "null" || depth > 8:
 		return "null"
 	}
+	properties := schema.Get("properties")
+	if !properties.IsObject() {
+		return "{}"
+	}
 	var b strings.Builder
-	schema.Get("properties").ForEach(func(key, value gjson.Result) bool {
+	properties.ForEach(func(key, value gjson.Result) bool {
 		if b.Len() > 0 {
 			b.WriteByte(',')
 		}

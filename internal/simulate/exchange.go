@@ -53,6 +53,7 @@ func (x *exchange) serve(rt route, known bool) {
 			x.fail(&failure{status: http.StatusRequestEntityTooLarge, message: "Request Entity Too Large"})
 			return
 		}
+		x.fail(badRequest("", "the body breaks off"))
 		x.outcome = Aborted
 		return
 	}

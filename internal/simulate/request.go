@@ -15,6 +15,7 @@ const (
 	tokensPerMedia   = 256
 	maxDepth         = 1000 // of nested JSON, as Python's parser has it
 	maxChoices       = 128
+	maxAnswers       = 1024 // of one request: choices for all prompts
 )
 
 // CountText is how many tokens a text has.
@@ -134,7 +135,10 @@ func readGeneration(body string, chat bool) (*generation, *failure) {
 		return nil, fail
 	}
 	if !chat {
-		return g, g.readPrompts(f.prompt, f.seed)
+		if fail = g.readPrompts(f.prompt, f.seed); fail == nil {
+			fail = want(len(g.prompts)*g.choices <= maxAnswers, "prompt", fmt.Sprintf("at most %d answers", maxAnswers))
+		}
+		return g, fail
 	}
 	if fail = g.readMessages(f.messages, f.tools, f.seed); fail != nil {
 		return nil, fail

@@ -118,7 +118,7 @@ type Server struct {
 type route struct {
 	method string
 	handle func(*exchange)
-	model  bool // answers with a model: the body is read, faults and auth apply
+	model  bool // asks the model: it is recorded, and faults and auth apply
 }
 
 // New makes a server from valid options.
@@ -134,7 +134,7 @@ func New(o Options) *Server {
 		base + "/models":           {http.MethodGet, (*exchange).models, true},
 	}
 	if o.Profile == VLLM {
-		s.routes["/tokenize"] = route{http.MethodPost, (*exchange).tokenize, false}
+		s.routes["/tokenize"] = route{http.MethodPost, (*exchange).tokenize, true}
 		s.routes["/health"] = route{http.MethodGet, (*exchange).health, false}
 		s.routes["/ping"] = route{http.MethodGet, (*exchange).health, false}
 		s.routes["/version"] = route{http.MethodGet, (*exchange).version, false}
