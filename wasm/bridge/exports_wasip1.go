@@ -49,13 +49,17 @@ func exportContextCreate(id, root uint32) { onContextCreate(id, root) }
 func onRequestHeaders(id uint32, count int, end bool) types.Action
 
 //go:wasmexport proxy_on_request_headers
-func exportRequestHeaders(id, count, end uint32) uint32 { return uint32(onRequestHeaders(id, int(count), end != 0)) }
+func exportRequestHeaders(id, count, end uint32) uint32 {
+	return uint32(onRequestHeaders(id, int(count), end != 0))
+}
 
 //go:linkname onRequestBody github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnRequestBody
 func onRequestBody(id uint32, size int, end bool) types.Action
 
 //go:wasmexport proxy_on_request_body
-func exportRequestBody(id, size, end uint32) uint32 { return uint32(onRequestBody(id, int(size), end != 0)) }
+func exportRequestBody(id, size, end uint32) uint32 {
+	return uint32(onRequestBody(id, int(size), end != 0))
+}
 
 //go:linkname onRequestTrailers github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnRequestTrailers
 func onRequestTrailers(id uint32, count int) types.Action
@@ -67,19 +71,25 @@ func exportRequestTrailers(id, count uint32) uint32 { return uint32(onRequestTra
 func onResponseHeaders(id uint32, count int, end bool) types.Action
 
 //go:wasmexport proxy_on_response_headers
-func exportResponseHeaders(id, count, end uint32) uint32 { return uint32(onResponseHeaders(id, int(count), end != 0)) }
+func exportResponseHeaders(id, count, end uint32) uint32 {
+	return uint32(onResponseHeaders(id, int(count), end != 0))
+}
 
 //go:linkname onResponseBody github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnResponseBody
 func onResponseBody(id uint32, size int, end bool) types.Action
 
 //go:wasmexport proxy_on_response_body
-func exportResponseBody(id, size, end uint32) uint32 { return uint32(onResponseBody(id, int(size), end != 0)) }
+func exportResponseBody(id, size, end uint32) uint32 {
+	return uint32(onResponseBody(id, int(size), end != 0))
+}
 
 //go:linkname onResponseTrailers github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnResponseTrailers
 func onResponseTrailers(id uint32, count int) types.Action
 
 //go:wasmexport proxy_on_response_trailers
-func exportResponseTrailers(id, count uint32) uint32 { return uint32(onResponseTrailers(id, int(count))) }
+func exportResponseTrailers(id, count uint32) uint32 {
+	return uint32(onResponseTrailers(id, int(count)))
+}
 
 //go:linkname onDone github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnDone
 func onDone(id uint32) bool
@@ -115,7 +125,9 @@ func exportQueueReady(id, queue uint32) { onQueueReady(id, queue) }
 func onHTTPCallResponse(id uint32, callout uint32, headers int, body int, trailers int)
 
 //go:wasmexport proxy_on_http_call_response
-func exportHTTPCallResponse(id, callout, headers, body, trailers uint32) { onHTTPCallResponse(id, callout, int(headers), int(body), int(trailers)) }
+func exportHTTPCallResponse(id, callout, headers, body, trailers uint32) {
+	onHTTPCallResponse(id, callout, int(headers), int(body), int(trailers))
+}
 
 //go:linkname onNewConnection github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnNewConnection
 func onNewConnection(id uint32) types.Action
@@ -127,7 +139,9 @@ func exportNewConnection(id uint32) uint32 { return uint32(onNewConnection(id)) 
 func onDownstreamData(id uint32, size int, end bool) types.Action
 
 //go:wasmexport proxy_on_downstream_data
-func exportDownstreamData(id, size, end uint32) uint32 { return uint32(onDownstreamData(id, int(size), end != 0)) }
+func exportDownstreamData(id, size, end uint32) uint32 {
+	return uint32(onDownstreamData(id, int(size), end != 0))
+}
 
 //go:linkname onDownstreamClose github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnDownstreamConnectionClose
 func onDownstreamClose(id uint32, peer types.PeerType)
@@ -139,7 +153,9 @@ func exportDownstreamClose(id, peer uint32) { onDownstreamClose(id, types.PeerTy
 func onUpstreamData(id uint32, size int, end bool) types.Action
 
 //go:wasmexport proxy_on_upstream_data
-func exportUpstreamData(id, size, end uint32) uint32 { return uint32(onUpstreamData(id, int(size), end != 0)) }
+func exportUpstreamData(id, size, end uint32) uint32 {
+	return uint32(onUpstreamData(id, int(size), end != 0))
+}
 
 //go:linkname onUpstreamClose github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnUpstreamConnectionClose
 func onUpstreamClose(id uint32, peer types.PeerType)

@@ -1,0 +1,209 @@
+package adapter
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm"
+	"github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/types"
+
+	"github.com/weirproxy/weir/dialect/openai"
+	"github.com/weirproxy/weir/internal/ai"
+)
+
+// maxHeld bounds how much of a response waits for its first content, in bytes:
+// one that says so much is not stalled.
+const maxHeld = 64 << 10
+
+// form is how a response is metered.
+type form uint8
+
+const (
+	unmetered form = iota
+	jsonBody
+	eventStream
+)
+
+// response is the attempt's response.
+type response struct {
+	form form
+	held bool // the headers, and the body so far, wait in the host
+	seen int  // bytes of the held body that were read
+	// What the client gets in the place of the held body, where that differs.
+	heldOut     []byte
+	heldDiffers bool
+
+	json   openai.Meter
+	stream stream
+	usage  ai.AdapterUsage
+	state  []byte // the filter state that was set last
+	spare  []byte
+}
+
+func (a *attempt) responseHeaders(end bool) types.Action {
+	if a.refused || a.target == nil {
+		return types.ActionContinue // weir's own refusal passes
+	}
+	status, err := proxywasm.GetHttpResponseHeader(":status")
+	if err != nil {
+		return a.refuse(fmt.Errorf("read :status: %w", err))
+	}
+	setState(ai.StateAttempts, []byte(a.attempts+status))
+	if status != "200" || end {
+		return types.ActionContinue
+	}
+	a.form = responseForm()
+	if a.form != eventStream {
+		return types.ActionContinue
+	}
+	a.stream.strip = a.Stream && a.StripUsage
+	if a.stream.strip {
+		if err := proxywasm.RemoveHttpResponseHeader("content-length"); err != nil {
+			return a.refuse(fmt.Errorf("remove content-length: %w", err))
+		}
+	}
+	if a.Stream {
+		a.held = true
+		return types.ActionPause
+	}
+	return types.ActionContinue
+}
+
+// responseForm reads from the headers how the body is to be metered. A
+// compressed one cannot be.
+func responseForm() form {
+	contentType, err := proxywasm.GetHttpResponseHeader("content-type")
+	if err != nil {
+		return unmetered
+	}
+	kind := unmetered
+	switch mediaType, _, _ := strings.Cut(contentType, ";"); strings.ToLower(strings.TrimSpace(mediaType)) {
+	case "text/event-stream":
+		kind = eventStream
+	case "application/json":
+		kind = jsonBody
+	default:
+		return unmetered
+	}
+	encoding, err := proxywasm.GetHttpResponseHeader("content-encoding")
+	if err == nil && encoding != "" && encoding != "identity" {
+		proxywasm.LogErrorf("a response in content-encoding %.20q is not metered", encoding)
+		return unmetered
+	}
+	return kind
+}
+
+func (a *attempt) responseBody(size int, end bool) types.Action {
+	if a.refused {
+		return types.ActionContinue
+	}
+	switch a.form {
+	case jsonBody:
+		return a.meterJSON(size, end)
+	case eventStream:
+		if a.held {
+			return a.hold(size, end)
+		}
+		return a.passOn(size, end)
+	}
+	return types.ActionContinue
+}
+
+func (a *attempt) responseTrailers() types.Action {
+	// The last piece of the body came without the end of the stream.
+	switch {
+	case a.form == jsonBody:
+		a.noteUsage()
+	case a.form == eventStream:
+		a.stream.feed(nil, true)
+		a.held = false
+		a.noteUsage()
+	}
+	return types.ActionContinue
+}
+
+func (a *attempt) meterJSON(size int, end bool) types.Action {
+	if size > 0 {
+		a.json.Write(responseBytes(0, size))
+		if a.usage.FirstToken == 0 {
+			a.usage.FirstToken = a.plugin.now().UnixMicro()
+		}
+	}
+	if end {
+		a.noteUsage()
+	}
+	return types.ActionContinue
+}
+
+// hold reads on in a response that waits in the host for its first content.
+func (a *attempt) hold(size int, end bool) types.Action {
+	var p []byte
+	if size > a.seen {
+		p = responseBytes(a.seen, size-a.seen)
+		a.seen = size
+	}
+	out, differs := a.stream.feed(p, end)
+	if a.stream.strip {
+		a.heldOut = append(a.heldOut, out...)
+		a.heldDiffers = a.heldDiffers || differs
+	}
+	if !a.stream.started && !end && size <= maxHeld {
+		return types.ActionPause
+	}
+	if a.heldDiffers {
+		replaceBody(a.heldOut)
+	}
+	a.held, a.heldOut = false, nil
+	a.noteUsage()
+	return types.ActionContinue
+}
+
+// passOn meters a piece of a stream that passes.
+func (a *attempt) passOn(size int, end bool) types.Action {
+	var p []byte
+	if size > 0 {
+		p = responseBytes(0, size)
+	}
+	if out, differs := a.stream.feed(p, end); differs {
+		replaceBody(out)
+	}
+	a.noteUsage()
+	return types.ActionContinue
+}
+
+// noteUsage sets the filter state if it changed, so that the access log has
+// what was used whenever the client goes.
+func (a *attempt) noteUsage() {
+	u := &a.usage
+	if a.form == jsonBody {
+		u.Usage, u.Reported = a.json.Usage()
+		ev := a.json.Event()
+		u.TextBytes, u.Finish, u.Done = ev.TextBytes, a.json.Finish(), ev.Complete
+	} else {
+		a.stream.usage(u)
+		if a.stream.content && u.FirstToken == 0 {
+			u.FirstToken = a.plugin.now().UnixMicro()
+		}
+	}
+	next := u.AppendTo(a.spare[:0])
+	if string(next) == string(a.state) {
+		return
+	}
+	a.spare, a.state = a.state, next
+	setState(ai.StateUsage, next)
+}
+
+// responseBytes reads a part of the body that the host said is there.
+func responseBytes(start, size int) []byte {
+	p, err := proxywasm.GetHttpResponseBody(start, size)
+	if err != nil || len(p) != size {
+		panic(fmt.Sprintf("the host has not the %d bytes that it announced: %v", size, err))
+	}
+	return p
+}
+
+func replaceBody(p []byte) {
+	if err := proxywasm.ReplaceHttpResponseBody(p); err != nil {
+		panic(fmt.Sprintf("replace the response body: %v", err))
+	}
+}
