@@ -14,6 +14,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	modev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
@@ -73,6 +74,8 @@ type journal struct {
 	mu        sync.Mutex
 	decisions []*usagev1.Decision
 	fails     bool
+	discard   bool   // keep only
+	last      string // the last one's id
 	// onDecided is called for the first decision, with the end of its stream.
 	onDecided  func(streamDone <-chan struct{})
 	streamDone <-chan struct{}
@@ -83,6 +86,10 @@ func (j *journal) Decided(d *usagev1.Decision) error {
 	defer j.mu.Unlock()
 	if j.fails {
 		return errors.New("disk full")
+	}
+	if j.discard {
+		j.last = d.Id
+		return nil
 	}
 	j.decisions = append(j.decisions, d)
 	if j.onDecided != nil && len(j.decisions) == 1 {
@@ -126,24 +133,37 @@ type gateway struct {
 	client  pb.ExternalProcessorClient
 }
 
+var discardLog = slog.New(slog.DiscardHandler)
+
+func newLedger() *limit.Ledger { return limit.New(time.Now) }
+
 func start(t testing.TB, p *plan.Plan) *gateway {
 	t.Helper()
-	g := &gateway{plan: p, journal: new(journal), ledger: limit.New(time.Now), log: slog.New(slog.DiscardHandler)}
+	g := &gateway{plan: p, journal: new(journal), ledger: newLedger(), log: discardLog}
 	g.servePipeline(t)
 	return g
 }
 
-// servePipeline serves the stages of the product, and more behind them.
-func (g *gateway) servePipeline(t testing.TB, more ...pipeline.Stage) {
-	t.Helper()
+// pipeline is that of the product, with more stages behind it.
+func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
 	stages := []pipeline.Stage{auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(words{}), route.New(), quota.New(g.ledger)}
 	run := pipeline.New(append(stages, more...)...)
 	run.Log = g.log
+	return run
+}
+
+func (g *gateway) server(run *pipeline.Pipeline) *extproc.Server {
+	return extproc.NewServer(extproc.Options{
+		Plan: func() *plan.Plan { return g.plan }, Pipeline: run, Journal: g.journal, Log: g.log,
+		Metrics: extproc.NewMetrics(prometheus.NewRegistry(), run.Stages()),
+	})
+}
+
+func (g *gateway) servePipeline(t testing.TB, more ...pipeline.Stage) {
+	t.Helper()
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(extproc.ServerOptions()...)
-	extproc.NewServer(extproc.Options{
-		Plan: func() *plan.Plan { return g.plan }, Pipeline: run, Journal: g.journal, Log: g.log,
-	}).Register(server)
+	g.server(g.pipeline(more...)).Register(server)
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
 	conn, err := grpc.NewClient("passthrough:///weir", grpc.WithTransportCredentials(insecure.NewCredentials()),
