@@ -148,5 +148,6 @@ func constant(e ast.Expr) (string, bool) {
 // tidy takes out of CEL's messages what says nothing here.
 func tidy(message string) string {
 	message = strings.ReplaceAll(message, " (in container '')", "")
+	message, _, _ = strings.Cut(message, " expecting {") // a list of nearly every token
 	return strings.TrimSpace(strings.SplitN(message, "\n", 2)[0])
 }

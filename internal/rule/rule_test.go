@@ -119,7 +119,7 @@ func TestCompileRefuses(t *testing.T) {
 		{`input_token > 1`, []string{"1:1: undeclared reference to 'input_token' (did you mean 'input_tokens'?)"}},
 		{`input_tokens > "1"`, []string{"1:14: found no matching overload for '_>_' applied to '(int, string)'"}},
 		{"stream &&\n  wrong && other", []string{"2:3: undeclared reference to 'wrong'", "2:12: undeclared reference to 'other'"}},
-		{`stream &&`, []string{"1:10: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"}},
+		{`stream &&`, []string{"1:10: Syntax error: mismatched input '<EOF>'"}},
 		{`headers["x-teir"] == "a"`, []string{`1:9: header "x-teir" is not in request_bounds.header_facts`}},
 		{`headers["X-Tier"] == "a"`, []string{`1:9: header names are in lower case: write headers["x-tier"]`}},
 		{`headers[model] == "a"`, []string{`1:9: the name of a header must be a constant`}},

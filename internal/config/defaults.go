@@ -1,0 +1,81 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
+)
+
+// fill puts the defaults that the schema documents where nothing was given.
+func fill(c *configv1.Config) {
+	orMessage(&c.Admin)
+	orValue(&c.Admin.Address, "127.0.0.1:10081")
+	orValue(&c.DataDir, "./weir-data")
+	if c.KeyHashSecret.GetSource() == nil {
+		c.KeyHashSecret = &configv1.SecretRef{Source: &configv1.SecretRef_Generated{Generated: "key-hash"}}
+	}
+	for _, p := range c.Pools {
+		fillPool(p)
+	}
+	for _, m := range c.Models {
+		orValue(&m.DefaultMaxTokens, 4096)
+		orDuration(&m.FirstTokenTimeout, 30*time.Second)
+		orDuration(&m.AttemptTimeout, 600*time.Second)
+		for i, rule := range m.Rules {
+			orValue(&rule.Name, fmt.Sprintf("rule-%d", i))
+		}
+	}
+	for _, l := range c.Limits {
+		orDuration(&l.Window, time.Minute)
+	}
+	orMessage(&c.RequestBounds)
+	orValue(&c.RequestBounds.MaxBodyBytes, 32<<20)
+	orValue(&c.RequestBounds.MaxDepth, 64)
+	orMessage(&c.Usage)
+	orDuration(&c.Usage.SettleDeadline, 900*time.Second)
+	orDuration(&c.Usage.Retention, 2160*time.Hour)
+}
+
+func fillPool(p *configv1.Pool) {
+	orValue(&p.Adapter, "openai")
+	orDuration(&p.ConnectTimeout, 2*time.Second)
+	orMessage(&p.Price)
+	if p.Price.CachedInput == nil {
+		p.Price.CachedInput = proto.Float64(p.Price.Input)
+	}
+	for _, e := range p.Endpoints {
+		orValue(&e.Weight, 1)
+	}
+	if c := p.Credential; c != nil {
+		orValue(&c.Header, "authorization")
+		if c.Prefix == nil {
+			c.Prefix = proto.String("")
+			if c.Header == "authorization" {
+				c.Prefix = proto.String("Bearer ")
+			}
+		}
+	}
+}
+
+func orValue[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func orMessage[T any](field **T) {
+	if *field == nil {
+		*field = new(T)
+	}
+}
+
+func orDuration(field **durationpb.Duration, value time.Duration) {
+	if *field == nil {
+		*field = durationpb.New(value)
+	}
+}

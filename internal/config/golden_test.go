@@ -1,0 +1,155 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/weirproxy/weir/internal/plan"
+)
+
+var update = flag.Bool("update", false, "rewrite the expectations in testdata")
+
+// TestGolden loads each testdata/*.txtar: weir.yaml and the files beside it; env
+// holds the environment. The file want is what comes out: warnings, then the
+// faults or a summary of the plan.
+func TestGolden(t *testing.T) {
+	cases, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(cases) == 0 {
+		t.Fatal("no cases", err)
+	}
+	for _, file := range cases {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := outcome(t, archive)
+			want := ""
+			for i, f := range archive.Files {
+				if f.Name != "want" {
+					continue
+				}
+				want = string(f.Data)
+				archive.Files[i].Data = []byte(got)
+			}
+			if *update {
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+// outcome loads the archive's configuration and writes down what comes out.
+func outcome(t *testing.T, archive *txtar.Archive) string {
+	t.Helper()
+	dir := t.TempDir()
+	env := map[string]string{}
+	for _, f := range archive.Files {
+		switch f.Name {
+		case "want":
+		case "env":
+			for line := range strings.Lines(string(f.Data)) {
+				name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+				env[name] = value
+			}
+		default:
+			path := filepath.Join(dir, f.Name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, f.Data, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var out strings.Builder
+	o := options(dir, env)
+	o.Warn = func(f Fault) { fmt.Fprintf(&out, "warning: %s\n", f) }
+	p, err := Load(filepath.Join(dir, "weir.yaml"), o)
+	if err != nil {
+		var faults Faults
+		if !errors.As(err, &faults) || p != nil {
+			t.Fatalf("plan %v with error %v", p, err)
+		}
+		fmt.Fprintln(&out, err)
+	} else {
+		summarize(&out, p)
+	}
+	return strings.ReplaceAll(out.String(), dir+"/", "")
+}
+
+// options are such that the same configuration gives the same plan.
+func options(dir string, env map[string]string) Options {
+	return Options{
+		DataDir: filepath.Join(dir, "data"),
+		Getenv:  func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		Rand:    rand.NewChaCha8([32]byte{1}),
+		Now:     func() time.Time { return time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC) },
+	}
+}
+
+// summarize writes a plan as text, one object a line.
+func summarize(out *strings.Builder, p *plan.Plan) {
+	for _, l := range p.Listeners {
+		fmt.Fprintf(out, "listener %s %s tls=%v\n", l.Name, l.Address, l.TLS != nil)
+	}
+	fmt.Fprintf(out, "admin %s data %s\n", p.Admin, p.DataDir)
+	for _, l := range p.Pools {
+		fmt.Fprintf(out, "pool %s %s %s %s%s %v model=%s window=%d price=%v connect=%v ca=%q name=%q",
+			l.Name, l.Adapter, l.Placement, l.Scheme, l.BasePath, l.Endpoints, l.Model, l.ContextWindow, l.Price, l.ConnectTimeout, l.CAFile, l.ServerName)
+		if l.Credential != nil {
+			fmt.Fprintf(out, " credential=%q:%q", l.Credential.Header, l.Credential.Value)
+		}
+		fmt.Fprintln(out)
+	}
+	for _, m := range p.ModelList {
+		fmt.Fprintf(out, "model %s %q max=%d first=%v attempt=%v\n", m.Name, m.Aliases, m.DefaultMaxTokens, m.FirstTokenTimeout, m.AttemptTimeout)
+		for _, r := range m.Rules {
+			fmt.Fprintf(out, "  %s when %s ->%s\n", r.Name, r.Source, steps(r.Targets))
+		}
+		fmt.Fprintf(out, "  default ->%s\n", steps(m.Targets))
+	}
+	fmt.Fprintf(out, "names %q\n", slices.Sorted(maps.Keys(p.Models)))
+	for _, k := range p.KeyList {
+		fmt.Fprintf(out, "key %s app=%q team=%q roles=%v disabled=%v shown=%q all=%v models=%v egress=%v %v\n",
+			k.Name, k.Principal.Application, k.Principal.Team, k.Principal.Roles, k.Disabled, k.Shown,
+			k.Grants.AllModels, slices.Sorted(maps.Keys(k.Grants.Models)), k.Grants.AllEgress, slices.Sorted(maps.Keys(k.Grants.EgressPools)))
+	}
+	for _, l := range p.Limits {
+		fmt.Fprintf(out, "limit %s %d %s per %v key=%v application=%v team=%v model=%v teams=%v applications=%v keys=%v models=%v\n",
+			l.Name, l.Amount, l.Unit, l.Window, l.PerKey, l.PerApplication, l.PerTeam, l.PerModel, l.Teams, l.Applications, l.Keys, l.Models)
+	}
+	fmt.Fprintf(out, "modes %v bounds %+v usage %+v\n", p.Modes, p.Bounds, p.Usage)
+	for _, s := range p.Simulators {
+		fmt.Fprintf(out, "simulator %s %s %s %v\n", s.Name, s.Address, s.Profile, s.Models)
+	}
+}
+
+func steps(list []plan.Step) string {
+	var b strings.Builder
+	for _, s := range list {
+		b.WriteByte(' ')
+		for i, choice := range s.Choices {
+			if i > 0 {
+				b.WriteByte('|')
+			}
+			fmt.Fprintf(&b, "%s*%d", choice.Pool.Name, choice.Weight)
+		}
+	}
+	return b.String()
+}

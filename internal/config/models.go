@@ -1,0 +1,209 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/rule"
+	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
+)
+
+// compileModels compiles the virtual models and their routes.
+func (c *compilation) compileModels() {
+	rules, err := rule.NewCompiler(c.vocabulary())
+	if err != nil {
+		c.fault("", "%s", err)
+		return
+	}
+	c.models = map[string]*plan.Model{}
+	c.out.Models = map[string]*plan.Model{}
+	for i, m := range c.cfg.Models {
+		path := index("models", i)
+		model := &plan.Model{
+			Name:              m.Name,
+			Aliases:           m.Aliases,
+			DefaultMaxTokens:  m.DefaultMaxTokens,
+			FirstTokenTimeout: m.FirstTokenTimeout.AsDuration(),
+			AttemptTimeout:    m.AttemptTimeout.AsDuration(),
+		}
+		if len(m.Rules) == 0 && len(m.Targets) == 0 && !c.faulty[path+".rules"] && !c.faulty[path+".targets"] {
+			c.fault(path, "neither rules nor targets: every request would be refused")
+		}
+		model.Rules = c.rules(path, m, rules)
+		model.Targets = c.steps(path+".targets", m.Targets)
+		if m.Name != "" && c.models[m.Name] == nil {
+			c.models[m.Name] = model
+		}
+		c.claim(path+".name", m.Name, model)
+		for j, alias := range m.Aliases {
+			c.claim(index(path+".aliases", j), alias, model)
+		}
+		c.windows(path, model)
+		c.out.ModelList = append(c.out.ModelList, model)
+	}
+	slices.SortFunc(c.out.ModelList, func(a, b *plan.Model) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// claim gives a name or an alias to a model, once.
+func (c *compilation) claim(path, name string, model *plan.Model) {
+	switch taken := c.out.Models[name]; {
+	case name == "":
+	case taken == model:
+		c.fault(path, "model %q has this name already", model.Name)
+	case taken != nil:
+		c.fault(path, "%q is already a name of model %q", name, taken.Name)
+	default:
+		c.out.Models[name] = model
+	}
+}
+
+// vocabulary is what conditions may name.
+func (c *compilation) vocabulary() rule.Vocabulary {
+	names := map[string][]string{
+		"team":        slices.Collect(maps.Keys(c.teams)),
+		"application": slices.Collect(maps.Keys(c.apps)),
+		"roles":       slices.Collect(maps.Keys(c.roles)),
+	}
+	for _, k := range c.cfg.Keys {
+		names["key"] = append(names["key"], k.Name)
+	}
+	for _, m := range c.cfg.Models {
+		names["model"] = append(names["model"], m.Name)
+	}
+	return rule.Vocabulary{HeaderFacts: c.out.Bounds.HeaderFacts, Names: names}
+}
+
+// rules compiles the rules of a model and reports those that no request reaches.
+func (c *compilation) rules(path string, m *configv1.Model, compiler *rule.Compiler) []*plan.Rule {
+	var out []*plan.Rule
+	always := "" // the rule that always holds
+	names, sources := map[string]int{}, map[string]int{}
+	for i, r := range m.Rules {
+		at := index(path+".rules", i)
+		if first, again := names[r.Name]; again || r.Name == "default" {
+			what := "the name of the model's own targets"
+			if again {
+				what = fmt.Sprintf("the name of rules[%d]", first)
+			}
+			c.fault(at+".name", "%q is %s", r.Name, what)
+		} else {
+			names[r.Name] = i
+		}
+		if always != "" {
+			c.fault(at, "never reached: rule %q before it always holds", always)
+		}
+		cond := c.condition(at+".when", r.When, compiler)
+		if cond != nil {
+			value, constant := cond.Constant()
+			if constant && !value {
+				c.fault(at+".when", "never holds")
+			} else if constant && always == "" {
+				always = r.Name
+			}
+		}
+		source := strings.Join(strings.Fields(r.When), " ")
+		if first, again := sources[source]; again && source != "" {
+			c.fault(at+".when", "never reached: the same condition as in rules[%d]", first)
+		} else {
+			sources[source] = i
+		}
+		out = append(out, &plan.Rule{Name: r.Name, Source: r.When, When: cond, Targets: c.steps(at+".targets", r.Targets)})
+	}
+	if always != "" && len(m.Targets) > 0 {
+		c.fault(path+".targets", "never reached: rule %q always holds", always)
+	}
+	return out
+}
+
+// condition compiles an expression; its faults have their place in the file
+// where that is known exactly, and their place in the expression otherwise.
+func (c *compilation) condition(path, source string, compiler *rule.Compiler) *rule.Condition {
+	if source == "" {
+		return nil // the schema's rules reported it
+	}
+	cond, faults := compiler.Compile(source)
+	for _, f := range faults {
+		if line, col, ok := c.doc.expressionPlace(path, f.Line, f.Column); ok {
+			c.faultAt(line, col, path, f.Message)
+		} else if f.Line > 0 {
+			c.fault(path, "at %d:%d of the expression: %s", f.Line, f.Column, f.Message)
+		} else {
+			c.fault(path, "%s", f.Message)
+		}
+	}
+	return cond
+}
+
+// steps compiles targets.
+func (c *compilation) steps(path string, targets []*configv1.Target) []plan.Step {
+	var out []plan.Step
+	seen := map[string]bool{}
+	once := func(at, pool string) {
+		if pool != "" && seen[pool] {
+			c.fault(at, "pool %q is a target of this route already", pool)
+		}
+		seen[pool] = true
+	}
+	for i, t := range targets {
+		at := index(path, i)
+		var step plan.Step
+		switch {
+		case t.Pool != "" && len(t.Split) > 0:
+			c.fault(at, "either pool or split, not both")
+		case t.Pool == "" && len(t.Split) == 0:
+			if !c.under(at) {
+				c.fault(at, "pool or split is required")
+			}
+		case t.Pool != "":
+			once(at+".pool", t.Pool)
+			if pool, ok := refer(c, at+".pool", "pool", t.Pool, c.pools); ok {
+				step.Choices = append(step.Choices, plan.Choice{Pool: pool, Weight: 1})
+			}
+		case len(t.Split) == 1:
+			c.fault(at+".split", "a split needs at least two pools; name the one as pool")
+		}
+		if t.Pool == "" {
+			for j, w := range t.Split {
+				where := index(at+".split", j) + ".pool"
+				once(where, w.Pool)
+				if pool, ok := refer(c, where, "pool", w.Pool, c.pools); ok {
+					step.Choices = append(step.Choices, plan.Choice{Pool: pool, Weight: w.Weight})
+				}
+			}
+		}
+		if len(step.Choices) > 0 {
+			out = append(out, step)
+		}
+	}
+	return out
+}
+
+// routed are the pools that a model's routes name, each once, sorted by name.
+func routed(m *plan.Model) []*plan.Pool {
+	pools := map[string]*plan.Pool{}
+	collect := func(steps []plan.Step) {
+		for _, s := range steps {
+			for _, choice := range s.Choices {
+				pools[choice.Pool.Name] = choice.Pool
+			}
+		}
+	}
+	collect(m.Targets)
+	for _, r := range m.Rules {
+		collect(r.Targets)
+	}
+	return slices.SortedFunc(maps.Values(pools), func(a, b *plan.Pool) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// windows warns of a reservation that leaves no room for any input.
+func (c *compilation) windows(path string, m *plan.Model) {
+	for _, p := range routed(m) {
+		if p.ContextWindow > 0 && m.DefaultMaxTokens >= p.ContextWindow {
+			c.warn(path+".default_max_tokens", "%d tokens of output fill the context window of pool %q", m.DefaultMaxTokens, p.Name)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package config
+
+import (
+	"cmp"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
+	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
+)
+
+// compilePools compiles the pools.
+func (c *compilation) compilePools() {
+	c.named("pools", "pool", len(c.cfg.Pools), func(i int) string { return c.cfg.Pools[i].Name })
+	c.pools = map[string]*plan.Pool{}
+	for i, p := range c.cfg.Pools {
+		path := index("pools", i)
+		pool := &plan.Pool{
+			Name:           p.Name,
+			Adapter:        p.Adapter,
+			Placement:      ai.Placement(p.Placement),
+			Model:          p.Model,
+			ContextWindow:  p.ContextWindow,
+			Price:          price(p.Price),
+			ConnectTimeout: p.ConnectTimeout.AsDuration(),
+		}
+		c.endpoints(path, p, pool)
+		c.upstreamTLS(path, p, pool)
+		pool.Credential = c.credential(path, p, pool)
+		if p.Price.GetCachedInput() > p.Price.GetInput() {
+			c.warn(path+".price.cached_input", "cached input costs more than input")
+		}
+		if _, again := c.pools[p.Name]; !again {
+			c.pools[p.Name] = pool
+			c.out.Pools = append(c.out.Pools, pool)
+		}
+	}
+	slices.SortFunc(c.out.Pools, func(a, b *plan.Pool) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// price converts US dollars for a million tokens to nano-dollars.
+func price(p *configv1.Price) ai.Price {
+	nano := func(usd float64) ai.NanoUSD { return ai.NanoUSD(math.Round(usd * 1e9)) }
+	return ai.Price{Input: nano(p.GetInput()), CachedInput: nano(p.GetCachedInput()), Output: nano(p.GetOutput())}
+}
+
+// endpoints parses the endpoints, which must share scheme and base path.
+func (c *compilation) endpoints(path string, p *configv1.Pool, pool *plan.Pool) {
+	var first *endpoint
+	seen := map[string]bool{}
+	for i, e := range p.Endpoints {
+		at := index(path+".endpoints", i) + ".url"
+		if e.Url == "" {
+			continue // the schema's rules reported it
+		}
+		parsed, err := parseEndpoint(e.Url)
+		if err != nil {
+			c.fault(at, "%s", err)
+			continue
+		}
+		if first == nil {
+			first = &parsed
+			pool.Scheme, pool.BasePath = parsed.scheme, parsed.base
+		}
+		if parsed.scheme != first.scheme {
+			c.fault(at, "all endpoints of a pool share one scheme: %s here, %s before", parsed.scheme, first.scheme)
+		}
+		if parsed.base != first.base {
+			c.fault(at, "all endpoints of a pool share one path: %q here, %q before", parsed.base, first.base)
+		}
+		address := net.JoinHostPort(parsed.host, strconv.Itoa(int(parsed.port)))
+		if seen[address] {
+			c.fault(at, "%s is an endpoint of this pool already", address)
+		}
+		seen[address] = true
+		pool.Endpoints = append(pool.Endpoints, plan.Endpoint{Host: parsed.host, Port: parsed.port, Weight: e.Weight})
+	}
+}
+
+func (c *compilation) upstreamTLS(path string, p *configv1.Pool, pool *plan.Pool) {
+	if p.Tls == nil {
+		return
+	}
+	if pool.Scheme == "http" {
+		c.fault(path+".tls", "the endpoints are http: nothing would be verified")
+	}
+	if name := p.Tls.ServerName; name != "" && !validHost(strings.ToLower(name)) {
+		c.fault(path+".tls.server_name", "neither an IP address nor a DNS name")
+	}
+	pool.CAFile = c.authorities(path+".tls.ca_file", p.Tls.CaFile)
+	pool.ServerName = p.Tls.ServerName
+}
+
+// forbiddenHeaders cannot carry a credential: they are hop-by-hop (RFC 9110,
+// 7.6.1), or they say how the message is to be read.
+var forbiddenHeaders = set("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
+	"te", "trailer", "transfer-encoding", "upgrade", "host", "content-length", "content-type", "content-encoding",
+	"accept", "accept-encoding", "expect", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-request-id",
+	"traceparent", "tracestate")
+
+// secretHeaders carry a client's secrets.
+var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key")
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, n := range names {
+		m[n] = true
+	}
+	return m
+}
+
+// credential resolves the header that Envoy adds.
+func (c *compilation) credential(path string, p *configv1.Pool, pool *plan.Pool) *plan.Credential {
+	if p.Credential == nil {
+		return nil
+	}
+	path += ".credential"
+	header := p.Credential.Header
+	switch {
+	case forbiddenHeaders[header]:
+		c.fault(path+".header", "%s cannot carry a credential", header)
+	case strings.HasPrefix(header, ai.InternalPrefix), strings.HasPrefix(header, "x-envoy-"):
+		c.fault(path+".header", "%s is a header of weir's or Envoy's own", header)
+	}
+	if !headerText(p.Credential.GetPrefix()) {
+		c.fault(path+".prefix", "holds characters that a header cannot carry")
+	}
+	if p.Credential.Secret == nil {
+		return nil
+	}
+	s, ok := c.secrets.resolve(path+".secret", p.Credential.Secret)
+	if !ok {
+		return nil
+	}
+	if !headerText(s.value) || strings.TrimSpace(s.value) != s.value {
+		c.fault(path+".secret", "the secret holds characters that a header cannot carry")
+		return nil
+	}
+	if pool.Scheme == "http" && !onLoopback(pool.Endpoints) {
+		c.warn(path, "the credential goes over plain http")
+	}
+	c.material = append(c.material, s.value)
+	return &plan.Credential{Header: header, Value: p.Credential.GetPrefix() + s.value}
+}
+
+// headerText tells whether a header's value may hold the text: printable ASCII.
+func headerText(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
+}
+
+func onLoopback(endpoints []plan.Endpoint) bool {
+	for _, e := range endpoints {
+		ip, err := netip.ParseAddr(e.Host)
+		if e.Host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}
+
+// compileSimulators finds which pools each simulator stands in for.
+func (c *compilation) compileSimulators() {
+	for i := range c.out.Simulators {
+		s := &c.out.Simulators[i]
+		path := index("simulators", i)
+		for _, p := range c.out.Pools {
+			if !pointsTo(p, s.Address) {
+				continue
+			}
+			s.Models = append(s.Models, p.Model)
+			if s.Profile == "" {
+				s.Profile = p.Adapter
+			}
+			if s.Profile != p.Adapter {
+				c.fault(path+".profile", "pool %q has an endpoint here with adapter %s", p.Name, p.Adapter)
+			}
+		}
+		if len(s.Models) == 0 && !c.under(path+".listen") {
+			c.fault(path+".listen", "no pool has an endpoint at http://%s", s.Address)
+		}
+		slices.Sort(s.Models)
+		s.Models = slices.Compact(s.Models)
+	}
+}
+
+func pointsTo(p *plan.Pool, address string) bool {
+	return p.Scheme == "http" && slices.ContainsFunc(p.Endpoints, func(e plan.Endpoint) bool {
+		host := e.Host
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		return net.JoinHostPort(host, strconv.Itoa(int(e.Port))) == address
+	})
+}
