@@ -1,6 +1,19 @@
 // Package limit is the in-process ledger: it reserves before a request leaves,
 // settles after, and in no window lets a limit be passed. It knows no wire and
 // keeps nothing on disk.
+//
+// What is promised. Take any window of a limit's length. The requests admitted in
+// it, or the tokens that were used in it at any moment between admission and
+// settlement, are at most the limit's amount, as long as no request uses more
+// than it reserved. Two rules give this. A request counts from its admission on
+// until one window later. Tokens count as reserved from admission until they are
+// settled, however long the answer streams, and as used from then until one
+// window later. Time is kept in slots of a sixtieth of the window, and a slot
+// leaves when its end does, so that nothing leaves early and nothing stays longer
+// than a sixtieth too long.
+//
+// A request that used more than it reserved is counted with what it used: the
+// excess is a debt that refuses others until the window has passed it.
 package limit
 
 import (
@@ -23,45 +36,48 @@ type Request struct {
 // no limit of this kind applies.
 type Figure struct {
 	Limit     int64
-	Remaining int64         // after this request when it was admitted; never negative
-	Reset     time.Duration // until the window is empty if nothing else comes
+	Remaining int64 // after this request when it was admitted; never negative
+	// Reset is until the window is empty if nothing else comes. While something
+	// is reserved, it takes that to be settled now.
+	Reset time.Duration
 }
 
 // Result is the answer to Reserve.
 type Result struct {
 	OK bool
-	// Limit is the one that refused; nil when OK.
+	// Limit is the one that refused, and of several the one that refuses for
+	// longest; nil when OK.
 	Limit *plan.Limit
-	// RetryAfter is when to try again after a refusal. See Ledger.Reserve.
+	// RetryAfter is when the request would be admitted, if nothing else came
+	// before. Where it waits for reservations of other requests, whose end
+	// nobody knows, it is a tenth of the window, at least a second.
 	RetryAfter time.Duration
 	// Impossible says that the request alone is larger than the limit: trying
-	// again never helps.
+	// again never helps, and RetryAfter is 0.
 	Impossible bool
-	// The tightest limits of each kind.
+	// The tightest limits of each kind: requests, and tokens of any class.
 	Requests, Tokens Figure
 	// Held says that something is held under the request's id, until Settle or
 	// Release.
 	Held bool
 }
 
-// Ledger counts. It is safe for concurrent use.
-type Ledger struct{ now func() time.Time }
+// amount is what a request takes of a limit with this unit.
+func amount(unit plan.Unit, input, output int64) int64 {
+	switch unit {
+	case plan.UnitRequests:
+		return 1
+	case plan.UnitInputTokens:
+		return clamp(input)
+	case plan.UnitOutputTokens:
+		return clamp(output)
+	default: // tokens; also an unknown unit, so that it is not free of charge
+		return clamp(input) + clamp(output)
+	}
+}
 
-// New makes an empty ledger; now is its clock.
-func New(now func() time.Time) *Ledger { return &Ledger{now: now} }
+// maxAmount is the most that one request counts, well above any limit: sums of
+// it do not overflow.
+const maxAmount = 1 << 42
 
-// Reserve admits r under all limits that apply to it, or under none.
-func (l *Ledger) Reserve(limits []*plan.Limit, r Request) Result { return Result{OK: true} }
-
-// Settle replaces what is held under id by what was used. Settling twice, or an
-// id that is not known, has no effect.
-func (l *Ledger) Settle(id string, used ai.Usage) {}
-
-// Release gives back all that is held under id, the request itself included.
-func (l *Ledger) Release(id string) {}
-
-// Restore counts r, without checking, as it was reserved before a restart.
-func (l *Ledger) Restore(limits []*plan.Limit, r Request, used *ai.Usage, at time.Time) {}
-
-// Held is the number of reservations that are open.
-func (l *Ledger) Held() int { return 0 }
+func clamp(n int64) int64 { return min(max(n, 0), maxAmount) }
