@@ -2,17 +2,26 @@
 // before the answer leaves weir, closes it with Envoy's access log entry, and
 // carries the events into a store. It settles reservations; it never decides
 // about a request.
+//
+// An event is written once. Whatever comes for its id afterwards (the entry
+// again, an entry after the deadline, the decision after its entry) is counted
+// and passed over.
 package usage
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/ai"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	"github.com/weirproxy/weir/usage/spool"
 	"github.com/weirproxy/weir/usage/store"
 )
 
@@ -25,43 +34,287 @@ type Settler interface {
 // Options are what a Recorder is made of.
 type Options struct {
 	Dir       string               // the spool's folder; made when absent
-	Store     store.Store          // where events end; the caller closes it
+	Store     store.Store          // where events end; the caller closes it, after the recorder
 	Settler   Settler              // may be nil
 	Now       func() time.Time     // default: time.Now
 	Deadline  time.Duration        // after which an open decision is closed; default 15 min
 	Retention time.Duration        // of single events in the store; 0 keeps them
-	OnEvent   func(*usagev1.Event) // called for each event, one at a time; may be nil
+	OnEvent   func(*usagev1.Event) // called for each event, one at a time, by Run; may be nil
 	Logger    *slog.Logger         // default: slog.Default()
+
+	// Grace is for how long after Open no decision is closed by its deadline, so
+	// that entries of the time when weir was down can come; default 10 s.
+	Grace time.Duration
+	// FlushEvery is how long an event waits to be stored, so that several are
+	// stored together; default 200 ms.
+	FlushEvery time.Duration
+	// SyncEvery is how often the spool is synced: what a power failure may lose;
+	// default 200 ms.
+	SyncEvery time.Duration
+	// SegmentBytes is the size of a spool segment; default 16 MiB.
+	SegmentBytes int64
+	// MaxLogBytes is the size at which Envoy's access log file is rotated;
+	// default 64 MiB.
+	MaxLogBytes int64
 }
 
-// Recorder is the life of usage events, from decision to store.
-type Recorder struct{ opt Options }
+func (o *Options) fill() {
+	set(&o.Deadline, 15*time.Minute)
+	set(&o.Grace, 10*time.Second)
+	set(&o.FlushEvery, 200*time.Millisecond)
+	set(&o.SyncEvery, 200*time.Millisecond)
+	set(&o.MaxLogBytes, 64<<20)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
 
-// Open reads back what the spool holds.
-func Open(opt Options) (*Recorder, error) { return &Recorder{opt: opt}, nil }
+func set[T time.Duration | int64](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
 
-// Run does the work that no request waits for, until ctx ends.
-func (r *Recorder) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// The kinds of records in the spool.
+const (
+	kindDecision byte = 'd' // usagev1.Decision: an admitted request, open
+	kindEvent    byte = 'e' // usagev1.Event: closed
+	kindPosition byte = 'p' // a tailer's position, JSON
+)
 
-// Close stores what it can and ends the recorder.
-func (r *Recorder) Close() error { return nil }
+// Recorder is the life of usage events, from decision to store. Its methods are
+// safe for concurrent use.
+type Recorder struct {
+	opt     Options
+	log     *spool.Log
+	sink    *sink
+	metrics *metrics
+	notify  chan *usagev1.Event
+	opened  time.Time
 
-// Decided journals a decision.
-func (r *Recorder) Decided(d *usagev1.Decision) error { return nil }
+	mu      sync.Mutex // guards pending and done
+	pending pendingList
+	done    recentIDs
 
-// Pending are the decisions that no entry has closed.
-func (r *Recorder) Pending() []*usagev1.Decision { return nil }
+	// taking is held by whoever closes decisions: one at a time, so that an
+	// event is in the spool before anybody else may find its decision open.
+	taking sync.Mutex
 
-// Recent calls fn with each event that ended within the window.
+	posMu     sync.Mutex
+	positions map[string]position // by the path of the file
+	catching  atomic.Int32        // tailers that have not read up to the end once
+}
+
+// Open reads back what the spool holds. Decisions without an event are pending
+// again. The recorder works once Run runs.
+func Open(opt Options) (*Recorder, error) {
+	opt.fill()
+	if opt.Store == nil {
+		return nil, errors.New("usage: no store")
+	}
+	r := &Recorder{
+		opt:       opt,
+		notify:    make(chan *usagev1.Event, 1024),
+		positions: map[string]position{},
+		opened:    opt.Now(),
+	}
+	r.pending.init()
+	r.metrics = newMetrics(r)
+	log, err := spool.Open(opt.Dir, spool.Options{SegmentBytes: opt.SegmentBytes, Head: r.positionFrames, Now: opt.Now})
+	if err != nil {
+		return nil, err
+	}
+	r.log = log
+	r.sink = newSink(r)
+	if err := r.replay(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	// The new segment must not depend on the older ones for what was read.
+	if _, err := log.Append(r.positionFrames(), 0); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	if d := log.Damage(); d != (spool.Damage{}) {
+		opt.Logger.Warn("usage spool was damaged", "torn_bytes", d.Torn, "corrupt_bytes", d.Corrupt)
+	}
+	return r, nil
+}
+
+// Run does the work that no request waits for, until ctx ends: it stores events,
+// syncs the spool, closes decisions at their deadline, deletes what is past its
+// retention, and calls OnEvent.
+func (r *Recorder) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { r.syncLoop(ctx) })
+	wg.Go(func() { r.deadlineLoop(ctx) })
+	wg.Go(func() { r.notifyLoop(ctx) })
+	wg.Go(func() { r.sink.run(ctx) })
+	wg.Go(func() { r.retentionLoop(ctx) })
+	wg.Wait()
+	return nil
+}
+
+// Close stores what it can within a few seconds and closes the spool; the rest
+// is stored after the next Open. Run must have returned. Nothing may be recorded
+// afterwards.
+func (r *Recorder) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := r.sink.flush(ctx); err != nil {
+		r.opt.Logger.Warn("usage events stay in the spool", "error", err)
+	}
+	return errors.Join(r.sink.close(), r.log.Close())
+}
+
+var frames = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
+
+// maxRequestedModel bounds what is kept of the model name that a client wrote.
+const maxRequestedModel = 256
+
+// Decided journals a decision: when it returns nil, a death of the process does
+// not lose it. A refusal, or an answer of weir's own, is a complete event. A
+// request whose decision could not be journalled must not be admitted. The
+// decision is the recorder's from then on; a longer requested_model than 256
+// bytes is cut.
+func (r *Recorder) Decided(d *usagev1.Decision) error {
+	id, err := ParseID(d.GetId())
+	if err != nil {
+		return err
+	}
+	if len(d.GetRequestedModel()) > maxRequestedModel {
+		d.RequestedModel = clip(d.GetRequestedModel(), maxRequestedModel)
+	}
+	if d.GetVerdict() != VerdictAllowed || len(d.GetTargets()) == 0 {
+		return r.decidedWhole(id, d)
+	}
+	seg, err := r.append(kindDecision, d, 1)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending.find(id) != nil || r.done.has(id) {
+		r.log.Release(seg)
+		r.metrics.drop(dropDecidedTwice)
+		return nil
+	}
+	r.pending.add(&pending{id: id, decision: d, segment: seg, deadline: r.deadlineOf(d)})
+	return nil
+}
+
+func (r *Recorder) deadlineOf(d *usagev1.Decision) time.Time {
+	return d.GetTime().AsTime().Add(r.opt.Deadline)
+}
+
+// decidedWhole journals a decision that is an event already.
+func (r *Recorder) decidedWhole(id ID, d *usagev1.Decision) error {
+	r.mu.Lock()
+	fresh := !r.done.has(id) && r.pending.find(id) == nil
+	if fresh {
+		r.done.add(id, false)
+	}
+	r.mu.Unlock()
+	if !fresh {
+		r.metrics.drop(dropDecidedTwice)
+		return nil
+	}
+	e := answered(d, r.opt.Now())
+	if _, err := r.append(kindEvent, e, 0); err != nil {
+		r.mu.Lock()
+		r.done.remove(id)
+		r.mu.Unlock()
+		return err
+	}
+	r.written(e, false)
+	return nil
+}
+
+func (r *Recorder) append(kind byte, m proto.Message, holds int) (seg uint64, err error) {
+	buf := frames.Get().(*[]byte)
+	defer frames.Put(buf)
+	*buf, err = appendFrame((*buf)[:0], kind, m)
+	if err != nil {
+		return 0, err
+	}
+	return r.log.Append(*buf, holds)
+}
+
+func appendFrame(b []byte, kind byte, m proto.Message) ([]byte, error) {
+	start := len(b)
+	out, err := proto.MarshalOptions{}.MarshalAppend(spool.Begin(b, kind), m)
+	if err != nil {
+		return b, fmt.Errorf("usage: %w", err)
+	}
+	return spool.End(out, start)
+}
+
+// written is called once for each event, after it was journalled.
+func (r *Recorder) written(e *usagev1.Event, settle bool) {
+	if settle && r.opt.Settler != nil {
+		r.opt.Settler.Settle(e.GetDecision().GetId(), Used(e))
+	}
+	r.metrics.event(e)
+	r.sink.wake()
+	if r.opt.OnEvent == nil {
+		return
+	}
+	select {
+	case r.notify <- e:
+	default:
+		r.metrics.drop(dropLine)
+	}
+}
+
+func (r *Recorder) notifyLoop(ctx context.Context) {
+	for {
+		select {
+		case e := <-r.notify:
+			r.opt.OnEvent(e)
+		case <-ctx.Done():
+			for {
+				select {
+				case e := <-r.notify:
+					r.opt.OnEvent(e)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (r *Recorder) syncLoop(ctx context.Context) {
+	tick := time.NewTicker(r.opt.SyncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := r.log.Sync(); err != nil {
+			r.metrics.syncFailed.Inc()
+			r.opt.Logger.Error("usage spool cannot be synced", "error", err)
+		}
+	}
+}
+
+// Pending are the decisions that are open, oldest first: after Open, those whose
+// reservations the ledger must hold again.
+func (r *Recorder) Pending() []*usagev1.Decision {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*usagev1.Decision, 0, r.pending.len())
+	for p := range r.pending.all() {
+		list = append(list, p.decision)
+	}
+	return list
+}
+
+// Recent calls fn with each event that ended within the window before now, those
+// of the store first: after Open, what the ledger's windows must count again.
 func (r *Recorder) Recent(ctx context.Context, window time.Duration, fn func(*usagev1.Event) error) error {
-	return nil
+	return r.sink.recent(ctx, r.opt.Now().Add(-window), fn)
 }
-
-// TailFile follows Envoy's access log file until ctx ends.
-func (r *Recorder) TailFile(ctx context.Context, path string, reopen func() error) error {
-	<-ctx.Done()
-	return nil
-}
-
-// RegisterALS takes entries from Envoy's gRPC access log.
-func (r *Recorder) RegisterALS(s *grpc.Server) {}

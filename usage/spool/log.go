@@ -126,6 +126,9 @@ func (l *Log) open() error {
 // Callers that come while another one writes are written together by the first
 // of them; a caller that comes alone writes at once.
 func (l *Log) Append(frames []byte, holds int) (seq uint64, err error) {
+	if len(frames) == 0 {
+		return 0, nil
+	}
 	l.mu.Lock()
 	b := l.cur
 	leader := len(b.buf) == 0

@@ -1,0 +1,300 @@
+package usage
+
+import (
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weirproxy/weir/internal/ai"
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+)
+
+// The verdicts of a decision.
+const (
+	VerdictAllowed = "allowed"
+	VerdictRefused = "refused"
+)
+
+// The outcomes of an event, as in weir.usage.v1.Event.
+const (
+	OutcomeCompleted   = "completed"
+	OutcomeRefused     = "refused"
+	OutcomeClientGone  = "client_gone"
+	OutcomeFailed      = "failed"
+	OutcomeUnavailable = "unavailable"
+	OutcomeUnknown     = "unknown"
+)
+
+// Outcomes are all of them.
+var Outcomes = []string{OutcomeCompleted, OutcomeRefused, OutcomeClientGone, OutcomeFailed, OutcomeUnavailable, OutcomeUnknown}
+
+// Nothing that one request can use reaches these; what a backend claims above
+// them is cut, so that sums over years still fit 64 bits.
+const (
+	maxTokens = 1 << 32
+	maxCost   = ai.NanoUSD(1e15) // a million dollars
+)
+
+// stageEnvoy stands for the stage where Envoy refused without weir.
+const stageEnvoy = "envoy"
+
+// answered is the event of a request that weir answered itself: refused, or
+// allowed without any target (the list of models).
+func answered(d *usagev1.Decision, now time.Time) *usagev1.Event {
+	e := &usagev1.Event{Decision: d, End: timestamppb.New(now), Status: d.GetStatus(), Outcome: OutcomeRefused, Flags: "-"}
+	e.DurationUs = max(0, now.Sub(d.GetTime().AsTime()).Microseconds())
+	if d.GetVerdict() == VerdictAllowed {
+		e.Outcome = OutcomeCompleted
+		if e.Status == 0 {
+			e.Status = http.StatusOK
+		}
+	}
+	return e
+}
+
+// expired is the event of an admitted request whose end nobody reported: it is
+// taken to have used what was reserved for it, or else what it was allowed, at
+// the dearest of its targets.
+func expired(d *usagev1.Decision, now time.Time) *usagev1.Event {
+	e := &usagev1.Event{Decision: d, End: timestamppb.New(now), Outcome: OutcomeUnknown, Flags: "-"}
+	e.DurationUs = max(0, now.Sub(d.GetTime().AsTime()).Microseconds())
+	u := ai.Usage{Input: d.GetReservedInputTokens(), Output: d.GetReservedOutputTokens()}
+	if u == (ai.Usage{}) {
+		u = ai.Usage{Input: d.GetInputTokens(), Output: d.GetMaxOutputTokens()}
+	}
+	var cost ai.NanoUSD
+	u = clampUsage(u)
+	for _, p := range d.GetPrices() {
+		cost = max(cost, price(p).Cost(u))
+	}
+	setTokens(e, u, usagev1.Certainty_CERTAINTY_ESTIMATED, usagev1.Certainty_CERTAINTY_ESTIMATED, cost)
+	return e
+}
+
+// abandoned is the event of a request whose answer never left weir.
+func abandoned(d *usagev1.Decision, now time.Time) *usagev1.Event {
+	e := &usagev1.Event{Decision: d, End: timestamppb.New(now), Outcome: OutcomeClientGone, Flags: "-", Tokens: &usagev1.Tokens{}}
+	e.DurationUs = max(0, now.Sub(d.GetTime().AsTime()).Microseconds())
+	return e
+}
+
+// closed is the event of an admitted request, from its decision and what Envoy
+// logged about it.
+func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
+	ev := fromEntry(d, e)
+	attempts := parseAttempts(e.Attempts)
+	ev.Attempts = eventAttempts(attempts, e)
+	ev.Pool = answeringPool(attempts, e)
+	served := servedBy(attempts, e)
+	ev.Outcome = outcome(e, served)
+
+	// What the filter noted in a form that weir does not know is as good as
+	// nothing noted.
+	noted, err := ai.ParseAdapterUsage(e.Usage)
+	if err != nil {
+		noted = ai.AdapterUsage{}
+	}
+	ev.FinishReason = clip(noted.Finish, 64)
+	ev.Chunks = noted.Chunks
+	if noted.FirstToken != 0 {
+		ev.FirstTokenUs = max(0, noted.FirstToken-e.Start.UnixMicro())
+	}
+	started := len(attempts) > 0 || e.Cluster != ""
+	u, in, out := used(d, &noted, served, started && ev.Outcome == OutcomeClientGone)
+	setTokens(ev, u, in, out, priceOf(d, ev.Pool).Cost(u))
+	return ev
+}
+
+// orphan is the event of a request of which weir knows no decision: Envoy
+// answered it without weir, or the journal lost it.
+func orphan(id ID, e *Entry) *usagev1.Event {
+	d := &usagev1.Decision{Id: id.String(), Time: timestamppb.New(e.Start)}
+	if e.ID != nil && (e.Attempts != "" || e.pool() != "") {
+		d.Verdict = VerdictAllowed
+		return closed(d, e)
+	}
+	d.Verdict, d.Status = VerdictRefused, int32(e.Status)
+	if e.ID == nil {
+		d.Stage = stageEnvoy
+	}
+	ev := fromEntry(d, e)
+	switch {
+	case e.Status == http.StatusServiceUnavailable, e.Status == http.StatusGatewayTimeout, e.Status == 0:
+		ev.Outcome, d.Reason = OutcomeUnavailable, string(ai.ReasonUnavailable)
+	case e.Status >= 400 && e.Status < 500:
+		ev.Outcome = OutcomeRefused
+		if e.ID == nil {
+			d.Reason = string(envoyReason(e.Status))
+		}
+	default:
+		ev.Outcome, d.Reason = OutcomeFailed, string(ai.ReasonInternal)
+	}
+	return ev
+}
+
+func envoyReason(status int) ai.Reason {
+	switch status {
+	case http.StatusNotFound:
+		return ai.ReasonUnknownPath
+	case http.StatusMethodNotAllowed:
+		return ai.ReasonMethod
+	case http.StatusRequestEntityTooLarge:
+		return ai.ReasonTooLarge
+	}
+	return ai.ReasonNone // the details say it
+}
+
+func fromEntry(d *usagev1.Decision, e *Entry) *usagev1.Event {
+	flags := e.Flags
+	if flags == "" {
+		flags = "-"
+	}
+	return &usagev1.Event{
+		Decision:      d,
+		End:           timestamppb.New(e.Start.Add(e.Duration)),
+		DurationUs:    e.Duration.Microseconds(),
+		Status:        int32(e.Status),
+		ResponseBytes: e.Bytes,
+		Flags:         flags,
+		Details:       e.Details,
+		Tokens:        &usagev1.Tokens{},
+	}
+}
+
+// used decides what a request used. What the backend reported counts as it is.
+// Otherwise, when content was streamed, or a whole answer came without figures,
+// output is the larger of the content events (each holds a token at least) and
+// a quarter of the text's bytes, and input is what weir knows of it. A client
+// that left while a backend worked is charged its input in the same way. A
+// request of which nothing was served used nothing.
+func used(d *usagev1.Decision, noted *ai.AdapterUsage, served, left bool) (u ai.Usage, in, out usagev1.Certainty) {
+	if noted.Reported {
+		reported := usagev1.Certainty_CERTAINTY_REPORTED
+		return clampUsage(noted.Usage), reported, reported
+	}
+	if !served && !left && noted.Chunks == 0 && noted.TextBytes == 0 {
+		return ai.Usage{}, 0, 0
+	}
+	u.Input = d.GetInputTokens()
+	if in = d.GetInputCertainty(); in == usagev1.Certainty_CERTAINTY_UNSPECIFIED {
+		in = usagev1.Certainty_CERTAINTY_ESTIMATED
+	}
+	if d.GetKind() != string(ai.KindEmbedding) {
+		u.Output = max(noted.Chunks, noted.TextBytes/4+min(1, noted.TextBytes%4))
+	}
+	return clampUsage(u), in, usagev1.Certainty_CERTAINTY_ESTIMATED
+}
+
+func clampUsage(u ai.Usage) ai.Usage {
+	for _, n := range [...]*int64{&u.Input, &u.CachedInput, &u.Output, &u.Reasoning} {
+		*n = min(max(*n, 0), maxTokens)
+	}
+	return u
+}
+
+func setTokens(e *usagev1.Event, u ai.Usage, in, out usagev1.Certainty, cost ai.NanoUSD) {
+	e.Tokens = &usagev1.Tokens{Input: u.Input, CachedInput: u.CachedInput, Output: u.Output, Reasoning: u.Reasoning}
+	e.InputCertainty, e.OutputCertainty = in, out
+	e.CostNanousd = int64(min(cost, maxCost))
+}
+
+// Used is what an event says was used.
+func Used(e *usagev1.Event) ai.Usage {
+	t := e.GetTokens()
+	return ai.Usage{Input: t.GetInput(), CachedInput: t.GetCachedInput(), Output: t.GetOutput(), Reasoning: t.GetReasoning()}
+}
+
+func price(p *usagev1.TargetPrice) ai.Price {
+	return ai.Price{Input: ai.NanoUSD(p.GetInput()), CachedInput: ai.NanoUSD(p.GetCachedInput()), Output: ai.NanoUSD(p.GetOutput())}
+}
+
+// priceOf is the price at which the decision allowed the pool; nothing where it
+// did not.
+func priceOf(d *usagev1.Decision, pool string) ai.Price {
+	for _, p := range d.GetPrices() {
+		if p.GetPool() == pool {
+			return price(p)
+		}
+	}
+	return ai.Price{}
+}
+
+// brokenFlags are set when a response that had begun did not end as it should.
+var brokenFlags = []string{"UF", "UC", "UR", "UT", "UPE", "LR", "SI", "DT", "DPE", "UMSDR", "OM"}
+
+func outcome(e *Entry, served bool) string {
+	switch {
+	case e.clientGone():
+		return OutcomeClientGone
+	case served && !e.hasFlag(brokenFlags...):
+		return OutcomeCompleted
+	}
+	return OutcomeFailed
+}
+
+// servedBy tells whether a backend answered, and well.
+func servedBy(attempts []attempt, e *Entry) bool {
+	status := e.Status
+	if n := len(attempts); n > 0 {
+		status = attempts[n-1].status
+	} else if e.Cluster == "" {
+		return false
+	}
+	return status >= 200 && status < 300
+}
+
+// answeringPool is the pool whose response the client got, whatever it said.
+func answeringPool(attempts []attempt, e *Entry) string {
+	switch n := len(attempts); {
+	case n == 0 && e.Status != 0 && e.Flags == "":
+		return clip(e.pool(), 64)
+	case n > 0 && attempts[n-1].status != 0:
+		return clip(attempts[n-1].pool, 64)
+	}
+	return ""
+}
+
+// eventAttempts derives why each attempt failed. Envoy's flags speak of the last
+// one alone; of an earlier one only the status is known.
+func eventAttempts(attempts []attempt, e *Entry) []*usagev1.Attempt {
+	list := make([]*usagev1.Attempt, len(attempts))
+	for i, a := range attempts {
+		failure := earlierFailure(a)
+		if i == len(attempts)-1 {
+			failure = lastFailure(a, e)
+		}
+		list[i] = &usagev1.Attempt{Pool: clip(a.pool, 64), Status: int32(a.status), Failure: failure}
+	}
+	return list
+}
+
+func earlierFailure(a attempt) string {
+	switch {
+	case a.status == 0:
+		return "no_response"
+	case a.status < 300: // it began, and its first content did not come in time
+		return "first_token_timeout"
+	}
+	return "status"
+}
+
+func lastFailure(a attempt, e *Entry) string {
+	switch {
+	case e.hasFlag("UT", "DT", "SI", "UMSDR") && a.status >= 200 && a.status < 300 && e.Status >= 500:
+		return "first_token_timeout"
+	case e.hasFlag("UT", "DT", "SI", "UMSDR"):
+		return "timeout"
+	case e.hasFlag("UF"):
+		return "connect_failure"
+	case e.hasFlag("UC", "UR", "LR", "UPE"):
+		return "reset"
+	case a.status == 0 && e.clientGone():
+		return ""
+	case a.status == 0:
+		return "no_response"
+	case a.status >= 400:
+		return "status"
+	}
+	return ""
+}

@@ -1,0 +1,104 @@
+package usage
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weirproxy/weir/internal/ai"
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+)
+
+// Line tells an event in one line for people: when it ended (local time), who,
+// which model, which pool, tokens and how they are known, cost, first-token
+// time, verdict.
+func Line(e *usagev1.Event) string {
+	var b strings.Builder
+	d := e.GetDecision()
+	b.WriteString(e.GetEnd().AsTime().Local().Format(time.TimeOnly))
+	b.WriteByte(' ')
+	b.WriteString(who(d))
+	b.WriteByte(' ')
+	b.WriteString(what(d))
+	if e.GetPool() != "" {
+		b.WriteString(" → " + plain(e.GetPool()))
+	}
+	if t := e.GetTokens(); t.GetInput()+t.GetCachedInput()+t.GetOutput() > 0 {
+		writeTokens(&b, e)
+	}
+	if us := e.GetFirstTokenUs(); us > 0 {
+		fmt.Fprintf(&b, "  first token %d ms", (us+500)/1000)
+	}
+	if len(e.GetAttempts()) > 1 {
+		b.WriteString("  tried " + attemptWords(e.GetAttempts()))
+	}
+	fmt.Fprintf(&b, "  %s %s", statusWord(e.GetStatus()), e.GetOutcome())
+	if d.GetReason() != "" {
+		b.WriteString(": " + plain(d.GetReason()))
+	}
+	return b.String()
+}
+
+func who(d *usagev1.Decision) string {
+	if d.GetKey() == "" {
+		return "-"
+	}
+	owner := d.GetTeam()
+	if d.GetApplication() != "" {
+		owner = d.GetApplication() + "/" + owner
+	}
+	return plain(d.GetKey()) + " (" + plain(owner) + ")"
+}
+
+func what(d *usagev1.Decision) string {
+	switch {
+	case d.GetModel() != "":
+		return plain(d.GetModel())
+	case d.GetRequestedModel() != "":
+		return strconv.QuoteToGraphic(clip(d.GetRequestedModel(), 64))
+	case d.GetKind() != "":
+		return plain(d.GetKind())
+	}
+	return "-"
+}
+
+func writeTokens(b *strings.Builder, e *usagev1.Event) {
+	t := e.GetTokens()
+	fmt.Fprintf(b, "  in %d (%s", t.GetInput()+t.GetCachedInput(), certainty(e.GetInputCertainty()))
+	if t.GetCachedInput() > 0 {
+		fmt.Fprintf(b, ", %d cached", t.GetCachedInput())
+	}
+	fmt.Fprintf(b, ") out %d (%s)  $%s", t.GetOutput(), certainty(e.GetOutputCertainty()), ai.NanoUSD(e.GetCostNanousd()).Decimal())
+}
+
+func certainty(c usagev1.Certainty) string { return ai.Certainty(c).String() }
+
+func attemptWords(list []*usagev1.Attempt) string {
+	words := make([]string, len(list))
+	for i, a := range list {
+		words[i] = plain(a.GetPool()) + " " + statusWord(a.GetStatus())
+		if f := a.GetFailure(); f != "" && f != "status" {
+			words[i] += " " + f
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+func statusWord(status int32) string {
+	if status == 0 {
+		return "-"
+	}
+	return strconv.Itoa(int(status))
+}
+
+// plain is a name as it stands, or quoted where it would break the line or
+// steer a terminal.
+func plain(s string) string {
+	for _, r := range s {
+		if r == '"' || !strconv.IsGraphic(r) {
+			return strconv.QuoteToGraphic(s)
+		}
+	}
+	return s
+}

@@ -1,0 +1,133 @@
+package query
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/weirproxy/weir/usage/store"
+)
+
+// Formats are the formats that Render writes.
+var Formats = []string{"table", "json", "csv"}
+
+// Render writes rows as Usage returned them, with by as it was given there.
+//
+// table is for people, with a total below; csv has a header line; json is an
+// array of objects. Input is what was computed, without the cached part; costs
+// are exact decimals in US dollars, in json as strings.
+func Render(w io.Writer, format string, by []store.Dimension, rows []store.Row) error {
+	switch format {
+	case "table":
+		return renderTable(w, by, rows)
+	case "json":
+		return renderJSON(w, by, rows)
+	case "csv":
+		return renderCSV(w, by, rows)
+	}
+	return fmt.Errorf("usage: unknown format %q: want one of %s", format, strings.Join(Formats, ", "))
+}
+
+func renderTable(w io.Writer, by []store.Dimension, rows []store.Row) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	line := func(cells ...string) { fmt.Fprintln(tw, strings.Join(cells, "\t")+"\t") }
+	head := make([]string, 0, len(by)+6)
+	for _, d := range by {
+		head = append(head, strings.ToUpper(string(d)))
+	}
+	line(append(head, "REQUESTS", "INPUT", "CACHED", "OUTPUT", "COST USD", "ESTIMATED")...)
+	cells := func(r *store.Row) []string {
+		return []string{itoa(r.Requests), itoa(r.Tokens.Input), itoa(r.Tokens.CachedInput), itoa(r.Tokens.Output),
+			r.Cost.Decimal(), strconv.FormatFloat(100*estimatedShare(r), 'f', 1, 64) + "%"}
+	}
+	for i := range rows {
+		row := make([]string, 0, len(by)+6)
+		for _, name := range rows[i].By {
+			row = append(row, shown(name))
+		}
+		line(append(row, cells(&rows[i])...)...)
+	}
+	if len(by) > 0 {
+		row := append([]string{"total"}, make([]string, len(by)-1)...)
+		sum := total(rows)
+		line(append(row, cells(&sum)...)...)
+	}
+	return tw.Flush()
+}
+
+// shown is a name in a table: nothing would be hard to see, and control
+// characters would steer the terminal.
+func shown(name string) string {
+	if name == "" {
+		return "-"
+	}
+	for _, r := range name {
+		if !strconv.IsGraphic(r) {
+			return strconv.QuoteToGraphic(name)
+		}
+	}
+	return name
+}
+
+func renderCSV(w io.Writer, by []store.Dimension, rows []store.Row) error {
+	cw := csv.NewWriter(w)
+	head := make([]string, 0, len(by)+7)
+	for _, d := range by {
+		head = append(head, string(d))
+	}
+	if err := cw.Write(append(head, "requests", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "estimated_tokens")); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		cells := make([]string, 0, len(by)+7)
+		for _, name := range r.By {
+			cells = append(cells, unformula(name))
+		}
+		cells = append(cells, itoa(r.Requests), itoa(r.Tokens.Input), itoa(r.Tokens.CachedInput),
+			itoa(r.Tokens.Output), itoa(r.Tokens.Reasoning), r.Cost.Decimal(), itoa(r.Estimated))
+		if err := cw.Write(cells); err != nil {
+			return err
+		}
+	}
+	cw.Flush()
+	return cw.Error()
+}
+
+// unformula keeps a spreadsheet from taking a name for a formula.
+func unformula(s string) string {
+	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}
+
+type jsonRow struct {
+	By              map[store.Dimension]string `json:"by"`
+	Requests        int64                      `json:"requests"`
+	Input           int64                      `json:"input_tokens"`
+	Cached          int64                      `json:"cached_input_tokens"`
+	Output          int64                      `json:"output_tokens"`
+	Reasoning       int64                      `json:"reasoning_tokens"`
+	Cost            string                     `json:"cost_usd"`
+	EstimatedTokens int64                      `json:"estimated_tokens"`
+}
+
+func renderJSON(w io.Writer, by []store.Dimension, rows []store.Row) error {
+	list := make([]jsonRow, len(rows))
+	for i, r := range rows {
+		names := make(map[store.Dimension]string, len(by))
+		for j, d := range by {
+			names[d] = r.By[j]
+		}
+		list[i] = jsonRow{names, r.Requests, r.Tokens.Input, r.Tokens.CachedInput, r.Tokens.Output, r.Tokens.Reasoning, r.Cost.Decimal(), r.Estimated}
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(list)
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }

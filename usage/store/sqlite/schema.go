@@ -1,0 +1,131 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// migrations bring a database from one version to the next: the first makes it.
+// Those that were released are never changed, only followed by others.
+//
+// Times are microseconds since the epoch, of the request's end where nothing
+// else is said; ids and trace ids are 16 bytes. The classes of tokens are
+// disjoint. Certainties are those of weir.usage.v1.Certainty.
+var migrations = []string{`
+CREATE TABLE events (
+	id               BLOB PRIMARY KEY,
+	end_us           INTEGER NOT NULL,
+	start_us         INTEGER NOT NULL,
+	key              TEXT NOT NULL,
+	application      TEXT NOT NULL,
+	team             TEXT NOT NULL,
+	model            TEXT NOT NULL,
+	requested_model  TEXT NOT NULL,
+	kind             TEXT NOT NULL,
+	stream           INTEGER NOT NULL,
+	verdict          TEXT NOT NULL,
+	reason           TEXT NOT NULL,
+	stage            TEXT NOT NULL,
+	refusal_status   INTEGER NOT NULL,
+	rule             TEXT NOT NULL,
+	targets          TEXT NOT NULL, -- pools, separated by commas
+	trace_id         BLOB,
+	known_input      INTEGER NOT NULL, -- input tokens as weir knew them
+	known_certainty  INTEGER NOT NULL,
+	reserved_input   INTEGER NOT NULL,
+	reserved_output  INTEGER NOT NULL,
+	max_output       INTEGER NOT NULL,
+	limits           TEXT NOT NULL, -- counters that held the reservation, one a line
+	duration_us      INTEGER NOT NULL,
+	first_token_us   INTEGER NOT NULL,
+	status           INTEGER NOT NULL,
+	outcome          TEXT NOT NULL,
+	attempts         TEXT NOT NULL, -- pool:status:failure, separated by semicolons
+	pool             TEXT NOT NULL,
+	input            INTEGER NOT NULL,
+	cached_input     INTEGER NOT NULL,
+	output           INTEGER NOT NULL,
+	reasoning        INTEGER NOT NULL,
+	input_certainty  INTEGER NOT NULL,
+	output_certainty INTEGER NOT NULL,
+	cost_nanousd     INTEGER NOT NULL,
+	finish_reason    TEXT NOT NULL,
+	chunks           INTEGER NOT NULL,
+	response_bytes   INTEGER NOT NULL,
+	flags            TEXT NOT NULL,
+	details          TEXT NOT NULL
+);
+CREATE INDEX events_end ON events (end_us);
+
+CREATE TABLE usage_minute (
+	minute       INTEGER NOT NULL, -- seconds since the epoch
+	team         TEXT NOT NULL,
+	model        TEXT NOT NULL,
+	pool         TEXT NOT NULL,
+	outcome      TEXT NOT NULL,
+	requests     INTEGER NOT NULL,
+	input        INTEGER NOT NULL,
+	cached_input INTEGER NOT NULL,
+	output       INTEGER NOT NULL,
+	reasoning    INTEGER NOT NULL,
+	cost_nanousd INTEGER NOT NULL,
+	estimated    INTEGER NOT NULL, -- tokens that were estimated
+	PRIMARY KEY (minute, team, model, pool, outcome)
+) WITHOUT ROWID;
+
+CREATE TABLE usage_hour (
+	hour         INTEGER NOT NULL, -- seconds since the epoch
+	key          TEXT NOT NULL,
+	application  TEXT NOT NULL,
+	team         TEXT NOT NULL,
+	model        TEXT NOT NULL,
+	requests     INTEGER NOT NULL,
+	input        INTEGER NOT NULL,
+	cached_input INTEGER NOT NULL,
+	output       INTEGER NOT NULL,
+	reasoning    INTEGER NOT NULL,
+	cost_nanousd INTEGER NOT NULL,
+	estimated    INTEGER NOT NULL,
+	PRIMARY KEY (hour, key, application, team, model)
+) WITHOUT ROWID;
+
+-- One row: how far the spool is stored, and before what time single events were
+-- deleted.
+CREATE TABLE progress (
+	one            INTEGER PRIMARY KEY CHECK (one = 1),
+	segment        INTEGER NOT NULL,
+	offset         INTEGER NOT NULL,
+	trimmed_us     INTEGER NOT NULL
+);
+INSERT INTO progress VALUES (1, 0, 0, 0);
+`}
+
+// migrate brings the database to the newest version. It refuses one that is
+// newer than this program.
+func migrate(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)`); err != nil {
+		return err
+	}
+	var version int
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM schema_version`).Scan(&version); err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("the database has schema version %d; this program knows %d", version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
+			return fmt.Errorf("schema version %d: %w", version+1, err)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO schema_version VALUES (?)`, version+1); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}

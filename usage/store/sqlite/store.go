@@ -1,0 +1,225 @@
+// Package sqlite stores usage events in one SQLite file: the default, for one
+// machine. Another process may read it at the same time.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	"github.com/weirproxy/weir/usage/store"
+)
+
+// Reader reads a store of usage events.
+type Reader struct{ db *sql.DB }
+
+// Store writes and reads.
+type Store struct {
+	Reader
+	w      *sql.DB // one connection
+	insert *sql.Stmt
+}
+
+var (
+	_ store.Store  = (*Store)(nil)
+	_ store.Reader = (*Reader)(nil)
+)
+
+func dsn(path string, pragmas ...string) string {
+	q := url.Values{"_pragma": append([]string{"busy_timeout(5000)"}, pragmas...), "_txlock": {"immediate"}}
+	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
+}
+
+// Open opens the store at path for writing and reading, and makes it, readable
+// by its owner only, when it is absent.
+//
+// A commit survives the death of the process; it survives a power failure after
+// Sync (journal_mode WAL, synchronous NORMAL).
+func Open(ctx context.Context, path string) (*Store, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("usage store: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("usage store: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // SQLite would make it readable by all
+	if err != nil {
+		return nil, fmt.Errorf("usage store: %w", err)
+	}
+	f.Close()
+	s := &Store{}
+	if err := s.open(ctx, path); err != nil {
+		return nil, fmt.Errorf("usage store %s: %w", path, errors.Join(err, s.Close()))
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, path string) (err error) {
+	if s.w, err = sql.Open("sqlite", dsn(path, "journal_mode(WAL)", "synchronous(NORMAL)")); err != nil {
+		return err
+	}
+	s.w.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.w); err != nil {
+		return err
+	}
+	if s.insert, err = s.w.PrepareContext(ctx, insertEvent); err != nil {
+		return err
+	}
+	s.db, err = sql.Open("sqlite", dsn(path, "query_only(1)"))
+	if err != nil {
+		return err
+	}
+	s.db.SetMaxOpenConns(2)
+	return nil
+}
+
+// OpenReader opens the store at path for reading only, while another process may
+// have it open for writing.
+func OpenReader(ctx context.Context, path string) (*Reader, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("usage store: %w", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("usage store: %w", err)
+	}
+	db, err := sql.Open("sqlite", dsn(path, "query_only(1)"))
+	if err != nil {
+		return nil, fmt.Errorf("usage store %s: %w", path, err)
+	}
+	var version int
+	if err := db.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM schema_version`).Scan(&version); err != nil {
+		return nil, fmt.Errorf("usage store %s: %w", path, errors.Join(err, db.Close()))
+	}
+	if version != len(migrations) {
+		return nil, errors.Join(fmt.Errorf("usage store %s: schema version %d; this program reads %d", path, version, len(migrations)), db.Close())
+	}
+	return &Reader{db: db}, nil
+}
+
+// Close closes the store.
+func (r *Reader) Close() error {
+	if r.db == nil {
+		return nil
+	}
+	return r.db.Close()
+}
+
+// Close closes the store.
+func (s *Store) Close() error {
+	var errs []error
+	if s.insert != nil {
+		errs = append(errs, s.insert.Close())
+	}
+	errs = append(errs, s.Reader.Close()) // first, so that the writer is the last and tidies the WAL up
+	if s.w != nil {
+		errs = append(errs, s.w.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Write implements store.Writer.
+func (s *Store) Write(ctx context.Context, events []*usagev1.Event, c store.Cursor) (int, error) {
+	added, err := s.write(ctx, events, c)
+	if err != nil {
+		return 0, fmt.Errorf("usage store: %w", err)
+	}
+	return added, nil
+}
+
+func (s *Store) write(ctx context.Context, events []*usagev1.Event, c store.Cursor) (added int, err error) {
+	tx, err := s.w.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback()
+	insert := tx.StmtContext(ctx, s.insert)
+	rolls := newRollups()
+	args := make([]any, 0, eventColumns)
+	for _, e := range events {
+		if args, err = eventArgs(args[:0], e); err != nil {
+			return 0, err
+		}
+		res, err := insert.ExecContext(ctx, args...)
+		if err != nil {
+			return 0, err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		if n == 1 {
+			rolls.add(e)
+			added++
+		}
+	}
+	if err := rolls.write(ctx, tx); err != nil {
+		return 0, err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE progress SET segment = ?, offset = ?`, int64(c.Segment), c.Offset); err != nil {
+		return 0, err
+	}
+	return added, tx.Commit()
+}
+
+// Cursor implements store.Writer.
+func (s *Store) Cursor(ctx context.Context) (store.Cursor, error) {
+	var segment, offset int64
+	err := s.w.QueryRowContext(ctx, `SELECT segment, offset FROM progress`).Scan(&segment, &offset)
+	if err != nil {
+		return store.Cursor{}, fmt.Errorf("usage store: %w", err)
+	}
+	return store.Cursor{Segment: uint64(segment), Offset: offset}, nil
+}
+
+// Sync implements store.Writer: a checkpoint syncs the write-ahead log first.
+func (s *Store) Sync(ctx context.Context) error {
+	var busy, frames, done int
+	if err := s.w.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &frames, &done); err != nil {
+		return fmt.Errorf("usage store: %w", err)
+	}
+	if busy != 0 {
+		return errors.New("usage store: another checkpoint runs")
+	}
+	return nil
+}
+
+// Trim implements store.Writer.
+func (s *Store) Trim(ctx context.Context, before time.Time, limit int) (int, error) {
+	n, err := s.trim(ctx, before.UnixMicro(), limit)
+	if err != nil {
+		return 0, fmt.Errorf("usage store: %w", err)
+	}
+	return n, nil
+}
+
+func (s *Store) trim(ctx context.Context, before int64, limit int) (int, error) {
+	tx, err := s.w.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback()
+	res, err := tx.ExecContext(ctx, `DELETE FROM events WHERE rowid IN
+		(SELECT rowid FROM events WHERE end_us < ? ORDER BY end_us LIMIT ?)`, before, limit)
+	if err != nil {
+		return 0, err
+	}
+	n, err := res.RowsAffected()
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	// Sums over single events are whole from here on.
+	if _, err := tx.ExecContext(ctx, `UPDATE progress SET trimmed_us = max(trimmed_us, ?)`, before); err != nil {
+		return 0, err
+	}
+	return int(n), tx.Commit()
+}
