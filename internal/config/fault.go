@@ -5,6 +5,8 @@
 // directory's secrets.
 package config
 
+//go:generate go run ./reference -proto ../../proto/weir/config/v1/config.proto -out ../../docs/reference/config.md
+
 import (
 	"cmp"
 	"fmt"
