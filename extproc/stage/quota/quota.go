@@ -169,5 +169,10 @@ func refusal(r *limit.Result) pipeline.Verdict {
 	if r.Impossible {
 		return pipeline.Refuse(ai.ReasonLimitExceeded, fmt.Sprintf("The request is larger than limit %s%s allows at all.", name, per))
 	}
-	return pipeline.Refuse(ai.ReasonLimitExceeded, fmt.Sprintf("Limit %s%s is used up: try again in %s.", name, per, r.RetryAfter.Round(time.Second)))
+	return pipeline.Refuse(ai.ReasonLimitExceeded, fmt.Sprintf("Limit %s%s is used up: try again in %s.", name, per, inSeconds(r.RetryAfter)))
+}
+
+// inSeconds rounds up to a whole second.
+func inSeconds(d time.Duration) time.Duration {
+	return max(1, (d+time.Second-1)/time.Second) * time.Second
 }
