@@ -3,6 +3,7 @@ package rule
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -236,4 +237,25 @@ func BenchmarkHolds(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestHoldsConcurrently(t *testing.T) {
+	cond, faults := compiler(t).Compile(`input_tokens > 10 && roles.exists(r, r == "plain") && headers["x-tier"] == "gold"`)
+	if faults != nil {
+		t.Fatal(faults)
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		f := facts()
+		f.InputTokens = func() int64 { return int64(i * 5) }
+		wg.Go(func() {
+			for range 200 {
+				if holds, err := cond.Holds(f); err != nil || holds != (i*5 > 10) {
+					t.Errorf("%d: %v, %v", i, holds, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
