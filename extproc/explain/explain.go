@@ -1,0 +1,285 @@
+// Package explain tells what weir would decide about a request, and why, by
+// letting the production pipeline decide and reading the exchange that it leaves
+// behind. It evaluates nothing itself, sends nothing and journals nothing.
+package explain
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
+)
+
+// Input is the request to explain.
+type Input struct {
+	Key     string            // the key itself, or its name in the configuration
+	Method  string            // default: POST with a body, GET without
+	Path    string            // as /v1/chat/completions
+	Headers map[string]string // beside authorization
+	Body    []byte
+	Now     time.Time // what rules read as now
+}
+
+// Result is what was decided, and why.
+type Result struct {
+	Verdict  string   `json:"verdict"` // allowed or refused
+	Status   int      `json:"status,omitempty"`
+	Reason   string   `json:"reason,omitempty"`
+	Stage    string   `json:"stage,omitempty"`
+	Message  string   `json:"message,omitempty"`
+	Param    string   `json:"param,omitempty"`
+	Answer   string   `json:"answer,omitempty"` // the body, when weir answers itself
+	Caller   *Caller  `json:"caller,omitempty"`
+	Request  *Request `json:"request,omitempty"`
+	Rules    []Rule   `json:"rules,omitempty"`
+	Route    string   `json:"route,omitempty"` // the rule that routed, or default
+	Targets  []Target `json:"targets,omitempty"`
+	Reserved *Reserve `json:"reserved,omitempty"`
+	Edits    []Edit   `json:"edits,omitempty"`
+	Stages   []Stage  `json:"stages"`
+}
+
+// Caller is who calls.
+type Caller struct {
+	Key         string   `json:"key"`
+	Application string   `json:"application,omitempty"`
+	Team        string   `json:"team"`
+	Roles       []string `json:"roles,omitempty"`
+}
+
+// Request is what weir read of the request.
+type Request struct {
+	Kind            string `json:"kind"`
+	RequestedModel  string `json:"requested_model,omitempty"`
+	Model           string `json:"model,omitempty"`
+	Stream          bool   `json:"stream"`
+	Tools           bool   `json:"tools"`
+	Vision          bool   `json:"vision"`
+	MaxOutputTokens int64  `json:"max_output_tokens,omitempty"` // as the client gave it
+	InputTokens     int64  `json:"input_tokens"`
+	InputCertainty  string `json:"input_certainty"`
+}
+
+// Rule is a rule of the model: whether it held, did not hold, or was not tried.
+type Rule struct {
+	Name    string `json:"name"`
+	When    string `json:"when"`
+	Outcome string `json:"outcome"`
+}
+
+// The outcomes of rules.
+const (
+	Held     = "held"
+	DidNot   = "did not hold"
+	NotTried = "not tried"
+)
+
+// Target is a pool of the route.
+type Target struct {
+	Pool      string `json:"pool"`
+	Placement string `json:"placement"`
+	Model     string `json:"model"`             // the real model
+	Dropped   string `json:"dropped,omitempty"` // why it is not tried
+}
+
+// Reserve is what quota reserved, or tried to.
+type Reserve struct {
+	Limits          []Limit `json:"limits"`
+	InputTokens     int64   `json:"input_tokens"`
+	OutputTokens    int64   `json:"output_tokens"`
+	MaxOutputTokens int64   `json:"max_output_tokens,omitempty"` // the ceiling sent to the backend
+	Held            bool    `json:"held"`
+}
+
+// Limit is a limit that counts the request.
+type Limit struct {
+	Name    string `json:"name"`
+	Unit    string `json:"unit"`
+	Amount  int64  `json:"amount"`
+	Window  string `json:"window"`
+	Refused bool   `json:"refused,omitempty"`
+}
+
+// Edit is a change of the body before it leaves.
+type Edit struct {
+	Offset int    `json:"offset"`
+	Length int    `json:"length"`
+	Text   string `json:"text"`
+}
+
+// Stage is what one stage of the pipeline said.
+type Stage struct {
+	Name    string `json:"name"`
+	Mode    string `json:"mode"`
+	Verdict string `json:"verdict"` // go on, refused, would refuse, answered
+	Reason  string `json:"reason,omitempty"`
+	Micros  int64  `json:"us"`
+}
+
+// Allowed tells whether the request would have been let through or answered.
+func (r *Result) Allowed() bool { return r.Verdict == allowed }
+
+const (
+	allowed = "allowed"
+	refused = "refused"
+)
+
+// Explain lets run decide about the request under p. The pipeline must have a
+// ledger of its own: the limits are taken as unused.
+func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input) *Result {
+	p, token := withKey(p, in.Key)
+	ex := new(pipeline.Exchange)
+	ex.Begin(p, "explain", in.Now, headers(in, token), len(in.Body) > 0)
+	v := run.Headers(ctx, ex)
+	if !v.Stops() {
+		v = run.Request(ctx, ex, in.Body)
+	}
+	return read(ex, &v)
+}
+
+// withKey finds the key that is meant. When it is given by its name, the plan is
+// one in which a token made up on the spot opens that key: production stores
+// hashes only, and has to authenticate a token here as always.
+func withKey(p *plan.Plan, key string) (*plan.Plan, string) {
+	if _, ok := p.KeyByToken(key); ok {
+		return p, key
+	}
+	i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key })
+	if i < 0 {
+		return p, key
+	}
+	token, secret := rand.Text(), []byte(rand.Text())
+	made := *p
+	made.SetHashSecret(secret)
+	made.Keys = map[plan.KeyHash]*plan.Key{plan.HashKey(secret, token): p.KeyList[i]}
+	return &made, token
+}
+
+func headers(in Input, token string) []pipeline.Header {
+	method := in.Method
+	if method == "" {
+		if method = http.MethodPost; len(in.Body) == 0 {
+			method = http.MethodGet
+		}
+	}
+	h := []pipeline.Header{{Name: ":method", Value: method}, {Name: ":path", Value: in.Path}}
+	if token != "" {
+		h = append(h, pipeline.Header{Name: "authorization", Value: "Bearer " + token})
+	}
+	for name, value := range in.Headers {
+		h = append(h, pipeline.Header{Name: strings.ToLower(name), Value: value})
+	}
+	return h
+}
+
+// read tells what the exchange holds.
+func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
+	r := &Result{Verdict: allowed, Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex)}
+	switch {
+	case v.Reply != nil:
+		r.Status, r.Answer = v.Reply.Status, string(v.Reply.Body)
+	case v.Stops():
+		r.Verdict, r.Status = refused, v.Reason.Answer().Status
+		r.Reason, r.Message, r.Param = string(v.Reason), v.Message, v.Param
+	}
+	if step, ok := ex.Trace.Stopped(); ok {
+		r.Stage = step.Stage
+	}
+	if p := ex.Principal; p.Key != "" {
+		r.Caller = &Caller{Key: p.Key, Application: p.Application, Team: p.Team, Roles: p.Roles}
+	}
+	if ex.In.Kind != "" {
+		r.Request = request(ex)
+	}
+	if r.Verdict == allowed {
+		for _, e := range ex.Edits {
+			r.Edits = append(r.Edits, Edit{Offset: e.Off, Length: e.Len, Text: e.Text})
+		}
+	}
+	return r
+}
+
+func request(ex *pipeline.Exchange) *Request {
+	in := &ex.In.Request
+	n, certainty := ex.Estimate.Ceiling()
+	r := &Request{
+		Kind: string(ex.In.Kind), RequestedModel: in.Model, Stream: in.Stream, Tools: in.Tools, Vision: in.Vision,
+		MaxOutputTokens: in.MaxOutput, InputTokens: n, InputCertainty: certainty.String(),
+	}
+	if ex.Decision.Model != nil {
+		r.Model = ex.Decision.Model.Name
+	}
+	return r
+}
+
+func stages(ex *pipeline.Exchange) []Stage {
+	all := []Stage{}
+	for i := range ex.Trace.Steps {
+		step := &ex.Trace.Steps[i]
+		s := Stage{Name: step.Stage, Mode: step.Mode.String(), Verdict: "go on", Reason: string(step.Verdict.Reason), Micros: step.Took.Microseconds()}
+		switch {
+		case step.Verdict.Reply != nil:
+			s.Verdict = "answered"
+		case step.Verdict.Reason != ai.ReasonNone && step.Mode == plan.Shadow:
+			s.Verdict = "would refuse"
+		case step.Verdict.Reason != ai.ReasonNone:
+			s.Verdict = refused
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func rules(ex *pipeline.Exchange) []Rule {
+	m := ex.Decision.Model
+	if m == nil || ex.Decision.Rule == "" && !noRoute(ex) {
+		return nil
+	}
+	outcome := DidNot
+	var all []Rule
+	for _, r := range m.Rules {
+		if r.Name == ex.Decision.Rule {
+			outcome = Held
+		}
+		all = append(all, Rule{Name: r.Name, When: r.Source, Outcome: outcome})
+		if outcome == Held {
+			outcome = NotTried
+		}
+	}
+	return all
+}
+
+// noRoute tells whether all rules were tried, without one that held.
+func noRoute(ex *pipeline.Exchange) bool {
+	step, ok := ex.Trace.Stopped()
+	return ok && step.Verdict.Reason == ai.ReasonNoRoute
+}
+
+func targets(ex *pipeline.Exchange) []Target {
+	var all []Target
+	for _, p := range ex.Decision.Targets {
+		all = append(all, Target{Pool: p.Name, Placement: string(p.Placement), Model: p.Model})
+	}
+	for _, d := range ex.Decision.Dropped {
+		all = append(all, Target{Pool: d.Pool.Name, Placement: string(d.Pool.Placement), Model: d.Pool.Model, Dropped: string(d.Reason)})
+	}
+	return all
+}
+
+func reserved(ex *pipeline.Exchange) *Reserve {
+	res := &ex.Reserved
+	if len(res.Limits) == 0 {
+		return nil
+	}
+	r := &Reserve{InputTokens: res.Input, OutputTokens: res.Output, MaxOutputTokens: res.MaxOutput, Held: res.Result.Held}
+	for _, l := range res.Limits {
+		r.Limits = append(r.Limits, Limit{Name: l.Name, Unit: string(l.Unit), Amount: l.Amount, Window: l.Window.String(), Refused: l == res.Result.Limit})
+	}
+	return r
+}

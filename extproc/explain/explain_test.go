@@ -1,0 +1,158 @@
+package explain_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/weirproxy/weir/extproc/explain"
+	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/auth"
+	"github.com/weirproxy/weir/extproc/stage/decode"
+	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/quota"
+	"github.com/weirproxy/weir/extproc/stage/route"
+	"github.com/weirproxy/weir/extproc/stage/tokens"
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
+)
+
+type condition bool
+
+func (c condition) Holds(plan.Facts) (bool, error) { return bool(c), nil }
+
+type words struct{}
+
+func (words) Count(text string) int { return len(strings.Fields(text)) }
+
+func testPlan() *plan.Plan {
+	near := &plan.Pool{Name: "near", Placement: ai.Private, Model: "deepseek-v3"}
+	far := &plan.Pool{Name: "far", Placement: ai.Public, Model: "qwen-max"}
+	steps := []plan.Step{{Choices: []plan.Choice{{Pool: far, Weight: 1}}}, {Choices: []plan.Choice{{Pool: near, Weight: 1}}}}
+	m := &plan.Model{Name: "chat", Aliases: []string{"gpt"}, DefaultMaxTokens: 100, Targets: steps, Rules: []*plan.Rule{
+		{Name: "no", Source: "stream", When: condition(false), Targets: steps},
+		{Name: "yes", Source: "true", When: condition(true), Targets: steps},
+		{Name: "later", Source: "tools", When: condition(true), Targets: steps},
+	}}
+	key := &plan.Key{Name: "ci", Principal: ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}, Grants: plan.Grants{AllModels: true}}
+	p := &plan.Plan{
+		Models: map[string]*plan.Model{"chat": m, "gpt": m}, ModelList: []*plan.Model{m}, KeyList: []*plan.Key{key},
+		Bounds: plan.Bounds{MaxBodyBytes: 1 << 20, MaxDepth: 64},
+		Limits: []*plan.Limit{{Name: "minute", Unit: plan.UnitTokens, Amount: 50, Window: time.Minute, PerKey: true}},
+	}
+	p.SetHashSecret([]byte("s"))
+	p.Keys = map[plan.KeyHash]*plan.Key{plan.HashKey([]byte("s"), "sk-ci"): key}
+	return p
+}
+
+func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
+	t.Helper()
+	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(words{}), route.New(), quota.New(limit.New(time.Now)))
+	return explain.Explain(t.Context(), run, p, in)
+}
+
+const body = `{"model":"gpt","stream":true,"max_tokens":7,"messages":[{"role":"user","content":"hello"}]}`
+
+// A key by its name and the key itself are explained alike, and no plan is changed.
+func TestAllowed(t *testing.T) {
+	for _, key := range []string{"sk-ci", "ci"} {
+		p := testPlan()
+		p.Limits[0].Amount = 5000
+		before := len(p.Keys)
+		got := explained(t, p, explain.Input{Key: key, Path: "/v1/chat/completions", Body: []byte(body)})
+		if !got.Allowed() || len(p.Keys) != before {
+			t.Fatalf("%s: %+v", key, got)
+		}
+		target := func(pool, placement, model, dropped string) explain.Target {
+			return explain.Target{Pool: pool, Placement: placement, Model: model, Dropped: dropped}
+		}
+		want := &explain.Result{
+			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}},
+			Request: &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "estimated"},
+			Rules: []explain.Rule{{Name: "no", When: "stream", Outcome: explain.DidNot}, {Name: "yes", When: "true", Outcome: explain.Held},
+				{Name: "later", When: "tools", Outcome: explain.NotTried}},
+			Route:   "yes",
+			Targets: []explain.Target{target("near", "private", "deepseek-v3", ""), target("far", "public", "qwen-max", "egress_not_allowed")},
+			Reserved: &explain.Reserve{Limits: []explain.Limit{{Name: "minute", Unit: "tokens", Amount: 5000, Window: "1m0s"}},
+				OutputTokens: 7, MaxOutputTokens: 7, Held: true},
+			Edits: []explain.Edit{{Offset: len(body) - 1, Text: `,"stream_options":{"include_usage":true}`}},
+		}
+		for _, name := range []string{"auth", "models", "decode", "tokens", "route", "quota"} {
+			want.Stages = append(want.Stages, explain.Stage{Name: name, Mode: "enforce", Verdict: "go on"})
+		}
+		ignore := cmp.Options{cmpopts.IgnoreFields(explain.Stage{}, "Micros"), cmpopts.IgnoreFields(explain.Request{}, "InputTokens"),
+			cmpopts.IgnoreFields(explain.Reserve{}, "InputTokens")}
+		if diff := cmp.Diff(want, got, ignore); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", key, diff)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name, key, path, body string
+		modes                 map[string]plan.Mode
+		reason, stage         string
+		text                  []string
+	}{
+		{name: "limit", key: "ci", path: "/v1/chat/completions", body: strings.Replace(body, "hello", strings.Repeat("hello ", 100), 1), reason: "limit_exceeded", stage: "quota",
+			text: []string{"refused with 429 by quota: limit_exceeded", "minute: 50 tokens in 1m0s: refuses", "far (public, qwen-max): dropped, egress_not_allowed", "yes: held"}},
+		{name: "unknown key", key: "nobody", path: "/v1/chat/completions", body: body, reason: "invalid_key", stage: "auth", text: []string{"refused with 401 by auth"}},
+		{name: "path", key: "ci", path: "/v1/responses", body: body, reason: "unknown_path", stage: "inbound", text: []string{"refused with 404"}},
+		{name: "body", key: "ci", path: "/v1/chat/completions", body: `{`, reason: "invalid_json", stage: "decode", text: []string{"key ci, application -, team build, roles dev"}},
+		{name: "shadow", key: "ci", path: "/v1/chat/completions", body: strings.Replace(body, "hello", strings.Repeat("hello ", 100), 1), modes: map[string]plan.Mode{"quota": plan.Shadow},
+			text: []string{"verdict  allowed", "quota (shadow): would refuse limit_exceeded"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := testPlan()
+			p.Modes = tc.modes
+			got := explained(t, p, explain.Input{Key: tc.key, Path: tc.path, Body: []byte(tc.body)})
+			if got.Reason != tc.reason || got.Stage != tc.stage || got.Allowed() != (tc.reason == "") {
+				t.Errorf("%+v", got)
+			}
+			var text strings.Builder
+			if err := got.WriteText(&text); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tc.text {
+				if !strings.Contains(text.String(), want) {
+					t.Errorf("text lacks %q:\n%s", want, text.String())
+				}
+			}
+			if strings.Contains(text.String(), "sk-ci") {
+				t.Error("the text holds the key")
+			}
+		})
+	}
+}
+
+func TestModelsAreAnswered(t *testing.T) {
+	got := explained(t, testPlan(), explain.Input{Key: "ci", Path: "/v1/models"})
+	var list struct{ Data []struct{ ID string } }
+	if err := json.Unmarshal([]byte(got.Answer), &list); err != nil || len(list.Data) != 2 || !got.Allowed() || got.Status != 200 || got.Rules != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// What a rule reads comes from the input.
+func TestHeadersAndTime(t *testing.T) {
+	p := testPlan()
+	p.Limits = nil
+	p.Bounds.HeaderFacts = []string{"x-tier"}
+	p.Models["chat"].Rules = []*plan.Rule{{Name: "gold", When: reads{}, Targets: p.Models["chat"].Targets}}
+	in := explain.Input{Key: "ci", Path: "/v1/chat/completions", Body: []byte(body), Headers: map[string]string{"X-Tier": "gold"}, Now: time.Unix(7, 0)}
+	if got := explained(t, p, in); got.Route != "gold" {
+		t.Errorf("%+v", got)
+	}
+}
+
+type reads struct{}
+
+func (reads) Holds(f plan.Facts) (bool, error) {
+	return f.Headers["x-tier"] == "gold" && f.Now.Equal(time.Unix(7, 0)), nil
+}

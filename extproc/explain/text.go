@@ -1,0 +1,106 @@
+package explain
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// WriteText writes the result for a reader.
+func (r *Result) WriteText(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")) }
+	row("verdict", r.headline())
+	if r.Message != "" {
+		row("message", r.Message)
+	}
+	if c := r.Caller; c != nil {
+		row("caller", fmt.Sprintf("key %s, application %s, team %s, roles %s", c.Key, dash(c.Application), dash(c.Team), dash(strings.Join(c.Roles, ", "))))
+	}
+	if q := r.Request; q != nil {
+		row("request", q.text())
+	}
+	for _, rule := range r.Rules {
+		row("rule", rule.Name+": "+rule.Outcome, rule.When)
+	}
+	if r.Route != "" {
+		row("route", r.Route)
+	}
+	for _, target := range r.Targets {
+		row("target", target.text())
+	}
+	r.Reserved.rows(row)
+	for _, e := range r.Edits {
+		row("edit", fmt.Sprintf("at byte %d, %d bytes become %s", e.Offset, e.Length, e.Text))
+	}
+	for _, s := range r.Stages {
+		row("stage", fmt.Sprintf("%s (%s): %s %s", s.Name, s.Mode, s.Verdict, s.Reason))
+	}
+	if r.Answer != "" {
+		row("answer", r.Answer)
+	}
+	return t.Flush()
+}
+
+func (r *Result) headline() string {
+	switch {
+	case r.Reason != "":
+		return fmt.Sprintf("%s with %d by %s: %s", r.Verdict, r.Status, r.Stage, r.Reason)
+	case r.Status != 0:
+		return fmt.Sprintf("answered with %d by %s", r.Status, r.Stage)
+	}
+	return r.Verdict
+}
+
+func (q *Request) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, model %s", q.Kind, dash(q.RequestedModel))
+	if q.Model != "" && q.Model != q.RequestedModel {
+		fmt.Fprintf(&b, " (%s)", q.Model)
+	}
+	for _, trait := range []struct {
+		name string
+		has  bool
+	}{{"stream", q.Stream}, {"tools", q.Tools}, {"vision", q.Vision}} {
+		if trait.has {
+			b.WriteString(", " + trait.name)
+		}
+	}
+	fmt.Fprintf(&b, ", input tokens %d (%s)", q.InputTokens, q.InputCertainty)
+	if q.MaxOutputTokens > 0 {
+		fmt.Fprintf(&b, ", output at most %d", q.MaxOutputTokens)
+	}
+	return b.String()
+}
+
+func (t *Target) text() string {
+	text := fmt.Sprintf("%s (%s, %s)", t.Pool, t.Placement, t.Model)
+	if t.Dropped != "" {
+		text += ": dropped, " + t.Dropped
+	}
+	return text
+}
+
+func (r *Reserve) rows(row func(...string)) {
+	if r == nil {
+		return
+	}
+	for _, l := range r.Limits {
+		text := fmt.Sprintf("%s: %d %s in %s", l.Name, l.Amount, l.Unit, l.Window)
+		if l.Refused {
+			text += ": refuses"
+		}
+		row("limit", text)
+	}
+	if r.Held {
+		row("reserved", fmt.Sprintf("%d input and %d output tokens", r.InputTokens, r.OutputTokens))
+	}
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
