@@ -102,7 +102,7 @@ func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	}
 	started := len(attempts) > 0 || e.Cluster != ""
 	u, in, out := used(d, &noted, served, started && ev.Outcome == OutcomeClientGone)
-	setTokens(ev, u, in, out, priceOf(d, ev.Pool).Cost(u))
+	setTokens(ev, u, in, out, priceOf(d, lastPool(attempts, e)).Cost(u))
 	return ev
 }
 
@@ -233,26 +233,37 @@ func outcome(e *Entry, served bool) string {
 	return OutcomeFailed
 }
 
-// servedBy tells whether a backend answered, and well.
+// servedBy tells whether a backend answered well and the client got that answer.
+// A response that the filter held back when its time was up was not served.
 func servedBy(attempts []attempt, e *Entry) bool {
-	status := e.Status
-	if n := len(attempts); n > 0 {
-		status = attempts[n-1].status
-	} else if e.Cluster == "" {
+	if n := len(attempts); n > 0 && !success(attempts[n-1].status) {
 		return false
 	}
-	return status >= 200 && status < 300
+	return success(e.Status) && (len(attempts) > 0 || e.Cluster != "")
+}
+
+func success(status int) bool { return status >= 200 && status < 300 }
+
+// lastPool is the pool that was tried last.
+func lastPool(attempts []attempt, e *Entry) string {
+	if n := len(attempts); n > 0 {
+		return clip(attempts[n-1].pool, 64)
+	}
+	return clip(e.pool(), 64)
 }
 
 // answeringPool is the pool whose response the client got, whatever it said.
+// Where Envoy answered in its stead, the classes of the two statuses differ, or
+// no response had begun.
 func answeringPool(attempts []attempt, e *Entry) string {
-	switch n := len(attempts); {
-	case n == 0 && e.Status != 0 && e.Flags == "":
-		return clip(e.pool(), 64)
-	case n > 0 && attempts[n-1].status != 0:
-		return clip(attempts[n-1].pool, 64)
+	if n := len(attempts); n > 0 {
+		if status := attempts[n-1].status; status == 0 || status/100 != e.Status/100 {
+			return ""
+		}
+	} else if e.Status == 0 || e.Flags != "" {
+		return ""
 	}
-	return ""
+	return lastPool(attempts, e)
 }
 
 // eventAttempts derives why each attempt failed. Envoy's flags speak of the last

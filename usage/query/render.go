@@ -105,25 +105,21 @@ func unformula(s string) string {
 	return s
 }
 
-type jsonRow struct {
-	By              map[store.Dimension]string `json:"by"`
-	Requests        int64                      `json:"requests"`
-	Input           int64                      `json:"input_tokens"`
-	Cached          int64                      `json:"cached_input_tokens"`
-	Output          int64                      `json:"output_tokens"`
-	Reasoning       int64                      `json:"reasoning_tokens"`
-	Cost            string                     `json:"cost_usd"`
-	EstimatedTokens int64                      `json:"estimated_tokens"`
-}
-
 func renderJSON(w io.Writer, by []store.Dimension, rows []store.Row) error {
-	list := make([]jsonRow, len(rows))
+	list := make([]map[string]any, len(rows))
 	for i, r := range rows {
-		names := make(map[store.Dimension]string, len(by))
-		for j, d := range by {
-			names[d] = r.By[j]
+		list[i] = map[string]any{
+			"requests":            r.Requests,
+			"input_tokens":        r.Tokens.Input,
+			"cached_input_tokens": r.Tokens.CachedInput,
+			"output_tokens":       r.Tokens.Output,
+			"reasoning_tokens":    r.Tokens.Reasoning,
+			"cost_usd":            r.Cost.Decimal(),
+			"estimated_tokens":    r.Estimated,
 		}
-		list[i] = jsonRow{names, r.Requests, r.Tokens.Input, r.Tokens.CachedInput, r.Tokens.Output, r.Tokens.Reasoning, r.Cost.Decimal(), r.Estimated}
+		for j, d := range by {
+			list[i][string(d)] = r.By[j]
+		}
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -1,0 +1,200 @@
+package usage
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	accesslogdata "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+)
+
+const lineOfFinished = `{"id":"00000000000000000000000000000001","rid":null,"start":"1772366400.000000","dur_us":2000000,"status":200,` +
+	`"flags":"-","details":"via_upstream","bytes":900,"att":"local-vllm:200",` +
+	`"use":"in=712 cached=100 out=64 chunks=64 text=300 first=1772366400183000 reported done finish=stop",` +
+	`"n":1,"cluster":"pool/local-vllm","method":"POST","path":"/v1/chat/completions","later":{"a":[1]}}`
+
+func TestDecodeLine(t *testing.T) {
+	got, err := DecodeLine([]byte(lineOfFinished))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(finished(1), got); diff != "" {
+		t.Error(diff)
+	}
+	// Numbers as strings, absent ones, and the id of the response header.
+	got, err = DecodeLine([]byte(`{"rid":"00000000000000000000000000000001","start":"1772366400.5","dur_us":"-","status":"429","id":"-"}`))
+	want := Entry{ID: idOf(1), Start: noon.Add(500 * time.Millisecond), Status: 429}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+}
+
+func TestDecodeLineRefuses(t *testing.T) {
+	for _, line := range []string{
+		``, `{`, `[]`, `"x"`, `{"start":"1772366400"} x`, `{}`, `{"start":null}`, `{"start":"x"}`, `{"start":"-1"}`, `{"start":"1.1234567"}`, `{"start":"1.-5"}`,
+		`{"start":"1","id":"x"}`, `{"start":"1","id":"0000000000000000000000000000000g"}`, `{"start":"1","id":5}`,
+		`{"start":"1","dur_us":-1}`, `{"start":"1","dur_us":1.5}`, `{"start":"1","dur_us":9223372036854775807}`, `{"start":"1","status":1000}`,
+		`{"start":"1","bytes":true}`, `{"start":"1","bytes":{}}`, lineOfFinished[:len(lineOfFinished)-1],
+	} {
+		if e, err := DecodeLine([]byte(line)); err == nil {
+			t.Errorf("%s: %+v", line, e)
+		}
+	}
+}
+
+func TestDigestTellsEntriesApart(t *testing.T) {
+	line := []byte(`{"start":"1"}`)
+	if digest(line, "a") != digest(line, "a") || digest(line, "a") == digest(line, "b") || digest(line, "a") == digest([]byte(`{"start":"2"}`), "a") {
+		t.Error("digest")
+	}
+}
+
+// alsOfFinished is the same entry as Envoy's gRPC access log sends it.
+func alsOfFinished(t testing.TB) *accesslogdata.HTTPAccessLogEntry {
+	state := func(s string) *anypb.Any {
+		a, err := anypb.New(wrapperspb.Bytes([]byte(s)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	meta, err := structpb.NewStruct(map[string]any{"id": testID(1), "req": "9 7 s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &accesslogdata.HTTPAccessLogEntry{
+		CommonProperties: &accesslogdata.AccessLogCommon{
+			StartTime:                  timestamppb.New(noon),
+			TimeToLastDownstreamTxByte: durationpb.New(2 * time.Second),
+			Metadata:                   &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"weir": meta}},
+			FilterStateObjects: map[string]*anypb.Any{
+				"wasm.weir_attempts": state("local-vllm:200"),
+				"wasm.weir_usage":    state("in=712 cached=100 out=64 chunks=64 text=300 first=1772366400183000 reported done finish=stop"),
+			},
+			UpstreamCluster: "pool/local-vllm",
+			AccessLogType:   accesslogdata.AccessLogType_DownstreamEnd,
+		},
+		Response: &accesslogdata.HTTPResponseProperties{
+			ResponseCode: wrapperspb.UInt32(200), ResponseBodyBytes: 900, ResponseCodeDetails: "via_upstream",
+		},
+	}
+}
+
+func TestDecodeALS(t *testing.T) {
+	got, err := DecodeALS(alsOfFinished(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(finished(1), got); diff != "" {
+		t.Error(diff)
+	}
+	gone := alsOfFinished(t)
+	gone.CommonProperties.ResponseFlags = &accesslogdata.ResponseFlags{DownstreamConnectionTermination: true, UpstreamRetryLimitExceeded: true}
+	gone.CommonProperties.AccessLogType = accesslogdata.AccessLogType_DownstreamPeriodic
+	got, err = DecodeALS(gone)
+	if err != nil || got.Flags != "DC,URX" || !got.clientGone() || !got.Periodic {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for name, bad := range map[string]*accesslogdata.HTTPAccessLogEntry{
+		"empty":     {},
+		"bad start": {CommonProperties: &accesslogdata.AccessLogCommon{StartTime: &timestamppb.Timestamp{Nanos: -1}}},
+		"bad id": {CommonProperties: &accesslogdata.AccessLogCommon{StartTime: timestamppb.New(noon)},
+			Response: &accesslogdata.HTTPResponseProperties{ResponseHeaders: map[string]string{"x-weir-decision": "x"}}},
+	} {
+		if _, err := DecodeALS(bad); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// Entries that arrive over gRPC close their decisions; those that are no
+// entries do not harm the others.
+func TestALSOverGRPC(t *testing.T) {
+	w := newWorld(t)
+	w.decide(admitted(1))
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer()
+	w.RegisterALS(srv)
+	go srv.Serve(lis)
+	defer srv.Stop()
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stream, err := accesslog.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := []*accesslogdata.HTTPAccessLogEntry{{}, alsOfFinished(t), alsOfFinished(t)}
+	if err := stream.Send(&accesslog.StreamAccessLogsMessage{LogEntries: &accesslog.StreamAccessLogsMessage_HttpLogs{
+		HttpLogs: &accesslog.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: entries}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.CloseAndRecv(); err != nil {
+		t.Fatal(err)
+	}
+	if e := w.one(); e.Outcome != OutcomeCompleted || e.CostNanousd == 0 {
+		t.Errorf("%v", e)
+	}
+	if n := w.metric("weir_usage_dropped_total", dropGarbled); n != 1 {
+		t.Errorf("%v garbled", n)
+	}
+}
+
+// check makes an event of any entry, as the store would take it.
+func check(t *testing.T, e Entry) {
+	for _, ev := range []*usagev1.Event{closed(admitted(1), &e), orphan(e.Digest, &e)} {
+		if _, err := proto.Marshal(ev); err != nil {
+			t.Fatal(err)
+		}
+		if u := Used(ev); u.Input < 0 || u.CachedInput < 0 || u.Output < 0 || ev.CostNanousd < 0 || ev.DurationUs < 0 || ev.FirstTokenUs < 0 {
+			t.Fatalf("%v", ev)
+		}
+		Line(ev)
+	}
+}
+
+func FuzzDecodeLine(f *testing.F) {
+	f.Add([]byte(lineOfFinished))
+	f.Add([]byte(`{"start":"1.5","use":"in=9223372036854775807 out=9223372036854775807 reported","att":"a:1;b:2","flags":"DC"}`))
+	f.Add([]byte("{\"start\":\"1\",\"details\":\"\xff\xfe\"}"))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if e, err := DecodeLine(line); err == nil {
+			check(t, e)
+		}
+	})
+}
+
+func FuzzDecodeALS(f *testing.F) {
+	b, err := proto.Marshal(alsOfFinished(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var raw accesslogdata.HTTPAccessLogEntry
+		if proto.Unmarshal(b, &raw) != nil {
+			return
+		}
+		if e, err := DecodeALS(&raw); err == nil {
+			check(t, e)
+		}
+	})
+}
