@@ -21,8 +21,9 @@ func (s Span) End() int { return s.Off + s.Len }
 // Segment is a stretch of a body whose text a model may read.
 type Segment struct {
 	Span
-	// Raw says that the span is JSON of any type, which a backend renders as
-	// text in a way of its own. Otherwise it is one string, quotes included.
+	// Raw says that the span is JSON of any type, which a backend may render as
+	// text in a way of its own. Otherwise it is one string, quotes included, of
+	// which the model reads the text.
 	Raw bool
 	// Escaped says that a string has escapes.
 	Escaped bool

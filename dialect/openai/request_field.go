@@ -165,13 +165,13 @@ func (p *parser) text(v jsonscan.Value) {
 }
 
 // other reads a field that weir does not know. Numbers and booleans are settings;
-// anything else may be shown to the model.
+// anything else may be shown to the model, in a way that only the backend knows.
 func (p *parser) other(ignored bool) {
 	v := p.s.Value()
 	switch v.Kind {
 	case jsonscan.String, jsonscan.Array, jsonscan.Object:
 		if !ignored {
-			p.text(v)
+			p.raw(v.Off)
 		}
 	}
 }

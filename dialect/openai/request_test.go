@@ -69,13 +69,13 @@ func TestParse(t *testing.T) {
 			name: "fields that weir does not know", kind: ai.KindChat,
 			body: `{"model":"m","messages":[{"role":"user","content":{"a":1},"prefix":true}],"documents":[{"text":"d"}],"chat_template":"t","guided":true,"metadata":{"a":"b"}}`,
 			want: Request{Model: "m", N: 1, Prompts: 1, Messages: 1},
-			text: `user|<{"a":1}>|<true>|<[{"text":"d"}]>|t`,
+			text: `user|<{"a":1}>|<true>|<[{"text":"d"}]>|<"t">`,
 		},
 		{
 			name: "completion of several prompts", kind: ai.KindCompletion,
 			body: `{"model":"m","prompt":["a","b","c"],"n":2,"best_of":4,"suffix":"s"}`,
 			want: Request{Model: "m", N: 4, Prompts: 3},
-			text: "a|b|c|s",
+			text: `a|b|c|<"s">`,
 		},
 		{
 			name: "completion of token ids", kind: ai.KindCompletion,
