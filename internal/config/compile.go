@@ -91,7 +91,7 @@ func (c *compilation) version(key []byte) string {
 	mac := hmac.New(sha256.New, key)
 	mac.Write(content)
 	for _, m := range c.material {
-		fmt.Fprintf(mac, "%d:%s", len(m), m)
+		mac.Write(fmt.Appendf(nil, "%d:%s", len(m), m))
 	}
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
@@ -135,8 +135,8 @@ func (c *compilation) compileModes() {
 	}
 }
 
-// named checks that the names of a list differ, and gives each its index.
-func (c *compilation) named(list, kind string, n int, name func(int) string) map[string]int {
+// named checks that the names of a list differ.
+func (c *compilation) named(list, kind string, n int, name func(int) string) {
 	places := make(map[string]int, n)
 	for i := range n {
 		if first, again := places[name(i)]; again && name(i) != "" {
@@ -145,7 +145,6 @@ func (c *compilation) named(list, kind string, n int, name func(int) string) map
 		}
 		places[name(i)] = i
 	}
-	return places
 }
 
 // refer checks that a name exists. It is silent about an empty name, which the

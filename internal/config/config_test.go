@@ -242,10 +242,8 @@ keys: [{name: k, secret: {file: k}}, {name: l, secret: {env: E}}]
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{path, "/abs/hash"}
-	for _, name := range []string{"tls.crt", "tls.key", "s/a", "ca.pem", "k"} {
-		want = append(want, filepath.Join(dir, name))
-	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	want := []string{path, "/abs/hash", in("tls.crt"), in("tls.key"), in("s/a"), in("ca.pem"), in("k")}
 	if diff := cmp.Diff(want, Files(path)); diff != "" {
 		t.Error(diff)
 	}

@@ -79,7 +79,7 @@ func (c *compilation) vocabulary() rule.Vocabulary {
 
 // rules compiles the rules of a model and reports those that no request reaches.
 func (c *compilation) rules(path string, m *configv1.Model, compiler *rule.Compiler) []*plan.Rule {
-	var out []*plan.Rule
+	out := make([]*plan.Rule, 0, len(m.Rules))
 	always := "" // the rule that always holds
 	names, sources := map[string]int{}, map[string]int{}
 	for i, r := range m.Rules {

@@ -180,19 +180,26 @@ func parseEndpoint(text string) (endpoint, error) {
 	return e, err
 }
 
+const (
+	digits = "0123456789"
+	lower  = "abcdefghijklmnopqrstuvwxyz"
+	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// only tells whether all characters of s are among those given.
+func only(s, characters string) bool { return strings.Trim(s, characters) == "" }
+
 // basePath is the URL's path without a trailing slash; /v1 when there is none.
 func basePath(u *url.URL) (string, error) {
-	switch u.Path {
+	base := u.EscapedPath() // as it was written: Envoy compares paths as text
+	switch base {
 	case "":
 		return "/v1", nil
 	case "/":
 		return "", nil
 	}
-	base := strings.TrimSuffix(u.Path, "/")
-	plain := strings.IndexFunc(base, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/-_.~", r))
-	}) < 0
-	if !plain || path.Clean(base) != base {
+	base = strings.TrimSuffix(base, "/")
+	if !only(base, digits+lower+upper+"/-_.~") || path.Clean(base) != base {
 		return "", fmt.Errorf("the URL's path may hold letters, digits, '-', '_', '.', '~' and single slashes")
 	}
 	return base, nil
@@ -208,13 +215,11 @@ func validHost(host string) bool {
 		return false
 	}
 	for label := range strings.SplitSeq(host, ".") {
-		bad := strings.IndexFunc(label, func(r rune) bool {
-			return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_')
-		})
-		if label == "" || len(label) > 63 || bad >= 0 || strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") {
+		if label == "" || len(label) > 63 || !only(label, digits+lower+"-_") ||
+			strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") {
 			return false
 		}
 	}
 	last := host[strings.LastIndexByte(host, '.')+1:]
-	return strings.Trim(last, "0123456789") != "" // 10.0.0.256 is no name
+	return !only(last, digits) // 10.0.0.256 is no name
 }

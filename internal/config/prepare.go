@@ -180,7 +180,7 @@ func findField(schema protoreflect.MessageDescriptor, name string) protoreflect.
 
 // suggestion names the field that was probably meant, or else all that exist.
 func suggestion(name string, schema protoreflect.MessageDescriptor) string {
-	var names []string
+	names := make([]string, 0, schema.Fields().Len())
 	best, distance := "", 1+len(name)/3
 	for i := range schema.Fields().Len() {
 		candidate := string(schema.Fields().Get(i).Name())

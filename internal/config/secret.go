@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -148,7 +149,7 @@ func createSecret(random io.Reader, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // the link stays
 	_, err = f.WriteString(value + "\n")
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return "", err
@@ -191,10 +192,13 @@ func HashLine(secret []byte, key string) string {
 
 // ParseHash reads what HashLine wrote.
 func ParseHash(line string) (plan.KeyHash, error) {
-	digits, ok := strings.CutPrefix(line, hashPrefix)
-	b, err := hex.DecodeString(digits)
+	hexadecimal, ok := strings.CutPrefix(line, hashPrefix)
+	b, err := hex.DecodeString(hexadecimal)
 	if !ok || err != nil || len(b) != sha256.Size {
 		return plan.KeyHash{}, fmt.Errorf("want %s and %d hexadecimal digits", hashPrefix, 2*sha256.Size)
 	}
 	return plan.KeyHash(b), nil
 }
+
+// NewKey makes a random API key, as a generated secret is.
+func NewKey() (string, error) { return randomSecret(rand.Reader) }

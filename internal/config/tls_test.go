@@ -55,10 +55,8 @@ func TestCertificates(t *testing.T) {
 		p, err := Parse(filepath.Join(dir, "weir.yaml"), []byte(with(tt.certificate, tt.key)), o)
 		if err != nil {
 			said = append(said, err.Error())
-		} else {
-			if p.Listeners[0].TLS == nil || p.Pools[0].CAFile != filepath.Join(dir, "good.crt") {
-				t.Errorf("%+v %+v", p.Listeners[0], p.Pools[0])
-			}
+		} else if p.Listeners[0].TLS == nil || p.Pools[0].CAFile != filepath.Join(dir, "good.crt") {
+			t.Errorf("%+v %+v", p.Listeners[0], p.Pools[0])
 		}
 		if diff := cmp.Diff(tt.want, strings.ReplaceAll(strings.Join(said, "\n"), dir+"/", "")); diff != "" {
 			t.Errorf("%s %s: (-want +got)\n%s", tt.certificate, tt.key, diff)
@@ -70,12 +68,12 @@ func TestCertificates(t *testing.T) {
 func TestVersionCoversCertificates(t *testing.T) {
 	dir := t.TempDir()
 	text := strings.Replace(small, `10080"}`, `10080", tls: {certificate_file: c, private_key_file: k}}`, 1)
-	var versions []string
-	for range 2 {
+	var versions [2]string
+	for i := range versions {
 		certificate, key := selfSigned(t, time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC))
 		write(t, filepath.Join(dir, "c"), certificate)
 		write(t, filepath.Join(dir, "k"), key)
-		versions = append(versions, mustParse(t, dir, text, smallEnv).Version)
+		versions[i] = mustParse(t, dir, text, smallEnv).Version
 	}
 	if versions[0] == versions[1] {
 		t.Error("the version did not change")

@@ -53,7 +53,7 @@ func Watch(path string, o WatchOptions) (*Watcher, error) {
 // Run calls changed after each change, one call at a time, until the context
 // ends. It is called once.
 func (w *Watcher) Run(ctx context.Context, changed func()) {
-	defer w.notify.Close()
+	defer func() { _ = w.notify.Close() }()
 	poll := time.NewTicker(w.opts.Poll)
 	defer poll.Stop()
 	quiet := time.NewTimer(0)
@@ -73,8 +73,10 @@ func (w *Watcher) Run(ctx context.Context, changed func()) {
 		case <-w.notify.Events:
 			stir()
 			continue
-		case <-w.notify.Errors: // too many at once: something has changed
-			stir()
+		case err := <-w.notify.Errors:
+			if err != nil { // too many events at once, say: something has changed
+				stir()
+			}
 			continue
 		case <-quiet.C:
 		case <-poll.C:
@@ -96,7 +98,7 @@ func (w *Watcher) changed() bool {
 			dirs[filepath.Dir(target)] = true
 		}
 		content, err := readFile(file, maxFileBytes+1)
-		fmt.Fprintf(sum, "%q %x %t\n", file, sha256.Sum256(content), err == nil)
+		sum.Write(fmt.Appendf(nil, "%q %x %t\n", file, sha256.Sum256(content), err == nil))
 	}
 	w.follow(dirs)
 	now := [sha256.Size]byte(sum.Sum(nil))

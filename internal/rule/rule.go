@@ -211,7 +211,7 @@ var (
 )
 
 func fromIssues(issues *cel.Issues) []*Error {
-	var faults []*Error
+	faults := make([]*Error, 0, len(issues.Errors()))
 	for _, e := range issues.Errors() {
 		fault := &Error{Message: tidy(e.Message)}
 		if e.Location.Line() > 0 { // the parser's own limits have no place

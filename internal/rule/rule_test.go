@@ -139,7 +139,7 @@ func TestCompileRefuses(t *testing.T) {
 		{`true ||` + strings.Repeat(" ", 9000) + `true`, []string{"the expression is longer than 8192 bytes"}},
 	} {
 		cond, faults := c.Compile(tt.expr)
-		var got []string
+		got := make([]string, 0, len(faults))
 		for _, f := range faults {
 			got = append(got, f.Error())
 		}

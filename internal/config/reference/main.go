@@ -127,7 +127,7 @@ func facts(f protoreflect.FieldDescriptor) string {
 }
 
 func oneofNames(o protoreflect.OneofDescriptor) string {
-	var names []string
+	names := make([]string, 0, o.Fields().Len())
 	for i := range o.Fields().Len() {
 		names = append(names, "`"+string(o.Fields().Get(i).Name())+"`")
 	}
