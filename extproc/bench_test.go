@@ -101,3 +101,29 @@ func BenchmarkStream(b *testing.B) {
 }
 
 var _ grpc.ServerStream = (*wireStream)(nil)
+
+// BenchmarkDecode compares the decoder by hand with the generated one.
+func BenchmarkDecode(b *testing.B) {
+	data, err := proto.Marshal(envoyHeaders())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("by hand", func(b *testing.B) {
+		decode := extproc.DecodeForTest()
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := decode(data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("generated", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var m pb.ProcessingRequest
+			if err := proto.Unmarshal(data, &m); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

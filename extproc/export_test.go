@@ -27,3 +27,12 @@ func (c TestCodec) Encode(v any) error {
 	out.Free()
 	return err
 }
+
+// DecodeForTest decodes one message after another into the same memory.
+func DecodeForTest() func([]byte) error {
+	var r request
+	return func(data []byte) error {
+		r.release()
+		return r.decode(data)
+	}
+}

@@ -197,7 +197,7 @@ func (l *logBuffer) String() string {
 // words counts a token for each word: enough for tests, and below the bound.
 type words struct{}
 
-func (words) Count(text string) int { return len(strings.Fields(text)) }
+func (words) Count(text string) (int64, bool) { return int64(len(strings.Fields(text))), true }
 
 // hdr makes headers of "name", "value", ….
 func hdr(pairs ...string) []*corev3.HeaderValue {

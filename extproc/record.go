@@ -34,7 +34,7 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 		d.Model = m.Name
 	}
 	d.RequestedModel = requestedModel(ex)
-	n, certainty := ex.Estimate.Ceiling()
+	n, certainty := ex.Estimate.Known()
 	d.InputTokens, d.InputCertainty = n, usagev1.Certainty(certainty)
 	switch {
 	case v.Reply != nil:

@@ -81,7 +81,7 @@ var errTwoParts = errors.New("message has two parts")
 
 // decode reads a message. The request holds on to data.
 func (r *request) decode(data []byte) error {
-	return fields(data, func(num protowire.Number, value []byte, varint uint64) error {
+	return fields(data, func(num protowire.Number, value []byte) error {
 		switch num {
 		case fieldRequestHeaders:
 			return r.take(partHeaders, func() error { return r.decodeHeaders(value) })
@@ -91,15 +91,14 @@ func (r *request) decode(data []byte) error {
 			return r.take(partOther, func() error { return nil })
 		case fieldProtocolConfig:
 			r.modeKnown = true
-			return fields(value, func(num protowire.Number, _ []byte, varint uint64) error {
+			return fields(value, ignored, func(num protowire.Number, v uint64) {
 				if num == fieldRequestBodyMode {
-					r.mode = bodyMode(min(varint, 255))
+					r.mode = bodyMode(min(v, 255))
 				}
-				return nil
 			})
 		}
 		return nil
-	})
+	}, nil)
 }
 
 func (r *request) take(p part, decode func() error) error {
@@ -111,25 +110,26 @@ func (r *request) take(p part, decode func() error) error {
 }
 
 func (r *request) decodeHeaders(data []byte) error {
-	return fields(data, func(num protowire.Number, value []byte, varint uint64) error {
-		switch num {
-		case fieldHeaderMap:
-			return fields(value, func(num protowire.Number, value []byte, _ uint64) error {
-				if num != fieldHeader {
-					return nil
-				}
-				return r.decodeHeader(value)
-			})
-		case fieldEndOfStream:
-			r.endOfStream = varint != 0
+	return fields(data, func(num protowire.Number, value []byte) error {
+		if num != fieldHeaderMap {
+			return nil
 		}
-		return nil
+		return fields(value, func(num protowire.Number, value []byte) error {
+			if num != fieldHeader {
+				return nil
+			}
+			return r.decodeHeader(value)
+		}, nil)
+	}, func(num protowire.Number, v uint64) {
+		if num == fieldEndOfStream {
+			r.endOfStream = v != 0
+		}
 	})
 }
 
 func (r *request) decodeHeader(data []byte) error {
 	var h pipeline.Header
-	err := fields(data, func(num protowire.Number, value []byte, _ uint64) error {
+	err := fields(data, func(num protowire.Number, value []byte) error {
 		switch num {
 		case fieldKey:
 			h.Name = alias(value)
@@ -139,52 +139,57 @@ func (r *request) decodeHeader(data []byte) error {
 			}
 		}
 		return nil
-	})
+	}, nil)
 	r.headers = append(r.headers, h)
 	return err
 }
 
 func (r *request) decodeBody(data []byte) error {
-	return fields(data, func(num protowire.Number, value []byte, varint uint64) error {
-		switch num {
-		case fieldBody:
+	return fields(data, func(num protowire.Number, value []byte) error {
+		if num == fieldBody {
 			r.body = value
-		case fieldBodyEnd:
-			r.endOfStream = varint != 0
 		}
 		return nil
+	}, func(num protowire.Number, v uint64) {
+		if num == fieldBodyEnd {
+			r.endOfStream = v != 0
+		}
 	})
 }
 
-// fields calls fn with each field of a message: value for length-delimited ones,
-// varint for varints; other wire types are passed over.
-func fields(data []byte, fn func(num protowire.Number, value []byte, varint uint64) error) error {
+func ignored(protowire.Number, []byte) error { return nil }
+
+// fields calls onBytes with each length-delimited field of a message, and
+// onVarint, unless it is nil, with each varint; other wire types are passed over.
+func fields(data []byte, onBytes func(protowire.Number, []byte) error, onVarint func(protowire.Number, uint64)) error {
 	for len(data) > 0 {
 		num, typ, n := protowire.ConsumeTag(data)
 		if n < 0 {
 			return fmt.Errorf("tag: %w", protowire.ParseError(n))
 		}
 		data = data[n:]
-		var value []byte
-		var varint uint64
+		var err error
 		switch typ {
 		case protowire.BytesType:
-			value, n = protowire.ConsumeBytes(data)
-		case protowire.VarintType:
-			varint, n = protowire.ConsumeVarint(data)
-		default:
-			if n = protowire.ConsumeFieldValue(num, typ, data); n >= 0 {
-				data = data[n:]
-				continue
+			var value []byte
+			if value, n = protowire.ConsumeBytes(data); n >= 0 {
+				err = onBytes(num, value)
 			}
+		case protowire.VarintType:
+			var v uint64
+			if v, n = protowire.ConsumeVarint(data); n >= 0 && onVarint != nil {
+				onVarint(num, v)
+			}
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, data)
 		}
 		if n < 0 {
-			return fmt.Errorf("field %d: %w", num, protowire.ParseError(n))
+			err = protowire.ParseError(n)
+		}
+		if err != nil {
+			return fmt.Errorf("field %d: %w", num, err)
 		}
 		data = data[n:]
-		if err := fn(num, value, varint); err != nil {
-			return err
-		}
 	}
 	return nil
 }

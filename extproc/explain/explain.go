@@ -207,7 +207,7 @@ func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
 
 func request(ex *pipeline.Exchange) *Request {
 	in := &ex.In.Request
-	n, certainty := ex.Estimate.Ceiling()
+	n, certainty := ex.Estimate.Known()
 	r := &Request{
 		Kind: string(ex.In.Kind), RequestedModel: in.Model, Stream: in.Stream, Tools: in.Tools, Vision: in.Vision,
 		MaxOutputTokens: in.MaxOutput, InputTokens: n, InputCertainty: certainty.String(),

@@ -28,7 +28,7 @@ func (c condition) Holds(plan.Facts) (bool, error) { return bool(c), nil }
 
 type words struct{}
 
-func (words) Count(text string) int { return len(strings.Fields(text)) }
+func (words) Count(text string) (int64, bool) { return int64(len(strings.Fields(text))), true }
 
 func testPlan() *plan.Plan {
 	near := &plan.Pool{Name: "near", Placement: ai.Private, Model: "deepseek-v3"}

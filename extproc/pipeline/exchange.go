@@ -46,7 +46,7 @@ type Counter interface {
 
 // Estimate is what weir knows of a request's input tokens.
 type Estimate struct {
-	Bound   int64 // proven: the backend counts no more
+	Bound   int64 // the backend counts no more
 	counter Counter
 	request *openai.Request
 	n       int64
@@ -59,9 +59,10 @@ func NewEstimate(c Counter, r *openai.Request) Estimate {
 	return Estimate{Bound: c.Bound(r), counter: c, request: r}
 }
 
-// Count counts the input tokens, once. It returns false when the count is not
-// exact. It costs time in proportion to the body: ask only when a decision
-// depends on it.
+// Count counts the input tokens with weir's tokenizer, once. It returns false
+// when the count is not exact. A backend with another tokenizer may count a
+// little more: a reservation takes Bound where it can. It costs time in
+// proportion to the body: ask only when a decision depends on it.
 func (e *Estimate) Count() (n int64, exact bool) {
 	if !e.asked && e.counter != nil {
 		e.asked = true
@@ -71,9 +72,8 @@ func (e *Estimate) Count() (n int64, exact bool) {
 	return e.n, e.exact
 }
 
-// Ceiling is the smallest figure known already that the backend's count is not
-// above; it never counts.
-func (e *Estimate) Ceiling() (int64, ai.Certainty) {
+// Known is the best figure that is there already; it never counts.
+func (e *Estimate) Known() (int64, ai.Certainty) {
 	switch {
 	case e.exact:
 		return e.n, ai.Counted

@@ -246,17 +246,17 @@ func TestEstimate(t *testing.T) {
 		{"never above the bound", counter{bound: 100, n: 160, exact: true}, 100, ai.Counted},
 	} {
 		e := NewEstimate(&tc.c, nil)
-		if n, certainty := e.Ceiling(); n != 100 || certainty != ai.Estimated || tc.c.asked != 0 {
+		if n, certainty := e.Known(); n != 100 || certainty != ai.Estimated || tc.c.asked != 0 {
 			t.Errorf("%s: before counting: %d, %v, asked %d times", tc.name, n, certainty, tc.c.asked)
 		}
 		e.Count()
 		e.Count()
-		if n, certainty := e.Ceiling(); n != tc.ceiling || certainty != tc.certainty || tc.c.asked != 1 {
+		if n, certainty := e.Known(); n != tc.ceiling || certainty != tc.certainty || tc.c.asked != 1 {
 			t.Errorf("%s: %d, %v, asked %d times", tc.name, n, certainty, tc.c.asked)
 		}
 	}
 	var none Estimate
-	if n, certainty := none.Ceiling(); n != 0 || certainty != ai.CertaintyUnspecified {
+	if n, certainty := none.Known(); n != 0 || certainty != ai.CertaintyUnspecified {
 		t.Errorf("nothing known: %d, %v", n, certainty)
 	}
 }

@@ -42,7 +42,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 	}
 	ex.Reserved.Limits = limits
 	byTokens := slices.ContainsFunc(limits, func(l *plan.Limit) bool { return l.Unit != plan.UnitRequests })
-	input, _ := ex.Estimate.Ceiling()
+	input := ex.Estimate.Bound
 	output := allowed(ex, limits, input)
 	if byTokens && output < wanted(ex) {
 		input, output = counted(ex, limits, input, output)

@@ -177,7 +177,7 @@ func fits(ex *pipeline.Exchange, window int64) bool {
 	if ex.In.Kind != ai.KindEmbedding {
 		room -= max(1, ex.In.Request.MaxOutput)
 	}
-	if input, _ := ex.Estimate.Ceiling(); input <= room {
+	if input, _ := ex.Estimate.Known(); input <= room {
 		return true
 	}
 	n, exact := ex.Estimate.Count()
