@@ -94,7 +94,7 @@ const (
 )
 
 // maxCounted is how much text of one request is counted, in bytes; what is beyond
-// is taken at its bound. It keeps the time for one request within a third of a
+// is taken at its bound. It keeps the time for one request within half a
 // second, whatever the text.
 const maxCounted = 1 << 20
 
