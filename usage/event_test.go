@@ -25,7 +25,9 @@ func TestClosed(t *testing.T) {
 			"completed local-vllm 712/100/64 reported/reported 97800; local-vllm 200",
 		},
 		"failover": {
-			func(e *Entry, d *usagev1.Decision) { e.Attempts, e.Cluster = "local-vllm:503;provider:200", "pool/provider" },
+			func(e *Entry, d *usagev1.Decision) {
+				e.Attempts, e.Cluster = "local-vllm:503;provider:200", "pool/provider"
+			},
 			"completed provider 712/100/64 reported/reported 1068000; local-vllm 503 status, provider 200",
 		},
 		"first token too late, then refused connection, then an answer": {
@@ -59,7 +61,9 @@ func TestClosed(t *testing.T) {
 			"client_gone local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200",
 		},
 		"client gone midway, usage reported as it went": {
-			func(e *Entry, d *usagev1.Decision) { e.Flags, e.Usage = "DC", "in=700 out=9 chunks=10 text=50 reported" },
+			func(e *Entry, d *usagev1.Decision) {
+				e.Flags, e.Usage = "DC", "in=700 out=9 chunks=10 text=50 reported"
+			},
 			"client_gone local-vllm 700/0/9 reported/reported 73600; local-vllm 200",
 		},
 		"client gone before the backend answered": {

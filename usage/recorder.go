@@ -106,6 +106,7 @@ type Recorder struct {
 	posMu     sync.Mutex
 	positions map[string]position // by the path of the file
 	catching  atomic.Int32        // tailers that have not read up to the end once
+	quiet     time.Duration       // how long a replaced log file must be so
 }
 
 // Open reads back what the spool holds. Decisions without an event are pending
@@ -120,6 +121,7 @@ func Open(opt Options) (*Recorder, error) {
 		notify:    make(chan *usagev1.Event, 1024),
 		positions: map[string]position{},
 		opened:    opt.Now(),
+		quiet:     settleAfter,
 	}
 	r.pending.init()
 	r.metrics = newMetrics(r)

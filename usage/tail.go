@@ -88,7 +88,7 @@ func (r *Recorder) TailFile(ctx context.Context, path string, reopen func() erro
 	if err != nil {
 		return fmt.Errorf("usage: %w", err)
 	}
-	t := &tailer{r: r, path: path, reopen: reopen, buf: make([]byte, tailBuffer)}
+	t := r.newTailer(path, reopen)
 	defer t.closeFile()
 	r.catching.Add(1)
 	caughtUp := sync.OnceFunc(func() { r.catching.Add(-1) })
@@ -111,18 +111,21 @@ func (r *Recorder) TailFile(ctx context.Context, path string, reopen func() erro
 		}
 		select {
 		case <-ctx.Done():
-			_, err := t.readAll(context.WithoutCancel(ctx))
-			return err
+			return t.readAll(context.WithoutCancel(ctx))
 		case <-time.After(wait):
 		}
 	}
 }
 
+func (r *Recorder) newTailer(path string, reopen func() error) *tailer {
+	return &tailer{r: r, path: path, reopen: reopen, buf: make([]byte, tailBuffer)}
+}
+
 // readAll reads until there is no more.
-func (t *tailer) readAll(ctx context.Context) (int, error) {
-	for n := 0; ; n++ {
+func (t *tailer) readAll(ctx context.Context) error {
+	for {
 		if more, err := t.step(ctx); err != nil || !more {
-			return n, err
+			return err
 		}
 	}
 }
@@ -318,11 +321,11 @@ func (t *tailer) turn(ctx context.Context) error {
 	if dev, ino := fileID(st); dev == t.at.Device && ino == t.at.Inode {
 		return t.rotate(st)
 	}
-	now := time.Now()
+	now := t.r.opt.Now()
 	if t.replaced.IsZero() {
 		t.replaced = now
 	}
-	if now.Sub(t.replaced) < settleAfter {
+	if now.Sub(t.replaced) < t.r.quiet {
 		return nil
 	}
 	return t.change(ctx)
@@ -341,10 +344,11 @@ func (t *tailer) rotate(st fs.FileInfo) error {
 }
 
 func (t *tailer) askReopen() error {
-	if t.reopen == nil || time.Since(t.asked) < askAgain {
+	now := t.r.opt.Now()
+	if t.reopen == nil || !t.asked.IsZero() && now.Sub(t.asked) < askAgain {
 		return nil
 	}
-	t.asked = time.Now()
+	t.asked = now
 	return t.reopen()
 }
 

@@ -1,0 +1,125 @@
+package usage
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+)
+
+func randomID() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
+
+func decisions(n int) []*usagev1.Decision {
+	list := make([]*usagev1.Decision, n)
+	for i := range list {
+		list[i] = admitted(0)
+		list[i].Id = randomID()
+		list[i].Time = timestamppb.New(noon)
+	}
+	return list
+}
+
+// processor reports the processor time of the whole process for each event: on a
+// machine that others use too it says more than the time on the clock. Call what
+// it returns at the end.
+func processor(b *testing.B) func() {
+	used := func() int64 {
+		var ru syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+			b.Fatal(err)
+		}
+		return ru.Utime.Nano() + ru.Stime.Nano()
+	}
+	b.ResetTimer()
+	before := used()
+	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
+}
+
+// BenchmarkDecided is what a request waits for.
+func BenchmarkDecided(b *testing.B) {
+	w := newWorld(b)
+	list := decisions(b.N)
+	b.ReportAllocs()
+	defer processor(b)()
+	for i := range b.N {
+		if err := w.Decided(list[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecidedParallel(b *testing.B) {
+	w := newWorld(b)
+	list := make(chan []*usagev1.Decision, 64)
+	go func() {
+		for range b.N/100 + 64 {
+			list <- decisions(100)
+		}
+		close(list)
+	}()
+	b.ReportAllocs()
+	defer processor(b)()
+	b.RunParallel(func(pb *testing.PB) {
+		var mine []*usagev1.Decision
+		for pb.Next() {
+			if len(mine) == 0 {
+				mine = <-list
+			}
+			if err := w.Decided(mine[0]); err != nil {
+				b.Fatal(err)
+			}
+			mine = mine[1:]
+		}
+	})
+}
+
+// BenchmarkWhole is an event's whole life, with the entry as a line of the log:
+// decided, read, closed, journalled, stored, rolled up.
+func BenchmarkWhole(b *testing.B) {
+	w := newWorld(b)
+	list := decisions(b.N)
+	tl := w.newTailer("access.log", nil)
+	ctx := context.Background()
+	const batch = 500
+	b.ReportAllocs()
+	defer processor(b)()
+	for i := 0; i < b.N; i += batch {
+		part := list[i:min(i+batch, b.N)]
+		var lines []byte
+		for _, d := range part {
+			if err := w.Decided(d); err != nil {
+				b.Fatal(err)
+			}
+			lines = append(lines, lineOfFinished[:7]...)
+			lines = append(lines, d.Id...)
+			lines = append(lines, lineOfFinished[7+32:]...)
+			lines = append(lines, '\n')
+		}
+		entries, _ := tl.entries(lines)
+		if err := w.take(ctx, entries, &tl.at); err != nil {
+			b.Fatal(err)
+		}
+		if err := w.sink.flush(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	if n := w.metric("weir_usage_stored_total"); int(n) != b.N {
+		b.Fatalf("%v of %d events were stored", n, b.N)
+	}
+}
+
+func BenchmarkDecodeLine(b *testing.B) {
+	line := []byte(lineOfFinished)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeLine(line); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
