@@ -23,6 +23,8 @@ type Meter struct {
 	ev  Event
 	cur usageFields
 	scan
+	begun      bool // the value's first piece was read
+	head, tail twin
 }
 
 // Event is what one JSON value said: a chunk of a stream, or a whole response.
@@ -58,10 +60,18 @@ const finishMax = 32
 func (m *Meter) Begin() {
 	m.ev = Event{}
 	m.scan = scan{}
+	m.begun = false
 }
 
 // Write reads the next piece of the value.
-func (m *Meter) Write(p []byte) { m.read(p) }
+func (m *Meter) Write(p []byte) {
+	if m.begun {
+		m.read(p)
+		return
+	}
+	m.begun = true
+	m.value(p)
+}
 
 // Event tells what the value has said so far.
 func (m *Meter) Event() *Event {

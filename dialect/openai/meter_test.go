@@ -166,20 +166,28 @@ func TestUsageOnly(t *testing.T) {
 	}
 }
 
-// Any split of the bytes says what no split says, and nothing panics.
+// Any split of the bytes says what no split says, whatever was read before, and
+// nothing panics. Read byte by byte, the meter remembers nothing.
 func FuzzMeter(f *testing.F) {
 	for _, tc := range meterCases {
-		f.Add(strings.Join(tc.values, ""), 3)
+		f.Add(tc.values[0], tc.values[len(tc.values)-1], 3)
+		f.Add(tc.values[0], meterCases["content chunk"].values[0], 40)
+		f.Add(tc.values[0], strings.Replace(tc.values[0], ":", " : ", 2), 60)
 	}
-	f.Add(strings.Repeat(`{"choices":[`, 40), 1)
-	f.Fuzz(func(t *testing.T, value string, n int) {
-		whole := meter(0, value)
-		if diff := cmp.Diff(whole, meter(max(1, n%64), value)); diff != "" {
-			t.Errorf("split (-whole +split):\n%s", diff)
-		}
-		u := whole.Usage
-		if u.Input < 0 || u.CachedInput < 0 || u.Output < 0 || u.Reasoning < 0 || u.Reasoning > u.Output {
-			t.Errorf("usage %+v", u)
+	f.Add(strings.Repeat(`{"choices":[`, 40), `{"choices":[{"text":"`, 1)
+	f.Fuzz(func(t *testing.T, a, b string, n int) {
+		values := []string{a, b, a, a, b, b}
+		for i := range values {
+			want := meter(1, values[:i+1]...)
+			for _, n := range []int{0, max(1, n%128)} {
+				if diff := cmp.Diff(want, meter(n, values[:i+1]...)); diff != "" {
+					t.Fatalf("value %d in pieces of %d (-bytes +pieces):\n%s", i, n, diff)
+				}
+			}
+			u := want.Usage
+			if u.Input < 0 || u.CachedInput < 0 || u.Output < 0 || u.Reasoning < 0 || u.Reasoning > u.Output {
+				t.Fatalf("usage %+v", u)
+			}
 		}
 	})
 }

@@ -13,9 +13,13 @@ import (
 	"github.com/weirproxy/weir/wasm/bridge"
 )
 
-// statePath is the filter state with the client's path: what an attempt
-// changes in the headers, the next attempt finds changed.
-const statePath = "weir_path"
+// The filter states that the adapter sets. statePath has the client's path:
+// what an attempt changes in the headers, the next attempt finds changed.
+const (
+	stateAttempts = bridge.State(ai.StateAttempts)
+	stateUsage    = bridge.State(ai.StateUsage)
+	statePath     = bridge.State("weir_path")
+)
 
 // clientBase is what the target's base path stands for.
 const clientBase = "/v1"
@@ -82,7 +86,7 @@ func (a *attempt) noteBegin() (retry bool) {
 		a.attempts = string(before) + ";"
 	}
 	a.attempts += a.target.Pool + ":"
-	setState(ai.StateAttempts, []byte(a.attempts+"0"))
+	setState(stateAttempts, []byte(a.attempts+"0"))
 	return retry
 }
 
@@ -111,7 +115,7 @@ func (a *attempt) rewritePath(retry bool) error {
 // clientPath is the path as the client sent it.
 func clientPath(retry bool) (string, error) {
 	if retry {
-		if path, err := proxywasm.GetProperty([]string{statePath}); err == nil && len(path) > 0 {
+		if path, err := proxywasm.GetProperty([]string{string(statePath)}); err == nil && len(path) > 0 {
 			return string(path), nil
 		}
 	}
@@ -181,8 +185,8 @@ func (a *attempt) spliceModel() error {
 // setState sets a filter state, wasm.<name> in the access log. It fails only if
 // the host is out of order: then the log lacks it, and weir settles by the
 // reservation.
-func setState(name string, value []byte) {
-	if err := proxywasm.SetProperty([]string{name}, value); err != nil {
-		proxywasm.LogErrorf("set filter state %s: %v", name, err)
+func setState(state bridge.State, value []byte) {
+	if err := state.Set(value); err != nil {
+		proxywasm.LogErrorf("%v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/wasm/bridge"
 )
 
 // maxHeld bounds how much of a response waits for its first content, in bytes:
@@ -48,7 +49,7 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 	if err != nil {
 		return a.refuse(fmt.Errorf("read :status: %w", err))
 	}
-	setState(ai.StateAttempts, []byte(a.attempts+status))
+	setState(stateAttempts, []byte(a.attempts+status))
 	if status != "200" || end {
 		return types.ActionContinue
 	}
@@ -69,28 +70,26 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 	return types.ActionContinue
 }
 
-// responseForm reads from the headers how the body is to be metered. A
-// compressed one cannot be.
+// responseForm reads from the headers how the body is to be metered. An event
+// stream that is compressed cannot be: it passes as it is.
 func responseForm() form {
 	contentType, err := proxywasm.GetHttpResponseHeader("content-type")
 	if err != nil {
 		return unmetered
 	}
-	kind := unmetered
-	switch mediaType, _, _ := strings.Cut(contentType, ";"); strings.ToLower(strings.TrimSpace(mediaType)) {
-	case "text/event-stream":
-		kind = eventStream
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	switch strings.ToLower(strings.TrimSpace(mediaType)) {
 	case "application/json":
-		kind = jsonBody
-	default:
-		return unmetered
+		return jsonBody
+	case "text/event-stream":
+		encoding, err := proxywasm.GetHttpResponseHeader("content-encoding")
+		if err == nil && encoding != "" && encoding != "identity" {
+			proxywasm.LogErrorf("a response in content-encoding %.20q is not metered", encoding)
+			return unmetered
+		}
+		return eventStream
 	}
-	encoding, err := proxywasm.GetHttpResponseHeader("content-encoding")
-	if err == nil && encoding != "" && encoding != "identity" {
-		proxywasm.LogErrorf("a response in content-encoding %.20q is not metered", encoding)
-		return unmetered
-	}
-	return kind
+	return unmetered
 }
 
 func (a *attempt) responseBody(size int, end bool) types.Action {
@@ -124,7 +123,7 @@ func (a *attempt) responseTrailers() types.Action {
 
 func (a *attempt) meterJSON(size int, end bool) types.Action {
 	if size > 0 {
-		a.json.Write(responseBytes(0, size))
+		a.json.Write(a.plugin.responseBytes(0, size))
 		if a.usage.FirstToken == 0 {
 			a.usage.FirstToken = a.plugin.now().UnixMicro()
 		}
@@ -139,7 +138,7 @@ func (a *attempt) meterJSON(size int, end bool) types.Action {
 func (a *attempt) hold(size int, end bool) types.Action {
 	var p []byte
 	if size > a.seen {
-		p = responseBytes(a.seen, size-a.seen)
+		p = a.plugin.responseBytes(a.seen, size-a.seen)
 		a.seen = size
 	}
 	out, differs := a.stream.feed(p, end)
@@ -162,7 +161,7 @@ func (a *attempt) hold(size int, end bool) types.Action {
 func (a *attempt) passOn(size int, end bool) types.Action {
 	var p []byte
 	if size > 0 {
-		p = responseBytes(0, size)
+		p = a.plugin.responseBytes(0, size)
 	}
 	if out, differs := a.stream.feed(p, end); differs {
 		replaceBody(out)
@@ -190,16 +189,18 @@ func (a *attempt) noteUsage() {
 		return
 	}
 	a.spare, a.state = a.state, next
-	setState(ai.StateUsage, next)
+	setState(stateUsage, next)
 }
 
-// responseBytes reads a part of the body that the host said is there.
-func responseBytes(start, size int) []byte {
-	p, err := proxywasm.GetHttpResponseBody(start, size)
-	if err != nil || len(p) != size {
+// responseBytes reads a part of the body that the host said is there. The bytes
+// are valid until the next call, of whichever attempt.
+func (p *plugin) responseBytes(start, size int) []byte {
+	var err error
+	p.buf, err = bridge.ReadResponse(p.buf, start, size)
+	if err != nil || len(p.buf) != size {
 		panic(fmt.Sprintf("the host has not the %d bytes that it announced: %v", size, err))
 	}
-	return p
+	return p.buf
 }
 
 func replaceBody(p []byte) {

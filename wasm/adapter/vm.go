@@ -34,6 +34,7 @@ type plugin struct {
 	types.DefaultPluginContext
 	now     func() time.Time
 	targets targets
+	buf     []byte // what was read last of a response
 }
 
 func (p *plugin) NewHttpContext(uint32) types.HttpContext { return &attempt{plugin: p} }

@@ -8,7 +8,8 @@ import (
 
 // Config is an Envoy with one listener and one route over ordered targets.
 type Config struct {
-	// Wasm is the filter's file, RootID its root.
+	// Wasm is the filter's file, RootID its root. Without a file Envoy has no
+	// filter: what is measured is compared with that.
 	Wasm, RootID string
 	// Upstream runs the filter in each target's upstream chain, as weir does;
 	// otherwise it runs in the listener's.
@@ -58,7 +59,7 @@ func (c Config) bootstrap(accessLog string) object {
 	}
 }
 
-// Filter is the Wasm filter as weir configures it.
+// filter is the Wasm filter as weir configures it.
 func (c Config) filter() object {
 	config := object{
 		"name": c.RootID, "root_id": c.RootID,
@@ -79,7 +80,7 @@ func (c Config) filter() object {
 
 func (c Config) listener(accessLog string) object {
 	filters := list{}
-	if !c.Upstream {
+	if !c.Upstream && c.Wasm != "" {
 		filters = append(filters, c.filter())
 	}
 	if len(c.Metadata) > 0 {
@@ -139,7 +140,7 @@ func (c Config) cluster(t Target) object {
 		protocol = object{"http2_protocol_options": object{}}
 	}
 	options := object{"@type": extensions + "upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": protocol}
-	if c.Upstream {
+	if c.Upstream && c.Wasm != "" {
 		options["http_filters"] = list{c.filter(), typed("codec", "filters.http.upstream_codec.v3.UpstreamCodec", nil)}
 	}
 	return object{
