@@ -1,0 +1,108 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Status is what is published, and who has it.
+type Status struct {
+	Version string // "" before the first publication
+	Nodes   []NodeStatus
+	Retired int        // resources that are served for the grace period only
+	Last    *Rejection // the last refusal, if any
+}
+
+// NodeStatus is one Envoy, by node id.
+type NodeStatus struct {
+	ID      string
+	Streams int
+	// Acked is the version that it last accepted, by type (Cluster, Listener, …).
+	Acked map[string]string
+	// Current tells that it has accepted everything that is published.
+	Current bool
+	// Held is why it is kept at an older version, if it is.
+	Held *Rejection
+}
+
+// Status tells the state of now.
+func (s *Server) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{Retired: len(s.kept), Last: s.last}
+	if s.current != nil {
+		st.Version = s.current.set.version
+	}
+	for _, n := range s.nodes {
+		ns := NodeStatus{ID: n.id, Streams: n.streams, Acked: make(map[string]string), Held: n.held}
+		for _, stream := range s.streams {
+			for i, k := range kinds {
+				if stream.node == n && stream.types[i].version != "" {
+					ns.Acked[shortType(k.url)] = stream.types[i].version
+				}
+			}
+		}
+		ns.Current = s.current != nil && n.held == nil && s.has(n, s.current)
+		st.Nodes = append(st.Nodes, ns)
+	}
+	slices.SortFunc(st.Nodes, func(a, b NodeStatus) int { return strings.Compare(a.ID, b.ID) })
+	return st
+}
+
+// has tells that all streams of the node have accepted everything.
+func (s *Server) has(n *node, c *composed) bool {
+	for key, st := range s.streams {
+		if st.node != n {
+			continue
+		}
+		for i, k := range kinds {
+			if !st.types[i].has(k, c.snap, key.delta) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// ErrSuperseded says that another version was published meanwhile.
+var ErrSuperseded = errors.New("xds: another version was published meanwhile")
+
+// WaitACK waits until at least one Envoy is connected and every one that is has
+// accepted the version. It fails with *RejectedError when one refuses it, with
+// ErrSuperseded when it is no longer the one that is served, and with ctx.
+func (s *Server) WaitACK(ctx context.Context, version string) error {
+	for {
+		done, err, changed := s.acked(version)
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("xds: version %s is not accepted yet: %w", version, ctx.Err())
+		}
+	}
+}
+
+func (s *Server) acked(version string) (bool, error, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last != nil && s.last.Version == version {
+		return false, &RejectedError{*s.last}, nil
+	}
+	if s.current == nil || s.current.set.version != version {
+		return false, ErrSuperseded, nil
+	}
+	if len(s.nodes) == 0 {
+		return false, nil, s.changed
+	}
+	for _, n := range s.nodes {
+		if !s.has(n, s.current) {
+			return false, nil, s.changed
+		}
+	}
+	return true, nil, nil
+}

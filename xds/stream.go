@@ -1,0 +1,125 @@
+package xds
+
+import (
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+)
+
+// streamKey tells streams apart: the library numbers the two protocols each on
+// its own.
+type streamKey struct {
+	delta bool
+	id    int64
+}
+
+// stream is one Envoy's connection, and what it has accepted. The server's lock
+// guards it.
+type stream struct {
+	node  *node
+	types [len(kinds)]subscription
+}
+
+// subscription is one type on one stream.
+type subscription struct {
+	asked   bool
+	pending map[string]update // sent, not answered: by nonce
+	// State of the world: the version accepted, and the names asked for with it
+	// (nil: all).
+	version string
+	names   map[string]bool
+	// Delta: the version accepted of each resource.
+	resources map[string]string
+}
+
+// update is one response.
+type update struct {
+	of      *composed
+	version string
+	names   map[string]bool   // state of the world
+	changed map[string]string // delta
+	removed []string          // delta
+}
+
+func (s *subscription) sent(nonce string, u update) {
+	if s.pending == nil {
+		s.pending = make(map[string]update)
+	}
+	s.pending[nonce] = u
+}
+
+// answered takes the response out that a request answers; false for a request
+// that answers none (a first one, a change of the names asked for).
+func (s *subscription) answered(nonce string) (update, bool) {
+	u, ok := s.pending[nonce]
+	delete(s.pending, nonce)
+	return u, ok
+}
+
+func (s *subscription) accept(u update, delta bool) {
+	s.version = u.version
+	if !delta {
+		s.names = u.names
+		return
+	}
+	if s.resources == nil {
+		s.resources = make(map[string]string)
+	}
+	for name, version := range u.changed {
+		s.resources[name] = version
+	}
+	for _, name := range u.removed {
+		delete(s.resources, name)
+	}
+}
+
+// has tells that the stream has accepted everything of a type that the snapshot
+// holds.
+func (s *subscription) has(k kind, snap *cachev3.Snapshot, delta bool) bool {
+	if delta {
+		want := snap.GetVersionMap(k.url)
+		for name, version := range want {
+			if s.resources[name] != version {
+				return false
+			}
+		}
+		return len(s.resources) == len(want) || !k.wildcard()
+	}
+	held := snap.GetResources(k.url)
+	if len(held) == 0 && !s.asked {
+		return true
+	}
+	if s.version != snap.GetVersion(k.url) {
+		return len(held) == 0 && !k.wildcard()
+	}
+	if s.names == nil {
+		return true
+	}
+	for name := range held {
+		if !s.names[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// wildcard types are asked for as a whole.
+func (k kind) wildcard() bool { return k.url == kinds[0].url || k.url == kinds[3].url }
+
+func deltaUpdate(of *composed, r *discoveryv3.DeltaDiscoveryResponse) update {
+	u := update{of: of, version: r.GetSystemVersionInfo(), removed: r.GetRemovedResources(), changed: make(map[string]string)}
+	for _, res := range r.GetResources() {
+		u.changed[res.GetName()] = res.GetVersion()
+	}
+	return u
+}
+
+func sotwUpdate(of *composed, req *discoveryv3.DiscoveryRequest, version string) update {
+	u := update{of: of, version: version}
+	if names := req.GetResourceNames(); len(names) > 0 {
+		u.names = make(map[string]bool, len(names))
+		for _, name := range names {
+			u.names[name] = true
+		}
+	}
+	return u
+}
