@@ -126,11 +126,12 @@ func (j *journal) only(t *testing.T) *usagev1.Decision {
 
 // gateway is a server as the app makes it, and a client as Envoy is one.
 type gateway struct {
-	plan    *plan.Plan
-	journal *journal
-	ledger  *limit.Ledger
-	log     *slog.Logger
-	client  pb.ExternalProcessorClient
+	plan     *plan.Plan
+	journal  *journal
+	ledger   *limit.Ledger
+	log      *slog.Logger
+	registry *prometheus.Registry
+	client   pb.ExternalProcessorClient
 }
 
 var discardLog = slog.New(slog.DiscardHandler)
@@ -153,9 +154,10 @@ func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
 }
 
 func (g *gateway) server(run *pipeline.Pipeline) *extproc.Server {
+	g.registry = prometheus.NewRegistry()
 	return extproc.NewServer(extproc.Options{
 		Plan: func() *plan.Plan { return g.plan }, Pipeline: run, Journal: g.journal, Log: g.log,
-		Metrics: extproc.NewMetrics(prometheus.NewRegistry(), run.Stages()),
+		Metrics: extproc.NewMetrics(g.registry, run.Stages()),
 	})
 }
 

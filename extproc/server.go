@@ -49,6 +49,7 @@ type Options struct {
 type Server struct {
 	opt   Options
 	calls sync.Pool
+	told  sync.Once // that Envoy is not configured as weir needs it
 }
 
 // NewServer makes a server.
@@ -141,7 +142,9 @@ func (s *Server) serve(ctx context.Context, stream grpc.ServerStream, c *call) e
 		return s.reply(stream, c, v)
 	}
 	if c.head.modeKnown && c.head.mode != bodyBuffered {
-		s.opt.Log.Error("envoy is configured not to send the request body buffered: every request is refused", "mode", c.head.mode)
+		s.told.Do(func() {
+			s.opt.Log.Error("envoy does not send the body of a route buffered: its requests are refused", "kind", ex.In.Kind, "mode", c.head.mode)
+		})
 		return s.reply(stream, c, pipeline.Refuse(ai.ReasonInternal, "The gateway is not configured to read this request."))
 	}
 	if err := stream.SendMsg(goOnMessage); err != nil {
