@@ -1,0 +1,94 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"sort"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// check tells what keeps a role from serving; nil when nothing does.
+type check func() error
+
+// admin is weir's own HTTP address: health, readiness, metrics, status. It has
+// no authentication, so it answers on loopback unless configured otherwise.
+type admin struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// newAdmin listens at once, so that a taken port is known before anything else
+// is started.
+func newAdmin(address string, checks map[string]check, status func() any, reg *prometheus.Registry, extra map[string]http.HandlerFunc) (*admin, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("content-type", "text/plain")
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { serveChecks(w, checks) })
+	mux.HandleFunc("GET /readyz/{role}", func(w http.ResponseWriter, r *http.Request) {
+		role := r.PathValue("role")
+		c, ok := checks[role]
+		if !ok {
+			http.Error(w, "no such role runs here", http.StatusNotFound)
+			return
+		}
+		serveChecks(w, map[string]check{role: c})
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("content-type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		_ = e.Encode(status())
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	for pattern, h := range extra {
+		mux.HandleFunc(pattern, h)
+	}
+	a := &admin{listener: l, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
+	return a, nil
+}
+
+// serveChecks answers 200 when every check passes, 503 with the reasons otherwise.
+func serveChecks(w http.ResponseWriter, checks map[string]check) {
+	roles := make([]string, 0, len(checks))
+	for role := range checks {
+		roles = append(roles, role)
+	}
+	sort.Strings(roles)
+	code, answer := http.StatusOK, map[string]string{}
+	for _, role := range roles {
+		answer[role] = "ready"
+		if err := checks[role](); err != nil {
+			code, answer[role] = http.StatusServiceUnavailable, err.Error()
+		}
+	}
+	w.Header().Set("content-type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+func (a *admin) url() string { return "http://" + a.listener.Addr().String() }
+
+func (a *admin) serve() error {
+	if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (a *admin) stop(ctx context.Context) {
+	if err := a.server.Shutdown(ctx); err != nil {
+		_ = a.server.Close()
+	}
+}

@@ -1,0 +1,300 @@
+// Package app wires weir's parts into one process and runs it: what `weir up`
+// and `weir serve` do. It decides nothing about requests.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+
+	"github.com/weirproxy/weir/extproc"
+	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	"github.com/weirproxy/weir/usage"
+	"github.com/weirproxy/weir/usage/store/sqlite"
+	"github.com/weirproxy/weir/xds"
+	"github.com/weirproxy/weir/xds/build"
+)
+
+// Role is a part of weir that can run apart from the others.
+type Role string
+
+// The roles. The external processor and the usage receiver share reservations,
+// so one process runs both or the limits are settled at their reservations.
+const (
+	RoleExtProc Role = "extproc"
+	RoleXDS     Role = "xds"
+	RoleUsage   Role = "usage"
+)
+
+var allRoles = []Role{RoleExtProc, RoleXDS, RoleUsage}
+
+// ParseRoles reads role names.
+func ParseRoles(names []string) ([]Role, error) {
+	var roles []Role
+	for _, name := range names {
+		r := Role(strings.TrimSpace(name))
+		if !slices.Contains(allRoles, r) {
+			return nil, fmt.Errorf("unknown role %q: want extproc, xds or usage", r)
+		}
+		if !slices.Contains(roles, r) {
+			roles = append(roles, r)
+		}
+	}
+	return roles, nil
+}
+
+// ServerTLS names the PEM files of a mutually authenticated gRPC address.
+type ServerTLS struct{ CertFile, KeyFile, ClientCAFile string }
+
+// Options say what to run. Up and Serve each read the fields that concern them.
+type Options struct {
+	ConfigPath string
+	DataDir    string // overrides the configuration's
+	Stdout     io.Writer
+	Stderr     io.Writer
+	Log        *slog.Logger
+
+	// Up.
+	EnvoyPath        string
+	EnvoyConcurrency int
+	RequestLines     bool
+
+	// Serve.
+	Roles            []Role
+	GRPCAddress      string // host:port or unix:/path
+	AdvertiseAddress string
+	TLS              ServerTLS
+	EnvoyTLS         *build.ClientTLS // files on Envoy's machine
+	WasmPath         string
+}
+
+func (o *Options) has(r Role) bool { return slices.Contains(o.Roles, r) }
+
+// watchDebounce is how long the configuration's files must be quiet before a
+// change is looked at.
+const watchDebounce = 50 * time.Millisecond
+
+// app is one running weir. A failed construction unwinds through stop.
+type app struct {
+	o       Options
+	log     *slog.Logger
+	dir     string // data directory, absolute
+	ports   *ports
+	reg     *prometheus.Registry
+	plan    atomic.Pointer[plan.Plan]
+	ledger  *limit.Ledger
+	usage   *usage.Recorder
+	xds     *xds.Server
+	admin   *admin
+	watcher *config.Watcher
+	checks  map[string]check
+	options build.Options // of the xDS resources; fixed once Envoy's side is known
+
+	applying sync.Mutex // one configuration at a time
+	reload   reloadState
+
+	cleanups []func()
+	failed   chan error // the first part that stopped on its own
+}
+
+// newApp loads the configuration and takes the data directory.
+func newApp(o Options) (a *app, p *plan.Plan, err error) {
+	a = &app{o: o, log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, failed: make(chan error, 8)}
+	defer func() {
+		if err != nil {
+			a.stop()
+		}
+	}()
+	// A first look without creating anything: a bad configuration leaves no trace.
+	if p, err = config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true}); err != nil {
+		return nil, nil, err
+	}
+	if a.dir, err = filepath.Abs(p.DataDir); err != nil {
+		return nil, nil, err
+	}
+	release, err := lockDataDir(a.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.onStop(release)
+	if a.ports, err = openPorts(a.dir); err != nil {
+		return nil, nil, err
+	}
+	// Watched first and loaded then, so that no change falls between.
+	if a.watcher, err = config.Watch(o.ConfigPath, config.WatchOptions{Debounce: watchDebounce}); err != nil {
+		return nil, nil, err
+	}
+	if p, err = a.load(); err != nil {
+		return nil, nil, err
+	}
+	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return a, p, nil
+}
+
+// load reads the configuration file as it is now.
+func (a *app) load() (*plan.Plan, error) {
+	p, err := config.Load(a.o.ConfigPath, config.Options{DataDir: a.dir, Warn: func(f config.Fault) {
+		a.log.Warn("configuration", "warning", f.String())
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return a.ports.resolve(p)
+}
+
+func (a *app) onStop(f func()) { a.cleanups = append(a.cleanups, f) }
+
+// stop undoes what was started, the newest first.
+func (a *app) stop() {
+	for _, f := range slices.Backward(a.cleanups) {
+		f()
+	}
+	a.cleanups = nil
+}
+
+// background runs f until stop; f's error ends weir.
+func (a *app) background(name string, f func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			select {
+			case a.failed <- fmt.Errorf("%s: %w", name, err):
+			default:
+			}
+		}
+	}()
+	a.onStop(func() { cancel(); <-done })
+}
+
+// startUsage opens the journal and the store, and puts back what the limits
+// counted before the restart.
+func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev1.Event)) error {
+	store, err := sqlite.Open(ctx, filepath.Join(a.dir, StoreFile))
+	if err != nil {
+		return fmt.Errorf("usage store: %w", err)
+	}
+	a.onStop(func() { _ = store.Close() })
+	a.ledger = limit.New(time.Now)
+	a.usage, err = usage.Open(usage.Options{
+		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.ledger,
+		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent, Logger: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("usage journal: %w", err)
+	}
+	a.onStop(func() {
+		if err := a.usage.Close(); err != nil {
+			a.log.Error("usage journal", "err", err)
+		}
+	})
+	a.reg.MustRegister(a.usage)
+	if err := restore(a.ledger, a.usage, p); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	a.background("usage", a.usage.Run)
+	return nil
+}
+
+// newExtProc makes the external processor; the plan must be applied before
+// the first request comes.
+func (a *app) newExtProc() *extproc.Server {
+	pipe := newPipeline(a.ledger, a.log)
+	a.checks[string(RoleExtProc)] = func() error {
+		if a.plan.Load() == nil {
+			return errors.New("no configuration is in force yet")
+		}
+		return nil
+	}
+	return extproc.NewServer(extproc.Options{
+		Plan: a.plan.Load, Pipeline: pipe, Journal: a.usage,
+		Metrics: extproc.NewMetrics(a.reg, pipe.Stages()), Log: a.log,
+	})
+}
+
+// serveGRPC serves on unix:/path or host:port until stop.
+func (a *app) serveGRPC(name, address string, s *grpc.Server) (net.Addr, error) {
+	l, err := listen(address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	a.onStop(func() { gracefully(s, 5*time.Second) })
+	go func() {
+		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			a.failed <- fmt.Errorf("%s: %w", name, err)
+		}
+	}()
+	return l.Addr(), nil
+}
+
+// gracefully lets open streams end, but not for longer than the bound: ADS
+// streams have no end of their own.
+func gracefully(s *grpc.Server, bound time.Duration) {
+	done := make(chan struct{})
+	go func() { s.GracefulStop(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(bound):
+		s.Stop()
+		<-done
+	}
+}
+
+func listen(address string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok {
+		return net.Listen("tcp", address)
+	}
+	// The data directory's lock says that nobody else listens here.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// startAdmin serves the admin address.
+func (a *app) startAdmin(address string, extra map[string]http.HandlerFunc) error {
+	var err error
+	a.admin, err = newAdmin(address, a.checks, a.status, a.reg, extra)
+	if err != nil {
+		return fmt.Errorf("admin address: %w", err)
+	}
+	a.onStop(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		a.admin.stop(ctx)
+	})
+	go func() {
+		if err := a.admin.serve(); err != nil {
+			a.failed <- fmt.Errorf("admin address: %w", err)
+		}
+	}()
+	return nil
+}

@@ -1,0 +1,93 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
+)
+
+// baseURL is what applications put into OPENAI_BASE_URL: the first listener.
+func baseURL(p *plan.Plan) string {
+	l := p.Listeners[0]
+	scheme := "http"
+	if l.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + reachable(l.Address) + "/v1"
+}
+
+// reachable replaces an address that means every interface by loopback.
+func reachable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// probe asks every listener for the models without a key. Only weir's own
+// refusal is the right answer: it has passed the listener, the route and ext_proc.
+func probe(ctx context.Context, p *plan.Plan) error {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		// The certificate is for clients' names for this host and not for this address.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a probe of our own listener
+	}}
+	for _, l := range p.Listeners {
+		scheme := "http"
+		if l.TLS != nil {
+			scheme = "https"
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+reachable(l.Address)+"/v1/models", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return fmt.Errorf("listener %q: %w", l.Name, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get(ai.DecisionHeader) == "" {
+			return fmt.Errorf("listener %q: a request without a key got status %d, and not weir's refusal", l.Name, resp.StatusCode)
+		}
+	}
+	return nil
+}
+
+// banner prints what a person pastes to try the gateway. Only a key that weir
+// itself made for trying things out is ever printed.
+func banner(w io.Writer, p *plan.Plan, base string) {
+	key, shown := "YOUR_KEY", false
+	for _, k := range p.KeyList {
+		if k.Shown != "" && !k.Disabled {
+			key, shown = k.Shown, true
+			break
+		}
+	}
+	model := p.ModelList[0].Name
+	for _, m := range p.ModelList {
+		if len(m.Aliases) > 0 {
+			model = m.Name
+			break
+		}
+	}
+	fmt.Fprintf(w, "\nweir is ready at %s\n\n", base)
+	if shown {
+		fmt.Fprintf(w, "export OPENAI_BASE_URL=%s OPENAI_API_KEY=%s\n\n", base, key)
+	} else {
+		fmt.Fprintf(w, "export OPENAI_BASE_URL=%s\n\n", base)
+	}
+	fmt.Fprintf(w, "curl -s $OPENAI_BASE_URL/chat/completions -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'content-type: application/json' -d '{\"model\":%q,\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n\n", model)
+	fmt.Fprintf(w, "python3 -c 'import openai; print(openai.OpenAI().chat.completions.create(model=%q, messages=[{\"role\": \"user\", \"content\": \"Hello\"}]).choices[0].message.content)'\n\n", model)
+}

@@ -1,0 +1,37 @@
+package app
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/auth"
+	"github.com/weirproxy/weir/extproc/stage/decode"
+	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/quota"
+	"github.com/weirproxy/weir/extproc/stage/route"
+	"github.com/weirproxy/weir/extproc/stage/tokens"
+	"github.com/weirproxy/weir/limit"
+	counting "github.com/weirproxy/weir/tokens"
+)
+
+// newPipeline is the order in which a request is judged. Network rules come
+// after auth, PII and moderation after tokens, the response cache after quota.
+func newPipeline(ledger *limit.Ledger, log *slog.Logger) *pipeline.Pipeline {
+	p := pipeline.New(
+		auth.Stage{},
+		models.Stage{},
+		decode.Stage{},
+		tokens.New(counting.O200k()),
+		route.New(),
+		quota.New(ledger),
+	)
+	p.Log = log
+	return p
+}
+
+// NewPipeline is the production pipeline with a ledger of its own, in which no
+// limit is used yet: for explain.
+func NewPipeline() *pipeline.Pipeline {
+	return newPipeline(limit.New(time.Now), slog.New(slog.DiscardHandler))
+}

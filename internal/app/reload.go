@@ -1,0 +1,106 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/xds/build"
+)
+
+// ackTimeout bounds how long a change waits for Envoy to accept it.
+const ackTimeout = 15 * time.Second
+
+// reloadState is what status tells of the last change.
+type reloadState struct {
+	mu      sync.Mutex
+	applied time.Time
+	refused error // the last file's fault; nil when the last file is in force
+}
+
+func (r *reloadState) note(err error, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused = err; err == nil {
+		r.applied = now
+	}
+}
+
+// apply brings a plan into force: first Envoy gets what the plan needs and
+// accepts it, then requests are decided by it. When Envoy refuses, the previous
+// plan stays in force on both sides.
+func (a *app) apply(ctx context.Context, p *plan.Plan) error {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	if a.xds != nil {
+		res, err := build.Build(p, a.options)
+		if err != nil {
+			return err
+		}
+		version, err := a.xds.Publish(res)
+		if err != nil {
+			return err
+		}
+		if err := a.accepted(ctx, version); err != nil {
+			return err
+		}
+	}
+	a.plan.Store(p)
+	return nil
+}
+
+// accepted waits for the Envoys that are connected. Only a refusal keeps the
+// plan back: an Envoy that is slow or gone must not freeze the others.
+func (a *app) accepted(ctx context.Context, version string) error {
+	if len(a.xds.Status().Nodes) == 0 {
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	err := a.xds.WaitACK(wait, version)
+	if errors.Is(err, context.DeadlineExceeded) {
+		a.log.Warn("not every Envoy has accepted the configuration; it is in force all the same", "version", version, "waited", ackTimeout)
+		return nil
+	}
+	return err
+}
+
+// watch applies every good change of the configuration file.
+func (a *app) watch(ctx context.Context) error {
+	a.watcher.Run(ctx, func() { a.change(ctx) })
+	return nil
+}
+
+func (a *app) change(ctx context.Context) {
+	p, err := a.load()
+	if err != nil {
+		a.refuse(err)
+		return
+	}
+	if current := a.plan.Load(); current != nil && current.Version == p.Version {
+		a.reload.note(nil, time.Now())
+		return
+	}
+	if err := a.apply(ctx, p); err != nil {
+		a.refuse(err)
+		return
+	}
+	a.reload.note(nil, time.Now())
+	a.log.Info("configuration applied", "version", p.Version)
+}
+
+// refuse says that a changed file is not in force, each fault on a line.
+func (a *app) refuse(err error) {
+	a.reload.note(err, time.Now())
+	var faults config.Faults
+	if errors.As(err, &faults) {
+		for _, f := range faults {
+			a.log.Error("configuration refused; the last good one stays in force", "fault", f.String())
+		}
+		return
+	}
+	a.log.Error("configuration refused; the last good one stays in force", "err", err)
+}

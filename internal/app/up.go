@@ -1,0 +1,331 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/weirproxy/weir/envoy"
+	"github.com/weirproxy/weir/extproc"
+	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/simulate"
+	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	"github.com/weirproxy/weir/usage"
+	"github.com/weirproxy/weir/wasm"
+	"github.com/weirproxy/weir/xds"
+	"github.com/weirproxy/weir/xds/build"
+)
+
+const (
+	// readyTimeout bounds the start of Envoy; compiling the Wasm filter takes
+	// seconds of CPU.
+	readyTimeout = 2 * time.Minute
+	// drainTimeout bounds how long open streams are waited for at the end.
+	drainTimeout = 10 * time.Minute
+)
+
+// Up runs Envoy and all of weir until ctx ends, then lets open streams finish.
+func Up(ctx context.Context, o Options) error {
+	o.Roles = allRoles
+	binary, err := envoy.Locate(ctx, o.EnvoyPath)
+	if err != nil {
+		return err
+	}
+	a, p, err := newApp(o)
+	if err != nil {
+		return err
+	}
+	defer a.stop()
+	if w := binary.Warning(); w != "" {
+		a.log.Warn(w)
+	}
+	u := &up{app: a, binary: binary}
+	if err := u.start(ctx, p); err != nil {
+		return err
+	}
+	return u.run(ctx)
+}
+
+// up is an app with an Envoy of its own.
+type up struct {
+	*app
+	binary  envoy.Binary
+	envoy   atomic.Pointer[envoy.Process]
+	runtime string // directory of the sockets
+	entries string // Envoy's access log
+	// announced is when the banner was printed, in nanoseconds since the epoch.
+	announced atomic.Int64
+}
+
+func (u *up) start(ctx context.Context, p *plan.Plan) error {
+	if err := u.startSimulators(p); err != nil {
+		return err
+	}
+	if err := u.startUsage(ctx, p, u.lines()); err != nil {
+		return err
+	}
+	if err := u.startServers(ctx); err != nil {
+		return err
+	}
+	if err := u.startAdmin(p.Admin, map[string]http.HandlerFunc{"GET /envoy/stats": u.envoyStats}); err != nil {
+		return err
+	}
+	// Published before Envoy starts, so that it finds all it needs at once.
+	if err := u.apply(ctx, p); err != nil {
+		return err
+	}
+	if err := u.startEnvoy(ctx, p); err != nil {
+		return err
+	}
+	u.background("access log", func(ctx context.Context) error {
+		return u.usage.TailFile(ctx, u.entries, u.reopen)
+	})
+	if err := u.waitReady(ctx, p); err != nil {
+		return err
+	}
+	u.background("configuration watch", u.watch)
+	return u.announce(p)
+}
+
+// startSimulators starts the stand-in backends that the configuration asks for.
+func (u *up) startSimulators(p *plan.Plan) error {
+	for _, s := range p.Simulators {
+		l, err := net.Listen("tcp", s.Address)
+		if err != nil {
+			return fmt.Errorf("simulator %q: %w", s.Name, err)
+		}
+		o := simulate.Options{Name: s.Name, Profile: simulate.VLLM}
+		if s.Profile == simulate.OpenAI {
+			o.Profile = simulate.OpenAI
+		}
+		if len(s.Models) > 0 {
+			o.Model, o.Aliases = s.Models[0], s.Models[1:]
+		}
+		server := simulate.New(o)
+		u.background("simulator "+s.Name, func(ctx context.Context) error { return server.Serve(ctx, l) })
+	}
+	return nil
+}
+
+// startServers serves ext_proc and xDS on sockets that only this user may open.
+func (u *up) startServers(ctx context.Context) error {
+	var err error
+	if u.runtime, err = envoy.RuntimeDir(u.dir); err != nil {
+		return err
+	}
+	filter, err := u.writeFilter()
+	if err != nil {
+		return err
+	}
+	u.entries = filepath.Join(u.dir, "access.log")
+	decide, control := filepath.Join(u.runtime, "extproc.sock"), filepath.Join(u.runtime, "xds.sock")
+	u.options = build.Options{
+		ExtProc:         build.Service{Address: "unix:" + decide},
+		AccessLogFile:   u.entries,
+		WasmFile:        filter,
+		WasmEnvironment: wasm.Environment(),
+		SystemCAFile:    envoy.SystemCAFile(),
+	}
+	g := grpc.NewServer(extproc.ServerOptions()...)
+	u.newExtProc().Register(g)
+	if _, err := u.serveGRPC("ext_proc", u.options.ExtProc.Address, g); err != nil {
+		return err
+	}
+	return u.startXDS(ctx, "unix:"+control)
+}
+
+func (a *app) startXDS(ctx context.Context, address string) error {
+	a.xds = xds.NewServer(xds.Options{Log: a.log})
+	a.checks[string(RoleXDS)] = func() error {
+		if a.xds.Status().Version == "" {
+			return errors.New("nothing is published yet")
+		}
+		return nil
+	}
+	g := grpc.NewServer(xds.GRPCOptions()...)
+	a.xds.Register(ctx, g)
+	_, err := a.serveGRPC("xds", address, g)
+	return err
+}
+
+// writeFilter puts the Wasm filter where Envoy reads it, under its digest: a
+// new version is a new file, and what runs is never overwritten.
+func (a *app) writeFilter() (string, error) {
+	code, err := wasm.Adapter()
+	if err != nil {
+		return "", err
+	}
+	digest, err := wasm.Digest()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(a.dir, "adapter-"+digest[:16]+".wasm")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, code, 0o600); err != nil {
+		return "", err
+	}
+	return path, os.Rename(tmp, path)
+}
+
+func (u *up) startEnvoy(ctx context.Context, p *plan.Plan) error {
+	listen := make([]string, len(p.Listeners))
+	for i, l := range p.Listeners {
+		listen[i] = l.Address
+	}
+	process, err := envoy.Start(ctx, envoy.Options{
+		Binary: u.binary, Dir: u.dir, RuntimeDir: u.runtime, Listen: listen,
+		Bootstrap: envoy.BootstrapOptions{
+			NodeID: "weir-up", XDS: build.Service{Address: "unix:" + filepath.Join(u.runtime, "xds.sock")},
+		},
+		Concurrency: u.o.EnvoyConcurrency, Log: u.log,
+	})
+	if err != nil {
+		return err
+	}
+	u.envoy.Store(process)
+	if process.Adopted {
+		u.log.Info("took over the Envoy that was running", "pid", process.PID())
+	}
+	return nil
+}
+
+func (u *up) reopen() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return u.envoy.Load().Admin.ReopenLogs(ctx)
+}
+
+// waitReady waits until Envoy serves and has everything, then sends a request
+// through it: only an answer that weir made proves that the policies are live.
+func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	process := u.envoy.Load()
+	if err := process.Ready(ctx); err != nil {
+		return err
+	}
+	if err := u.xds.WaitACK(ctx, u.xds.Status().Version); err != nil {
+		return err
+	}
+	for {
+		warm, err := process.Admin.Warm(ctx)
+		if err == nil && warm {
+			if err = probe(ctx, p); err == nil {
+				return nil
+			}
+		}
+		select {
+		case <-process.Done():
+			return process.Err()
+		case <-ctx.Done():
+			return fmt.Errorf("envoy is not ready: %w", errors.Join(err, ctx.Err()))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// announce tells the world: one line of JSON on stdout, and on stderr what a
+// person would want to paste.
+func (u *up) announce(p *plan.Plan) error {
+	base := baseURL(p)
+	line, err := json.Marshal(struct {
+		Ready    bool   `json:"ready"`
+		BaseURL  string `json:"base_url"`
+		AdminURL string `json:"admin_url"`
+	}{true, base, u.admin.url()})
+	if err != nil {
+		return err
+	}
+	if u.o.RequestLines {
+		banner(u.o.Stderr, p, base)
+		u.announced.Store(time.Now().UnixNano())
+	}
+	_, err = fmt.Fprintf(u.o.Stdout, "%s\n", line)
+	return err
+}
+
+// lines prints a line for each request, if it is wanted.
+func (u *up) lines() func(*usagev1.Event) {
+	if !u.o.RequestLines {
+		return nil
+	}
+	return func(e *usagev1.Event) {
+		// What was decided before is weir's own probe, or of an earlier run.
+		if ready := u.announced.Load(); ready != 0 && e.GetDecision().GetTime().AsTime().UnixNano() >= ready {
+			fmt.Fprintln(u.o.Stderr, usage.Line(e))
+		}
+	}
+}
+
+// run waits for the end: asked for, or of a part without which nothing works.
+func (u *up) run(ctx context.Context) error {
+	for {
+		process := u.envoy.Load()
+		select {
+		case <-ctx.Done():
+			return u.drain()
+		case err := <-u.failed:
+			return errors.Join(err, u.drain())
+		case <-process.Done():
+			u.log.Error("envoy ended; it is started again", "err", process.Err())
+			if err := u.restartEnvoy(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// restartEnvoy starts Envoy again after a pause, so that one that dies at once
+// does not take the machine with it.
+func (u *up) restartEnvoy(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(time.Second):
+	}
+	if err := u.startEnvoy(ctx, u.plan.Load()); err != nil {
+		return err
+	}
+	return u.waitReady(ctx, u.plan.Load())
+}
+
+// drain closes the listeners, lets open requests finish while weir still
+// settles them, and ends Envoy.
+func (u *up) drain() error {
+	u.log.Info("draining: no new connections, open requests finish", "at most", drainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if err := u.envoy.Load().Stop(ctx); err != nil {
+		return err
+	}
+	u.log.Info("drained")
+	return nil
+}
+
+// envoyStats passes Envoy's statistics on; the query's filter is a regular expression.
+func (u *up) envoyStats(w http.ResponseWriter, r *http.Request) {
+	stats, err := u.envoy.Load().Admin.Stats(r.Context(), r.URL.Query().Get("filter"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	var b strings.Builder
+	for name, value := range stats {
+		fmt.Fprintf(&b, "%s: %d\n", name, value)
+	}
+	w.Header().Set("content-type", "text/plain")
+	_, _ = w.Write([]byte(b.String()))
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weirproxy/weir/internal/config"
+)
+
+func newKeys() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Make API keys and their hashes",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newKeysHash())
+	return cmd
+}
+
+func newKeysHash() *cobra.Command {
+	var file, data, secretEnv, secretFile string
+	var generate bool
+	cmd := &cobra.Command{
+		Use:   "hash",
+		Short: "Print the keyed hash of an API key, for the configuration",
+		Long: `Read an API key from stdin and print its keyed hash, as keys[].hash wants it.
+The hash is made with the configuration's key_hash_secret: name the configuration with
+--config, or the secret itself with --secret-env or --secret-file. With --generate a new
+random key is made and printed too; it is shown this once and kept nowhere.`,
+		Example: `  printf %s "$KEY" | weir keys hash --config weir.yaml
+  weir keys hash --generate --config weir.yaml
+  weir keys hash --generate --secret-env WEIR_KEY_HASH_SECRET`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			secret, err := hashSecret(cmd, file, data, secretEnv, secretFile)
+			if err != nil {
+				return err
+			}
+			if generate {
+				key, err := config.NewKey()
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "key:  %s\nhash: %s\n", key, config.HashLine(secret, key))
+				return nil
+			}
+			line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+			key := strings.TrimRight(line, "\r\n")
+			if key == "" {
+				return misuse(cmd, fmt.Errorf("no key on stdin: %w", err))
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), config.HashLine(secret, key))
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration whose key_hash_secret is used")
+	cmd.Flags().StringVar(&data, "data", "", "data directory with generated secrets")
+	cmd.Flags().StringVar(&secretEnv, "secret-env", "", "environment variable with the secret of the hash")
+	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with the secret of the hash")
+	cmd.Flags().BoolVar(&generate, "generate", false, "make a new random key")
+	cmd.MarkFlagsMutuallyExclusive("config", "secret-env", "secret-file")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	return cmd
+}
+
+func hashSecret(cmd *cobra.Command, file, data, env, secretFile string) ([]byte, error) {
+	switch {
+	case env != "":
+		if v := os.Getenv(env); v != "" {
+			return []byte(v), nil
+		}
+		return nil, fmt.Errorf("--secret-env: %s is not set", env)
+	case secretFile != "":
+		b, err := os.ReadFile(secretFile)
+		if err != nil {
+			return nil, fmt.Errorf("--secret-file: %w", err)
+		}
+		if s := strings.TrimRight(string(b), "\r\n"); s != "" {
+			return []byte(s), nil
+		}
+		return nil, fmt.Errorf("--secret-file: %s is empty", secretFile)
+	case file != "":
+		return config.HashSecret(file, config.Options{DataDir: data})
+	}
+	return nil, misuse(cmd, errors.New("one of --config, --secret-env and --secret-file is needed"))
+}
