@@ -185,6 +185,7 @@ func (s *Server) refuse(n *node, i int, u update, detail string) {
 	}
 	bad.rejected = &rejection
 	s.refused[typeVersion(i, bad.versions[i])] = rejection
+	s.kept = slices.DeleteFunc(s.kept, func(r retired) bool { return r.from == bad && r.kind == i })
 	if s.current.set == bad {
 		s.putBack()
 	}
@@ -193,7 +194,7 @@ func (s *Server) refuse(n *node, i int, u update, detail string) {
 // othersHave tells that another node has accepted the type as it was sent.
 func (s *Server) othersHave(n *node, i int, c *composed) bool {
 	for key, st := range s.streams {
-		if st.node != n && st.types[i].has(kinds[i], c.snap, key.delta) && st.types[i].asked {
+		if st.node != n && st.types[i].has(i, c, key.delta) && st.types[i].asked {
 			return true
 		}
 	}

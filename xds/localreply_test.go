@@ -45,7 +45,7 @@ func TestLocalReplies(t *testing.T) {
 	slow := startBackend(t, stalling)
 	p := planOf(pool("ok", ok.endpoint(t)), pool("busy", busy.endpoint(t)), pool("slow", slow.endpoint(t)),
 		pool("refused", refusedEndpoint(t)), pool("unknown-name", plan.Endpoint{Host: "nowhere.invalid", Port: 80}))
-	p.Bounds.MaxBodyBytes = 100_000
+	p.Bounds.MaxBodyBytes = 2 << 20
 	r := startRig(t, p, false)
 
 	to := func(pools ...string) decision { return decision{id: "d1", targets: pools, retries: -1} }
@@ -64,7 +64,7 @@ func TestLocalReplies(t *testing.T) {
 		{"no such cluster", to("absent"), "{}", 503, "server_error", "service_unavailable"},
 		{"no targets", to(), "{}", 503, "server_error", "service_unavailable"},
 		{"attempt too slow", hasty, "{}", 504, "server_error", "upstream_timeout"},
-		{"body too large", to("ok"), strings.Repeat("x", 200_000), 413, "invalid_request_error", "request_too_large"},
+		{"body too large", to("ok"), strings.Repeat("x", 3<<20), 413, "invalid_request_error", "request_too_large"},
 		{"weir hangs", decision{hang: true}, "{}", 503, "server_error", "service_unavailable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

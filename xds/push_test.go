@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -20,12 +21,15 @@ func TestPushesCutNoStream(t *testing.T) {
 	for _, sotw := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sotw=%t", sotw), func(t *testing.T) {
 			stop := make(chan struct{})
-			stream := startBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+			stream := startBackend(t, func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
 				for open := true; open; {
 					fmt.Fprint(w, "data: x\n\n")
 					w.(http.Flusher).Flush()
 					select {
 					case <-stop:
+						open = false
+					case <-r.Context().Done():
 						open = false
 					case <-time.After(10 * time.Millisecond):
 					}
@@ -158,7 +162,7 @@ func TestEnvoyRefuses(t *testing.T) {
 			defer cancel()
 			var rejected *xds.RejectedError
 			if err := r.server.WaitACK(ctx, version); !errors.As(err, &rejected) {
-				t.Fatalf("WaitACK: %v", err)
+				t.Fatalf("WaitACK: %v\n%+v", err, r.server.Status())
 			}
 			if rejected.Type != "Cluster" || rejected.Node != "rig" || !strings.Contains(rejected.Detail, "ca.pem") {
 				t.Errorf("%+v", rejected.Rejection)

@@ -134,8 +134,7 @@ func (s *Server) Publish(r *build.Resources) (string, error) {
 	return next.version, s.serve(next)
 }
 
-// retire keeps what next no longer has. Only what an Envoy has accepted is in
-// use anywhere, and nothing else may be kept: it could be what will be refused.
+// retire keeps what next no longer has: see keep.
 func (s *Server) retire(prev, next *set) {
 	until := s.opts.Now().Add(s.opts.Grace)
 	s.kept = slices.DeleteFunc(s.kept, func(r retired) bool {
@@ -144,12 +143,12 @@ func (s *Server) retire(prev, next *set) {
 	})
 	before := len(s.kept)
 	for i, k := range kinds {
-		if !k.keeps || !prev.acked[i] {
+		if k.keeps == keepNone || k.keeps == keepAcked && !prev.acked[i] {
 			continue
 		}
 		for name, item := range prev.items[i] {
 			if _, stays := next.items[i][name]; !stays {
-				s.kept = append(s.kept, retired{kind: i, name: name, item: item, until: until})
+				s.kept = append(s.kept, retired{kind: i, name: name, item: item, from: prev, until: until})
 			}
 		}
 	}

@@ -19,16 +19,29 @@ import (
 type kind struct {
 	url   string
 	slot  types.ResponseType
-	keeps bool // retired resources stay for the grace period
+	keeps keep
 }
+
+// keep says which retired resources of a type stay for the grace period.
+type keep uint8
+
+const (
+	keepNone keep = iota
+	// keepAcked: only what an Envoy has accepted can be in use, and nothing else
+	// may stay: it could be what will be refused.
+	keepAcked
+	// keepAll: a cluster that is not warm yet waits for them, and Envoy takes no
+	// other cluster meanwhile.
+	keepAll
+)
 
 // kinds, in the order in which a change is made before a break.
 var kinds = [...]kind{
-	{resourcev3.ClusterType, types.Cluster, true},
-	{resourcev3.EndpointType, types.Endpoint, true},
-	{resourcev3.SecretType, types.Secret, true},
-	{resourcev3.ListenerType, types.Listener, false},
-	{resourcev3.RouteType, types.Route, false},
+	{resourcev3.ClusterType, types.Cluster, keepAcked},
+	{resourcev3.EndpointType, types.Endpoint, keepAll},
+	{resourcev3.SecretType, types.Secret, keepAll},
+	{resourcev3.ListenerType, types.Listener, keepNone},
+	{resourcev3.RouteType, types.Route, keepNone},
 }
 
 type items map[string]types.ResourceWithTTL
@@ -79,6 +92,7 @@ type retired struct {
 	kind  int
 	name  string
 	item  types.ResourceWithTTL
+	from  *set
 	until time.Time
 }
 

@@ -58,8 +58,8 @@ func (s *Server) has(n *node, c *composed) bool {
 		if st.node != n {
 			continue
 		}
-		for i, k := range kinds {
-			if !st.types[i].has(k, c.snap, key.delta) {
+		for i := range kinds {
+			if !st.types[i].has(i, c, key.delta) {
 				return false
 			}
 		}

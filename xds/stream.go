@@ -2,7 +2,6 @@ package xds
 
 import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 )
 
 // streamKey tells streams apart: the library numbers the two protocols each on
@@ -72,30 +71,38 @@ func (s *subscription) accept(u update, delta bool) {
 	}
 }
 
-// has tells that the stream has accepted everything of a type that the snapshot
-// holds.
-func (s *subscription) has(k kind, snap *cachev3.Snapshot, delta bool) bool {
+// has tells that the stream has accepted everything that the set holds of a
+// type. What is retired need not be there: an Envoy that never saw the cluster
+// never asks for its endpoints.
+func (s *subscription) has(i int, c *composed, delta bool) bool {
+	k, want := kinds[i], c.set.items[i]
+	if !s.asked {
+		return len(want) == 0 && !k.wildcard()
+	}
 	if delta {
-		want := snap.GetVersionMap(k.url)
-		for name, version := range want {
-			if s.resources[name] != version {
-				return false
-			}
+		return s.hasEach(want, c.snap.GetVersionMap(k.url), k.wildcard())
+	}
+	if s.version != c.snap.GetVersion(k.url) {
+		return len(want) == 0 && !k.wildcard()
+	}
+	for name := range want {
+		if s.names != nil && !s.names[name] {
+			return false
 		}
-		return len(s.resources) == len(want) || !k.wildcard()
 	}
-	held := snap.GetResources(k.url)
-	if len(held) == 0 && !s.asked {
-		return true
+	return true
+}
+
+// hasEach compares resource by resource; of a type that is asked for as a whole
+// there must be nothing else.
+func (s *subscription) hasEach(want items, versions map[string]string, wildcard bool) bool {
+	for name := range want {
+		if s.resources[name] != versions[name] {
+			return false
+		}
 	}
-	if s.version != snap.GetVersion(k.url) {
-		return len(held) == 0 && !k.wildcard()
-	}
-	if s.names == nil {
-		return true
-	}
-	for name := range held {
-		if !s.names[name] {
+	for name := range s.resources {
+		if _, served := versions[name]; !served && wildcard {
 			return false
 		}
 	}
