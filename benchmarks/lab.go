@@ -41,12 +41,12 @@ type target struct {
 // lab is everything that runs for the measurement.
 type lab struct {
 	options
-	dir       string
-	self      string // this program
-	key       string
-	simulator string // port
-	processes []*process
-	weirEnvoy int // pid; weir's own child
+	dir        string
+	self       string // this program
+	key        string
+	simulator  string // port
+	processes  []*process
+	weirEnvoys []int // pids; children of weir
 }
 
 func newLab(o options) (*lab, error) {
@@ -67,8 +67,8 @@ func (l *lab) close() error {
 	for i := len(l.processes) - 1; i >= 0; i-- {
 		errs = append(errs, l.processes[i].stop())
 	}
-	if l.weirEnvoy != 0 {
-		_ = syscall.Kill(l.weirEnvoy, syscall.SIGKILL) // weir ended it, unless weir was killed
+	for _, pid := range l.weirEnvoys {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // weir ended it, unless weir was killed
 	}
 	return errors.Join(append(errs, os.RemoveAll(l.dir))...)
 }
@@ -95,7 +95,7 @@ func (l *lab) start(ctx context.Context) ([]target, error) {
 	if err := l.ready(ctx, p, list[0]); err != nil {
 		return nil, err
 	}
-	for _, add := range []func(context.Context) ([]target, error){l.startBare, l.startNoop, l.startWeir} {
+	for _, add := range []func(context.Context) ([]target, error){l.startBare, l.startNoop, l.startPlain, l.startCounted} {
 		more, err := add(ctx)
 		if err != nil {
 			return nil, err
@@ -153,9 +153,23 @@ func (l *lab) startEnvoy(ctx context.Context, name, extProc string) (target, err
 	return t, l.ready(ctx, p, t)
 }
 
+func (l *lab) startPlain(ctx context.Context) ([]target, error) {
+	return l.startWeir(ctx, target{
+		name: "weir", model: plainModel,
+		about: "`weir up` with all stages, limits in requests and tokens, a fallback target, the request log off",
+	})
+}
+
+func (l *lab) startCounted(ctx context.Context) ([]target, error) {
+	return l.startWeir(ctx, target{
+		name: "counted", model: countedModel,
+		about: "another weir of the same configuration, asked for a model whose rule reads input_tokens: tokens are counted exactly",
+	})
+}
+
 // startWeir starts weir as an operator does.
-func (l *lab) startWeir(ctx context.Context) ([]target, error) {
-	if !l.targets.MatchString("weir") && !l.targets.MatchString("counted") {
+func (l *lab) startWeir(ctx context.Context, t target) ([]target, error) {
+	if !l.targets.MatchString(t.name) {
 		return nil, nil
 	}
 	text, err := weirConfig{
@@ -164,36 +178,31 @@ func (l *lab) startWeir(ctx context.Context) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(l.dir, "weir.yaml")
+	file := filepath.Join(l.dir, t.name+".yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(l.weir, "up", "--config", file, "--data", filepath.Join(l.dir, "weir"), "--envoy", l.envoy,
+	cmd := exec.Command(l.weir, "up", "--config", file, "--data", filepath.Join(l.dir, t.name), "--envoy", l.envoy,
 		"--envoy-concurrency", "1", "--quiet", "--log-level", "warn")
 	cmd.Env = append(os.Environ(), "GOGC="+l.gogc, keyEnv+"="+l.key, poolKeyEnv+"=pool-"+l.key)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	p, err := l.spawn("weir", syscall.SIGTERM, cmd)
+	p, err := l.spawn(t.name, syscall.SIGTERM, cmd)
 	if err != nil {
 		return nil, err
 	}
-	addr, err := l.weirAddress(ctx, p, bufio.NewReader(out))
-	if err != nil {
+	t.addr, err = l.weirAddress(ctx, p, bufio.NewReader(out))
+	child, errChild := childNamed(p.pid(), filepath.Base(l.envoy))
+	if errChild == nil {
+		l.weirEnvoys = append(l.weirEnvoys, child)
+	}
+	if err = errors.Join(err, errChild); err != nil {
 		return nil, err
 	}
-	if l.weirEnvoy, err = childNamed(p.pid(), filepath.Base(l.envoy)); err != nil {
-		return nil, err
-	}
-	t := target{
-		name: "weir", about: "`weir up` with all stages, limits in requests and tokens, a fallback target, the request log off",
-		addr: addr, model: plainModel, envoy: l.weirEnvoy, serve: p.pid(),
-	}
-	counted := t
-	counted.name, counted.model = "counted", countedModel
-	counted.about = "the same weir, and a rule that reads input_tokens: tokens are counted exactly"
-	return []target{t, counted}, l.ready(ctx, p, t)
+	t.envoy, t.serve = child, p.pid()
+	return []target{t}, l.ready(ctx, p, t)
 }
 
 // weirAddress waits for the line that says where weir serves.

@@ -92,7 +92,7 @@ type table struct {
 	title   string
 	prefix  string // of the scenarios' names
 	columns []column
-	ratio   int // the column whose ratio to bare Envoy and to the no-op is shown
+	ratio   int // the column whose ratio to bare Envoy and to the no-op is shown; -1 for none
 	added   int // the column of which the difference to bare Envoy is shown; -1 for none
 }
 
@@ -111,6 +111,10 @@ var tables = []table{
 		{"first token p50, µs", always(func(c cell) float64 { return c.First50 })},
 		{"first token p99, µs", always(func(c cell) float64 { return c.First99 })},
 	}, cpuColumns("chunk", eventsOf), memoryColumns), 5, -1},
+	{"At rest", "rest", slices.Concat([]column{
+		{"Envoy CPU, ms/s", func(t target, c cell) (float64, bool) { return envoyMicros(c) / 1e3 / c.Seconds, hasEnvoy(t) }},
+		{"Go CPU, ms/s", func(t target, c cell) (float64, bool) { return serveMicros(c) / 1e3 / c.Seconds, hasServe(t) }},
+	}, memoryColumns), -1, -1},
 }
 
 // report renders all results as markdown.
@@ -142,7 +146,9 @@ func (tab *table) render(b *strings.Builder, r *results) {
 	if tab.added >= 0 {
 		head = append(head, "p50 added", "× no-op's", "p99 added")
 	}
-	head = append(head, "CPU × bare", "CPU × no-op")
+	if tab.ratio >= 0 {
+		head = append(head, "CPU × bare", "CPU × no-op")
+	}
 	rows := 0
 	for _, s := range r.scenarios {
 		if !strings.HasPrefix(s.name, tab.prefix) {
@@ -169,6 +175,9 @@ func (tab *table) row(r *results, s scenario, t target) []string {
 		added := r.minus(s, t, bare, tab.columns[tab.added])
 		row = append(row, added.String(), ratio(added, r.minus(s, noop, bare, tab.columns[tab.added])),
 			r.minus(s, t, bare, tab.columns[tab.added+1]).String())
+	}
+	if tab.ratio < 0 {
+		return row
 	}
 	cpu := tab.columns[tab.ratio]
 	mine := r.spread(s, t, cpu)

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -16,7 +18,7 @@ import (
 // scenario is one kind of load.
 type scenario struct {
 	name        string
-	connections int
+	connections int // 0: no load
 	bodyBytes   int
 	stream      bool
 	tokens      int // of the answer: 150 make a JSON body of about 1 KB
@@ -29,6 +31,7 @@ type scenario struct {
 const answerTokens = 150
 
 var scenarios = []scenario{
+	{name: "rest", leastWindow: 2 * time.Second},
 	{name: "json-1", connections: 1, bodyBytes: 2 << 10},
 	{name: "json-32", connections: 32, bodyBytes: 2 << 10, counted: true},
 	{name: "json-128", connections: 128, bodyBytes: 2 << 10},
@@ -75,8 +78,8 @@ func (l *lab) measure(ctx context.Context, targets []target) (*results, error) {
 				if err != nil {
 					return nil, fmt.Errorf("round %d, %s, %s: %w", round+1, s.name, t.name, err)
 				}
-				progress("round %d/%d  %-15s %-8s %9.0f/s  p50 %8.0f µs  p99 %8.0f µs", round+1, l.rounds, s.name, t.name,
-					float64(c.Requests)/c.Seconds, c.P50, c.P99)
+				progress("round %d/%d  %-15s %-8s %9.0f/s  p50 %8.0f µs  p99 %8.0f µs  CPU %6.0f + %6.0f ms", round+1, l.rounds, s.name, t.name,
+					float64(c.Requests)/c.Seconds, c.P50, c.P99, envoyMicros(c)/1e3, serveMicros(c)/1e3)
 				r.cells[s.name+" "+t.name] = append(r.cells[s.name+" "+t.name], c)
 			}
 		}
@@ -91,9 +94,37 @@ func (l *lab) cell(ctx context.Context, s scenario, t target) (cell, error) {
 			return cell{}, err
 		}
 	}
+	if s.connections == 0 {
+		return t.rest(ctx, max(l.window, s.leastWindow))
+	}
 	if err := l.setPace(ctx, s.chunkDelay); err != nil {
 		return cell{}, err
 	}
+	return l.load(ctx, s, t)
+}
+
+// rest looks at a target that has nothing to do.
+func (t target) rest(ctx context.Context, window time.Duration) (cell, error) {
+	if t.envoy == 0 {
+		return cell{loadResult: loadResult{Seconds: window.Seconds()}}, nil
+	}
+	r, w := io.Pipe()
+	go func() {
+		fmt.Fprintln(w, lineBegin)
+		select {
+		case <-time.After(window):
+		case <-ctx.Done():
+		}
+		fmt.Fprintln(w, lineEnd)
+		fmt.Fprintf(w, `{"seconds":%v}`, window.Seconds())
+		w.Close()
+	}()
+	c, err := t.watch(bufio.NewScanner(r))
+	return c, errors.Join(err, ctx.Err())
+}
+
+// load runs a load generator against a target.
+func (l *lab) load(ctx context.Context, s scenario, t target) (cell, error) {
 	spec := loadSpec{
 		Addr: t.addr, Model: t.model, Key: l.key, Connections: s.connections, BodyBytes: s.bodyBytes, Stream: s.stream,
 		MaxTokens: s.tokens, Rate: s.rate, Warm: l.warm, Window: max(l.window, s.leastWindow),

@@ -10,6 +10,19 @@ import (
 	"testing"
 )
 
+// BenchmarkRead measures reading and checking a long conversation.
+func BenchmarkRead(b *testing.B) {
+	text := strings.Repeat("what is the level of the water tonight? ", 100)
+	message := fmt.Sprintf(`{"role":"user","content":%q},`, text)
+	body := `{"model":"m","messages":[` + strings.TrimSuffix(strings.Repeat(message, 50), ",") + `]}`
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if _, fail := readGeneration(body, true); fail != nil {
+			b.Fatal(fail.message)
+		}
+	}
+}
+
 // BenchmarkServe measures server and client together, so that
 //
 //	go test -bench Serve -cpu 1 ./internal/simulate

@@ -220,7 +220,7 @@ func (g *generation) readMessages(messages, tools, seed gjson.Result) *failure {
 	if !messages.IsArray() {
 		return want(false, "messages", "a valid list")
 	}
-	p := prompt{hash: xxhash.Sum64String(messages.Raw + seed.Raw)}
+	p := prompt{hash: hashPrompt(messages, seed)}
 	var fail *failure
 	count := 0
 	messages.ForEach(func(_, m gjson.Result) bool {
@@ -238,6 +238,16 @@ func (g *generation) readMessages(messages, tools, seed gjson.Result) *failure {
 	}
 	g.prompts = []prompt{p}
 	return want(count > 0, "messages", "a list that is not empty")
+}
+
+// hashPrompt is what the answer follows from: the prompt as it stands in the
+// body, and the seed.
+func hashPrompt(text, seed gjson.Result) uint64 {
+	hash := xxhash.Sum64String(text.Raw)
+	if seed.Exists() {
+		hash = mix(hash ^ xxhash.Sum64String(seed.Raw))
+	}
+	return hash
 }
 
 func countMessage(m gjson.Result) (int, *failure) {
@@ -315,7 +325,7 @@ func (g *generation) readPrompts(v, seed gjson.Result) *failure {
 		default:
 			return badRequest("", "Either prompt or input must be a string, or a list of strings or of token ids.")
 		}
-		g.prompts = append(g.prompts, prompt{hash: xxhash.Sum64String(item.Raw + seed.Raw), tokens: tokens})
+		g.prompts = append(g.prompts, prompt{hash: hashPrompt(item, seed), tokens: tokens})
 	}
 	return nil
 }
