@@ -121,6 +121,9 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	results, err := lab.measure(ctx, targets)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
 	if err != nil {
 		return err
 	}
