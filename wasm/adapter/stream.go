@@ -24,7 +24,7 @@ type stream struct {
 	// come, and those that are withheld until more of it is known.
 	passing  bool
 	withheld []byte
-	dropLF   bool // a line feed that comes next belongs to a removed event
+	lineFeed lineFeed
 
 	out []byte // what the last feed returned; used again
 
@@ -36,6 +36,16 @@ type stream struct {
 	chunks  int64
 	text    int64 // bytes
 }
+
+// lineFeed says what to do with a line feed that begins the next piece: an event
+// that ended in CR may have ended in CRLF.
+type lineFeed uint8
+
+const (
+	lfOrdinary lineFeed = iota
+	lfKept              // it belongs to the event before, which was passed on
+	lfRemoved           // it belongs to the event before, which was removed
+)
 
 // eventHead is the beginning of an event's data, enough to know [DONE] by.
 type eventHead struct {
@@ -57,13 +67,16 @@ func (h *eventHead) isDone() bool { return h.size == 6 && string(h.text[:6]) == 
 // The bytes are valid until the next feed.
 func (s *stream) feed(p []byte, end bool) (out []byte, differs bool) {
 	w := pass{p: p, out: s.out[:0]}
-	if s.dropLF && len(p) > 0 {
-		s.dropLF = false
-		if p[0] == '\n' {
-			w.cut(0, 1)
-		}
-	}
 	start := 0 // of the event that is being read, in p
+	if s.lineFeed != lfOrdinary && len(p) > 0 {
+		if p[0] == '\n' {
+			start = 1
+			if s.lineFeed == lfRemoved {
+				w.cut(0, 1)
+			}
+		}
+		s.lineFeed = lfOrdinary
+	}
 	for i := 0; i < len(p); {
 		n, tok := s.split.Next(p[i:])
 		if tok == sse.Data {
@@ -75,8 +88,8 @@ func (s *stream) feed(p []byte, end bool) (out []byte, differs bool) {
 		}
 		i += n
 		if tok == sse.End {
-			s.endEvent(&w, start, i)
-			s.dropLF = w.cutEnd == i && i > 0 && s.split.OnLineFeed()
+			removed := s.endEvent(&w, start, i)
+			s.lineFeed = s.afterEnd(removed)
 			start = i
 		}
 	}
@@ -90,21 +103,32 @@ func (s *stream) feed(p []byte, end bool) (out []byte, differs bool) {
 	return w.result()
 }
 
+func (s *stream) afterEnd(removed bool) lineFeed {
+	switch {
+	case !s.split.OnLineFeed():
+		return lfOrdinary
+	case removed:
+		return lfRemoved
+	}
+	return lfKept
+}
+
 // endEvent takes note of what the event said that p[:i] ends, whose bytes from
 // start on are in p, and removes it if it is the extra usage event.
-func (s *stream) endEvent(w *pass, start, i int) {
+func (s *stream) endEvent(w *pass, start, i int) (removed bool) {
 	ev := s.meter.Event()
-	if s.strip && !s.passing && s.event.size > 0 && ev.UsageOnly() {
-		s.withheld = s.withheld[:0]
+	removed = s.strip && !s.passing && s.event.size > 0 && ev.UsageOnly()
+	if removed {
 		w.cut(start, i)
 	} else {
 		w.prepend(s.withheld)
-		s.withheld = s.withheld[:0]
 	}
+	s.withheld = s.withheld[:0]
 	s.note(ev)
 	s.passing = false
 	s.event = eventHead{}
 	s.meter.Begin()
+	return removed
 }
 
 func (s *stream) note(ev *openai.Event) {
@@ -150,7 +174,6 @@ func (s *stream) usage(u *ai.AdapterUsage) {
 type pass struct {
 	p       []byte
 	kept    int // p[:kept] is in out, or was cut
-	cutEnd  int // where the last cut ended
 	out     []byte
 	differs bool
 }
@@ -166,7 +189,7 @@ func (w *pass) prepend(b []byte) {
 // cut leaves p[i:j] out. Cuts come in order.
 func (w *pass) cut(i, j int) {
 	w.out = append(w.out, w.p[w.kept:i]...)
-	w.kept, w.cutEnd = j, j
+	w.kept = j
 	w.differs = true
 }
 
