@@ -34,7 +34,7 @@ func TestAllowedRequest(t *testing.T) {
 			t.Errorf("%s: %v", o.GetHeader().GetKey(), o.GetAppendAction())
 		}
 	}
-	wantSet := map[string]string{"x-envoy-max-retries": "1", "x-envoy-upstream-rq-per-try-timeout-ms": "600000", "accept-encoding": "identity"}
+	wantSet := map[string]string{"content-type": "application/json", "x-envoy-max-retries": "1", "x-envoy-upstream-rq-per-try-timeout-ms": "600000", "accept-encoding": "identity"}
 	if diff := cmp.Diff(wantSet, setHeaders(common.GetHeaderMutation())); diff != "" {
 		t.Errorf("set headers (-want +got):\n%s", diff)
 	}

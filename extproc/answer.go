@@ -11,6 +11,8 @@ import (
 	"github.com/weirproxy/weir/limit"
 )
 
+const jsonType = "application/json"
+
 // prepare fills in what is sent for a request that is let through.
 func (c *call) prepare() error {
 	ex, f := &c.ex, &c.forward
@@ -39,6 +41,11 @@ func (c *call) prepare() error {
 		pipeline.Header{Name: "x-envoy-upstream-rq-per-try-timeout-ms", Value: strconv.FormatInt(perTry.Milliseconds(), 10)},
 		// The adapter reads the response as it passes: it must not be compressed.
 		pipeline.Header{Name: "accept-encoding", Value: "identity"})
+	// The body was read as JSON, so it is sent as JSON: no backend may read it as
+	// something else, and a client that names no type, or a form's, is understood.
+	if v, _ := ex.In.HeaderList("content-type"); v != jsonType {
+		f.set = append(f.set, pipeline.Header{Name: "content-type", Value: jsonType})
+	}
 	if len(f.edits) > 0 {
 		f.set = append(f.set, pipeline.Header{Name: "content-length", Value: strconv.Itoa(f.newSize)})
 	}
@@ -48,7 +55,7 @@ func (c *call) prepare() error {
 // render is how a verdict that stops appears to the client.
 func render(ex *pipeline.Exchange, v *pipeline.Verdict) immediate {
 	im := immediate{headers: []pipeline.Header{
-		{Name: "content-type", Value: "application/json"},
+		{Name: "content-type", Value: jsonType},
 		{Name: ai.DecisionHeader, Value: ex.In.ID},
 	}}
 	if v.Reply != nil {

@@ -116,15 +116,16 @@ type app struct {
 }
 
 // newApp loads the configuration and takes the data directory.
-func newApp(o Options) (a *app, p *plan.Plan, err error) {
-	a = &app{o: o, log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, failed: make(chan error, 8)}
+func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
+	a := &app{o: o, log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, failed: make(chan error, 8)}
 	defer func() {
 		if err != nil {
 			a.stop()
 		}
 	}()
 	// A first look without creating anything: a bad configuration leaves no trace.
-	if p, err = config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true}); err != nil {
+	p, err := config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true})
+	if err != nil {
 		return nil, nil, err
 	}
 	if a.dir, err = filepath.Abs(p.DataDir); err != nil {

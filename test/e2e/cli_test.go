@@ -58,7 +58,10 @@ func TestExplain(t *testing.T) {
 		return got, code
 	}
 	got, code := explain(chatBody("gpt-4o", false), testKey)
-	if code != 0 || got["verdict"] != "allowed" || got["model"] != "chat" {
+	if code != 0 || got["verdict"] != "allowed" || got["route"] != "default" {
+		t.Errorf("exit %d: %v", code, got)
+	}
+	if request, _ := got["request"].(map[string]any); request["model"] != "chat" || request["requested_model"] != "gpt-4o" {
 		t.Errorf("exit %d: %v", code, got)
 	}
 	if got, code = explain(chatBody("chat", false), "tester"); code != 0 {
@@ -71,7 +74,7 @@ func TestExplain(t *testing.T) {
 		t.Errorf("exit %d: %v", code, got)
 	}
 	long := strings.Replace(chatBody("by-rule", false), "Say something", strings.Repeat("rivers run ", 2000), 1)
-	if got, code = explain(long, testKey); code != 0 || got["rule"] != "long" {
+	if got, code = explain(long, testKey); code != 0 || got["route"] != "long" {
 		t.Errorf("exit %d: %v", code, got)
 	}
 	out, _, code := weir(t, "", "explain", "--config", w.config, "--key", testKey, "--path", "/v1/chat/completions", "--body", body)

@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// usageRow is a row of `weir usage --by outcome,pool --format json`.
+// usageRow is a row of `weir usage --by outcome,pool,reason --format json`.
 type usageRow struct {
 	Outcome  string `json:"outcome"`
 	Pool     string `json:"pool"`
+	Reason   string `json:"reason"`
 	Requests int64  `json:"requests"`
 	Input    int64  `json:"input_tokens"`
 	Cached   int64  `json:"cached_input_tokens"`
@@ -21,7 +22,7 @@ type usageRow struct {
 // usage asks the command line what was used, beside the running gateway.
 func (g *gateway) usage(t *testing.T) []usageRow {
 	t.Helper()
-	out, errs, code := weir(t, "", "usage", "--data", g.dir, "--since", "1h", "--by", "outcome,pool", "--format", "json")
+	out, errs, code := weir(t, "", "usage", "--data", g.dir, "--since", "1h", "--by", "outcome,pool,reason", "--format", "json")
 	if code != 0 {
 		t.Fatalf("weir usage: exit %d: %s", code, errs)
 	}
@@ -195,10 +196,10 @@ func TestOneEventARequest(t *testing.T) {
 		var got usageRow
 		refused := int64(0)
 		for _, row := range w.usage(t) {
-			switch row.Outcome {
-			case "completed":
+			switch {
+			case row.Outcome == "completed":
 				got = row
-			case "refused":
+			case row.Reason == "invalid_json":
 				refused = row.Requests
 			}
 		}
