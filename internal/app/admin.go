@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sort"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // check tells what keeps a role from serving; nil when nothing does.
 type check func() error
 
-// admin is weir's own HTTP address: health, readiness, metrics, status. It has
+// admin is weir's own HTTP address: health, readiness, metrics, status, profiles. It has
 // no authentication, so it answers on loopback unless configured otherwise.
 type admin struct {
 	server   *http.Server
@@ -52,6 +53,9 @@ func newAdmin(address string, checks map[string]check, status func() any, reg *p
 		_ = e.Encode(status())
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	for pattern, h := range extra {
 		mux.HandleFunc(pattern, h)
 	}

@@ -48,7 +48,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 		input, output = counted(ex, limits, input, output)
 	}
 	held := s.reserve(ex, input, output)
-	if !held && byTokens {
+	if !held && countHelps(&ex.Reserved.Result) {
 		if n, out := counted(ex, limits, input, output); n < input {
 			output = out
 			held = s.reserve(ex, n, output)
@@ -107,6 +107,17 @@ func counted(ex *pipeline.Exchange, limits []*plan.Limit, input, output int64) (
 		return input, output
 	}
 	return n, allowed(ex, limits, n)
+}
+
+// countHelps tells whether a smaller input than the bound could be admitted.
+// A request that would be refused anyway must be cheap to refuse: who is over
+// a limit would otherwise make weir count for nothing.
+func countHelps(r *limit.Result) bool {
+	switch r.Limit.Unit {
+	case plan.UnitTokens, plan.UnitInputTokens:
+		return r.Tokens.Remaining > 0 && (r.Requests.Limit == 0 || r.Requests.Remaining > 0)
+	}
+	return false
 }
 
 // wanted is the output of one answer that the client asks for, or the model's

@@ -25,7 +25,7 @@ type ledger struct {
 func (l *ledger) Reserve(limits []*plan.Limit, r limit.Request) limit.Result {
 	l.asked = append(l.asked, r)
 	if sum := r.Input + r.Output; sum < 0 || sum > l.room {
-		return limit.Result{Limit: limits[0], RetryAfter: 3 * time.Second}
+		return limit.Result{Limit: limits[0], RetryAfter: 3 * time.Second, Tokens: limit.Figure{Limit: limits[0].Amount, Remaining: l.room}}
 	}
 	return limit.Result{OK: true, Held: true}
 }
@@ -104,6 +104,8 @@ func TestReserve(t *testing.T) {
 		{name: "refused with the count", body: given, count: count{bound: 500, n: 300, exact: true}, room: 200, limits: []*plan.Limit{tokens},
 			asked: []limit.Request{{Input: 500, Output: 50}, {Input: 300, Output: 50}}, refused: true},
 		{name: "refused without a count", body: given, count: count{bound: 500}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
+		{name: "not counted when nothing is left", body: given, count: count{bound: 500, n: 80, exact: true}, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
+		{name: "not counted when an output limit refuses", body: given, count: count{bound: 500, n: 80, exact: true}, room: 200, limits: []*plan.Limit{output}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
 		{name: "input only sends no ceiling", body: plain, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{input}, asked: []limit.Request{{Input: 100, Output: 400}}},
 		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens, output}, asked: []limit.Request{{Input: 100}}},
 		{name: "counts do not overflow", body: huge, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 100, Output: math.MaxInt64}}, refused: true},
