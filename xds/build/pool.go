@@ -58,7 +58,9 @@ func (b *builder) pool(p *plan.Pool) error {
 		b.res.Endpoints = append(b.res.Endpoints, load)
 	} else {
 		cluster.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-		cluster.DnsLookupFamily = clusterv3.Cluster_ALL
+		// With both families each address would be an endpoint, and half of them
+		// out of reach where IPv6 leads nowhere.
+		cluster.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 		cluster.RespectDnsTtl = true
 		cluster.LoadAssignment = load
 	}
