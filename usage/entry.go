@@ -77,6 +77,7 @@ func DecodeLine(line []byte) (Entry, error) {
 	}
 	var e Entry
 	var id, rid, start string
+	var millis int64
 	ok := true
 	doc.ForEach(func(k, v gjson.Result) bool {
 		switch k.Str {
@@ -88,6 +89,8 @@ func DecodeLine(line []byte) (Entry, error) {
 			start = text(v, 32)
 		case "dur_us":
 			e.Duration = time.Duration(count(v, math.MaxInt64/1000, &ok)) * time.Microsecond
+		case "dur_ms":
+			millis = count(v, math.MaxInt64/1_000_000, &ok)
 		case "status":
 			e.Status = int(count(v, 999, &ok))
 		case "flags":
@@ -105,6 +108,9 @@ func DecodeLine(line []byte) (Entry, error) {
 		}
 		return true
 	})
+	if e.Duration == 0 { // the last byte never left: the client had gone, or the response was cut
+		e.Duration = time.Duration(millis) * time.Millisecond
+	}
 	var err error
 	if e.Start, err = parseSeconds(start); err != nil || !ok {
 		return Entry{}, errGarbled

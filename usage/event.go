@@ -72,8 +72,9 @@ func expired(d *usagev1.Decision, now time.Time) *usagev1.Event {
 	return e
 }
 
-// abandoned is the event of a request whose answer never left weir.
-func abandoned(d *usagev1.Decision, now time.Time) *usagev1.Event {
+// withdrawn is the event of an admitted request whose answer never left weir:
+// most often because the client had gone.
+func withdrawn(d *usagev1.Decision, now time.Time) *usagev1.Event {
 	e := &usagev1.Event{Decision: d, End: timestamppb.New(now), Outcome: OutcomeClientGone, Flags: "-", Tokens: &usagev1.Tokens{}}
 	e.DurationUs = max(0, now.Sub(d.GetTime().AsTime()).Microseconds())
 	return e

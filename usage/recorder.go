@@ -177,9 +177,10 @@ const maxRequestedModel = 256
 
 // Decided journals a decision: when it returns nil, a death of the process does
 // not lose it. A refusal, or an answer of weir's own, is a complete event. A
-// request whose decision could not be journalled must not be admitted. The
-// decision is the recorder's from then on; a longer requested_model than 256
-// bytes is cut.
+// request whose decision could not be journalled must not be admitted. A refusal
+// with the id of an admitted request that is open withdraws that one: its answer
+// never left, it used nothing. The decision is the recorder's from then on; a
+// longer requested_model than 256 bytes is cut.
 func (r *Recorder) Decided(d *usagev1.Decision) error {
 	id, err := ParseID(d.GetId())
 	if err != nil {
@@ -213,12 +214,15 @@ func (r *Recorder) deadlineOf(d *usagev1.Decision) time.Time {
 // decidedWhole journals a decision that is an event already.
 func (r *Recorder) decidedWhole(id ID, d *usagev1.Decision) error {
 	r.mu.Lock()
-	fresh := !r.done.has(id) && r.pending.find(id) == nil
-	if fresh {
+	open, known := r.pending.find(id) != nil, r.done.has(id)
+	if !open && !known {
 		r.done.add(id, false)
 	}
 	r.mu.Unlock()
-	if !fresh {
+	switch {
+	case open && d.GetVerdict() == VerdictRefused:
+		return r.withdraw(id)
+	case open || known:
 		r.metrics.drop(dropDecidedTwice)
 		return nil
 	}

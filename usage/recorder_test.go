@@ -391,13 +391,15 @@ func TestPeriodicEntryRenewsTheDeadline(t *testing.T) {
 	}
 }
 
-func TestAbandoned(t *testing.T) {
+func TestWithdrawn(t *testing.T) {
 	w := newWorld(t)
 	w.decide(admitted(1))
 	for range 2 {
-		if err := w.Abandon(testID(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.decide(refused(1))
+	}
+	w.restart()
+	if n := len(w.Pending()); n != 0 {
+		t.Errorf("%d pending", n)
 	}
 	if e := w.one(); e.Outcome != OutcomeClientGone || Used(e) != (ai.Usage{}) {
 		t.Errorf("%v", e)

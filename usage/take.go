@@ -13,22 +13,18 @@ func (r *Recorder) Entry(ctx context.Context, e Entry) error {
 	return r.take(ctx, []Entry{e}, nil)
 }
 
-// Abandon closes an admitted request whose answer never left weir, because the
-// client had gone: Envoy's entry will not know the decision. It used nothing.
-func (r *Recorder) Abandon(id string) error {
-	key, err := ParseID(id)
-	if err != nil {
-		return err
-	}
+// withdraw closes an admitted request whose answer never left weir: Envoy did
+// not wait for it, and its entry will not know the decision. It used nothing.
+func (r *Recorder) withdraw(id ID) error {
 	r.taking.Lock()
 	defer r.taking.Unlock()
 	r.mu.Lock()
-	p := r.pending.find(key)
+	p := r.pending.find(id)
 	r.mu.Unlock()
 	if p == nil {
 		return nil
 	}
-	return r.close([]*usagev1.Event{abandoned(p.decision, r.opt.Now())}, nil, false)
+	return r.close([]*usagev1.Event{withdrawn(p.decision, r.opt.Now())}, nil, false)
 }
 
 // take closes what the entries close and journals, with the events and after
