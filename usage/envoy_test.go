@@ -272,6 +272,9 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 				return len(files.events()) == i+1 && len(streams.events()) == i+1
 			})
 			for how, w := range map[string]*world{"file": files, "grpc": streams} {
+				if e := w.events()[i]; e.DurationUs > 60e6 || e.DurationUs < tc.leave.Microseconds()*9/10 || time.Since(e.End.AsTime()) > time.Minute {
+					t.Errorf("%s: duration %d µs, end %v", how, e.DurationUs, e.End.AsTime())
+				}
 				if got := told(w, i); got != tc.want {
 					t.Errorf("%s: %s, want\n%s", how, got, tc.want)
 				}
@@ -291,9 +294,6 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 // told is the n-th event in short.
 func told(w *world, n int) string {
 	e := w.events()[n]
-	if e.DurationUs <= 0 || e.DurationUs > 60e6 || time.Since(e.End.AsTime()) > time.Minute {
-		w.t.Errorf("duration %d, end %v", e.DurationUs, e.End.AsTime())
-	}
 	var attempts []string
 	for _, a := range e.Attempts {
 		attempts = append(attempts, strings.TrimSpace(fmt.Sprint(" ", a.Pool, " ", a.Status, " ", a.Failure)))
