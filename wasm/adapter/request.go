@@ -159,10 +159,11 @@ func (a *attempt) send() types.Action {
 // spliceModel puts the target's model name in the place of the client's, and
 // says how long the body is then.
 func (a *attempt) spliceModel() error {
-	end := a.ModelOffset + a.ModelLength
-	if end > a.size {
-		return fmt.Errorf("the model's name ends at byte %d of a body of %d", end, a.size)
+	if a.ModelLength > a.size || a.ModelOffset > a.size-a.ModelLength {
+		return fmt.Errorf("the model's name stands at byte %d, with %d bytes, in a body of %d",
+			a.ModelOffset, a.ModelLength, a.size)
 	}
+	end := a.ModelOffset + a.ModelLength
 	head, err := proxywasm.GetHttpRequestBody(0, end)
 	if err != nil {
 		return fmt.Errorf("read the body: %w", err)
