@@ -120,7 +120,7 @@ func alsDuration(c *accesslogdata.AccessLogCommon) time.Duration {
 func alsPeriodic(c *accesslogdata.AccessLogCommon) bool {
 	switch c.GetAccessLogType() {
 	case accesslogdata.AccessLogType_NotSet, accesslogdata.AccessLogType_DownstreamEnd:
-		return c.GetIntermediateLogEntry()
+		return false
 	}
 	return true
 }

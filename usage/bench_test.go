@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -51,6 +54,46 @@ func BenchmarkDecided(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkDecidedBeside is the same beside the work in the background: entries
+// that close the decisions, syncs and the store. It reports the slowest too.
+func BenchmarkDecidedBeside(b *testing.B) {
+	w := newWorld(b)
+	list := decisions(b.N)
+	took := make([]time.Duration, b.N)
+	ctx, cancel := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Run(ctx) })
+	closing := make(chan *usagev1.Decision, b.N)
+	wg.Go(func() {
+		for d := range closing {
+			e := finished(1)
+			id, _ := ParseID(d.Id)
+			e.ID = &id
+			if err := w.Entry(ctx, e); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	defer processor(b)()
+	for i := range b.N {
+		start := time.Now()
+		if err := w.Decided(list[i]); err != nil {
+			b.Fatal(err)
+		}
+		took[i] = time.Since(start)
+		closing <- list[i]
+		time.Sleep(50 * time.Microsecond)
+	}
+	b.StopTimer()
+	close(closing)
+	cancel()
+	wg.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[b.N/2]), "p50-ns")
+	b.ReportMetric(float64(took[b.N*99/100]), "p99-ns")
+	b.ReportMetric(float64(took[b.N*999/1000]), "p999-ns")
 }
 
 func BenchmarkDecidedParallel(b *testing.B) {

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 
@@ -180,7 +181,7 @@ func (r *Recorder) stored(ctx context.Context, id ID) (late, ok bool) {
 	defer cancel()
 	e, err := r.opt.Store.Event(ctx, id.String())
 	if err != nil {
-		if err != store.ErrNotFound {
+		if !errors.Is(err, store.ErrNotFound) {
 			r.metrics.storeFailed.Inc()
 		}
 		return false, false

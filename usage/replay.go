@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"errors"
 	"io"
 
 	"google.golang.org/protobuf/proto"
@@ -12,7 +13,7 @@ import (
 // replay rebuilds what is pending, closed and read from the spool.
 func (r *Recorder) replay() error {
 	rd := r.log.NewReader(spool.Position{})
-	defer rd.Close()
+	defer func() { _ = rd.Close() }() // it was read only
 	return r.eachRecord(rd, func(kind byte, payload []byte) error {
 		r.replayRecord(kind, payload, rd.Position().Segment)
 		return nil
@@ -23,7 +24,7 @@ func (r *Recorder) replay() error {
 func (r *Recorder) eachRecord(rd *spool.Reader, fn func(kind byte, payload []byte) error) error {
 	for {
 		kind, payload, err := rd.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -49,12 +50,9 @@ func (r *Recorder) replayRecord(kind byte, payload []byte, seg uint64) {
 		}
 		r.replayDecision(id, d, seg)
 	case kindEvent:
-		var e usagev1.Event
-		if err := proto.Unmarshal(payload, &e); err != nil {
-			r.metrics.drop(dropGarbled)
-			return
+		if e := r.decodeEvent(kind, payload); e != nil {
+			r.markClosed(e, e.GetOutcome() == OutcomeUnknown)
 		}
-		r.markClosed(&e, e.GetOutcome() == OutcomeUnknown)
 	case kindPosition:
 		if p, err := decodePosition(payload); err == nil {
 			r.setPosition(p)

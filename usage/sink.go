@@ -101,7 +101,7 @@ func (s *sink) flush(ctx context.Context) error {
 // forgetReader makes the next flush read again from what is stored.
 func (s *sink) forgetReader() {
 	if s.reader != nil {
-		s.reader.Close()
+		_ = s.reader.Close() // it was read only
 		s.reader = nil
 	}
 }
@@ -157,23 +157,30 @@ func (s *sink) read(limit int) ([]*usagev1.Event, error) {
 	var events []*usagev1.Event
 	for len(events) < limit {
 		kind, payload, err := s.reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return nil, err
 		}
-		if kind != kindEvent {
-			continue
+		if e := s.r.decodeEvent(kind, payload); e != nil {
+			events = append(events, e)
 		}
-		e := &usagev1.Event{}
-		if err := proto.Unmarshal(payload, e); err != nil {
-			s.r.metrics.drop(dropGarbled)
-			continue
-		}
-		events = append(events, e)
 	}
 	return events, nil
+}
+
+// decodeEvent is the event of a record, nil where it holds none.
+func (r *Recorder) decodeEvent(kind byte, payload []byte) *usagev1.Event {
+	if kind != kindEvent {
+		return nil
+	}
+	e := &usagev1.Event{}
+	if err := proto.Unmarshal(payload, e); err != nil {
+		r.metrics.drop(dropGarbled)
+		return nil
+	}
+	return e
 }
 
 // trim removes the oldest segments while all their events are stored and none of
@@ -219,13 +226,12 @@ func (s *sink) recent(ctx context.Context, t time.Time, fn func(*usagev1.Event) 
 		return err
 	}
 	rd := s.r.log.NewReader(s.stored)
-	defer rd.Close()
+	defer func() { _ = rd.Close() }()
 	return s.r.eachRecord(rd, func(kind byte, payload []byte) error {
-		e := &usagev1.Event{}
-		if kind != kindEvent || proto.Unmarshal(payload, e) != nil || e.GetEnd().AsTime().Before(t) {
-			return nil
+		if e := s.r.decodeEvent(kind, payload); e != nil && !e.GetEnd().AsTime().Before(t) {
+			return fn(e)
 		}
-		return fn(e)
+		return nil
 	})
 }
 

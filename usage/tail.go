@@ -148,7 +148,7 @@ func (t *tailer) step(ctx context.Context) (more bool, err error) {
 	}
 	t.r.metrics.behind.Set(float64(st.Size() - t.at.Offset))
 	n, err := t.file.ReadAt(t.buf, t.at.Offset)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
 	next := t.at
@@ -293,7 +293,7 @@ func (t *tailer) begin(f *os.File, st fs.FileInfo) {
 
 func fileID(st fs.FileInfo) (dev, ino uint64) {
 	if s, ok := st.Sys().(*syscall.Stat_t); ok {
-		return uint64(s.Dev), s.Ino
+		return s.Dev, s.Ino
 	}
 	return 0, 0
 }

@@ -186,7 +186,7 @@ func TestTailRotates(t *testing.T) {
 	w.Recorder.opt.MaxLogBytes = 1000
 	w.decideAll(6)
 	asked := 0
-	var busy error = errors.New("Envoy is starting")
+	busy := errors.New("Envoy is starting")
 	tl := w.newTailer(l.path, func() error {
 		asked++
 		return busy

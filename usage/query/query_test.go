@@ -76,10 +76,10 @@ func TestParseBy(t *testing.T) {
 func TestRender(t *testing.T) {
 	for format, want := range map[string]string{
 		"table": "" +
-			"   TEAM  MODEL  REQUESTS  INPUT  CACHED  OUTPUT     COST USD  ESTIMATED\n" +
-			"   risk   chat         2    100      50      50     0.000412      25.0%\n" +
-			"      -   =cmd         1      0       0       0  0.000000001       0.0%\n" +
-			"  total                3    100      50      50  0.000412001      25.0%\n",
+			"TEAM   MODEL  REQUESTS  INPUT  CACHED  OUTPUT     COST USD  ESTIMATED\n" +
+			"risk   chat          2    100      50      50     0.000412      25.0%\n" +
+			"-      =cmd          1      0       0       0  0.000000001       0.0%\n" +
+			"total                3    100      50      50  0.000412001      25.0%\n",
 		"csv": "" +
 			"team,model,requests,input_tokens,cached_input_tokens,output_tokens,reasoning_tokens,cost_usd,estimated_tokens\n" +
 			"risk,chat,2,100,50,50,0,0.000412,50\n" +

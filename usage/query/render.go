@@ -7,7 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/weirproxy/weir/usage/store"
 )
@@ -33,8 +33,8 @@ func Render(w io.Writer, format string, by []store.Dimension, rows []store.Row) 
 }
 
 func renderTable(w io.Writer, by []store.Dimension, rows []store.Row) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
-	line := func(cells ...string) { fmt.Fprintln(tw, strings.Join(cells, "\t")+"\t") }
+	var lines [][]string
+	line := func(cells ...string) { lines = append(lines, cells) }
 	head := make([]string, 0, len(by)+6)
 	for _, d := range by {
 		head = append(head, strings.ToUpper(string(d)))
@@ -56,7 +56,35 @@ func renderTable(w io.Writer, by []store.Dimension, rows []store.Row) error {
 		sum := total(rows)
 		line(append(row, cells(&sum)...)...)
 	}
-	return tw.Flush()
+	return writeAligned(w, lines, len(by))
+}
+
+// writeAligned writes cells in columns: the first names to the left, figures to
+// the right.
+func writeAligned(w io.Writer, lines [][]string, names int) error {
+	widths := make([]int, len(lines[0]))
+	for _, cells := range lines {
+		for i, c := range cells {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c))
+		}
+	}
+	var b strings.Builder
+	for _, cells := range lines {
+		for i, c := range cells {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c))
+			if i > 0 {
+				b.WriteString("  ")
+			}
+			if i < names {
+				b.WriteString(c + pad)
+			} else {
+				b.WriteString(pad + c)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // shown is a name in a table: nothing would be hard to see, and control

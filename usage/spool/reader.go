@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -43,7 +44,7 @@ func (r *Reader) Next() (kind byte, payload []byte, err error) {
 				r.at.Offset += int64(n)
 				return kind, payload, nil
 			}
-			if err != errCorrupt && err != errTorn {
+			if !errors.Is(err, errCorrupt) && !errors.Is(err, errTorn) {
 				return 0, nil, err
 			}
 			r.log.corrupt.Add(size - r.at.Offset)
@@ -53,7 +54,9 @@ func (r *Reader) Next() (kind byte, payload []byte, err error) {
 		if !sealed {
 			return 0, nil, io.EOF
 		}
-		r.Close()
+		if err := r.Close(); err != nil {
+			return 0, nil, fmt.Errorf("usage spool: %w", err)
+		}
 		r.at = Position{Segment: r.at.Segment + 1}
 	}
 }
@@ -91,7 +94,7 @@ func (r *Reader) enter() error {
 // decode decodes the frame at r.at, reading more of the file as it needs.
 func (r *Reader) decode(size int64) (byte, []byte, int, error) {
 	kind, payload, n, err := decode(r.buf)
-	for tries := 0; err == errTorn && tries < 2; tries++ {
+	for tries := 0; errors.Is(err, errTorn) && tries < 2; tries++ {
 		want := size - r.at.Offset
 		if tries == 0 {
 			want = min(want, readAhead)

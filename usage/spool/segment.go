@@ -54,7 +54,7 @@ func (l *Log) check(s *segment, last bool) error {
 	rest := int64(len(b) - good)
 	switch {
 	case rest == 0:
-	case last && (cause == errTorn || zeros(b[good:])):
+	case last && (errors.Is(cause, errTorn) || zeros(b[good:])):
 		l.torn.Add(rest)
 		if err := os.Truncate(s.path, int64(good)); err != nil {
 			return fmt.Errorf("usage spool: %w", err)

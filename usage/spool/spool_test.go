@@ -47,7 +47,7 @@ func read(t testing.TB, r *Reader) []string {
 	var got []string
 	for {
 		kind, payload, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return got
 		}
 		if err != nil || kind != 'a' {
@@ -343,7 +343,7 @@ func FuzzSegment(f *testing.F) {
 		last := byte(0)
 		for {
 			kind, _, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

@@ -139,7 +139,7 @@ func (r *Reader) Since(ctx context.Context, t time.Time, fn func(*usagev1.Event)
 	if err != nil {
 		return fmt.Errorf("usage store: %w", err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err tells
 	for rows.Next() {
 		e, err := scanEvent(rows)
 		if err != nil {

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -68,7 +69,7 @@ func TestEventComesBackAsItWent(t *testing.T) {
 			t.Error(diff)
 		}
 	}
-	if _, err := s.Event(t.Context(), fmt.Sprintf("%032x", 3)); err != store.ErrNotFound {
+	if _, err := s.Event(t.Context(), fmt.Sprintf("%032x", 3)); !errors.Is(err, store.ErrNotFound) {
 		t.Error(err)
 	}
 	if c, err := s.Cursor(t.Context()); err != nil || c != (store.Cursor{Segment: 3, Offset: 4}) {
@@ -104,7 +105,7 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 	if _, err := s.Write(t.Context(), []*usagev1.Event{event(1, noon), bad}, store.Cursor{Segment: 1}); err == nil {
 		t.Fatal("no error")
 	}
-	if _, err := s.Event(t.Context(), event(1, noon).Decision.Id); err != store.ErrNotFound {
+	if _, err := s.Event(t.Context(), event(1, noon).Decision.Id); !errors.Is(err, store.ErrNotFound) {
 		t.Error("half a batch was kept")
 	}
 	if c, _ := s.Cursor(t.Context()); c != (store.Cursor{}) {

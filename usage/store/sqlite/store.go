@@ -141,7 +141,7 @@ func (s *Store) write(ctx context.Context, events []*usagev1.Event, c store.Curs
 	if err != nil {
 		return 0, err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing after a commit
 	insert := tx.StmtContext(ctx, s.insert)
 	rolls := newRollups()
 	args := make([]any, 0, eventColumns)
@@ -207,7 +207,7 @@ func (s *Store) trim(ctx context.Context, before int64, limit int) (int, error) 
 	if err != nil {
 		return 0, err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing after a commit
 	res, err := tx.ExecContext(ctx, `DELETE FROM events WHERE rowid IN
 		(SELECT rowid FROM events WHERE end_us < ? ORDER BY end_us LIMIT ?)`, before, limit)
 	if err != nil {

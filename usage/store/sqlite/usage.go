@@ -79,7 +79,7 @@ func (r *Reader) Usage(ctx context.Context, q store.Query) ([]store.Row, error) 
 	if err != nil {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err tells
 	var list []store.Row
 	for rows.Next() {
 		row := store.Row{By: make([]string, len(q.By))}
