@@ -25,9 +25,9 @@ func locate(t testing.TB) envoy.Binary {
 }
 
 func TestLocate(t *testing.T) {
-	real := locate(t)
-	if real.Version != envoy.Version || real.Warning() != "" || !filepath.IsAbs(real.Path) {
-		t.Fatalf("%+v", real)
+	pinned := locate(t)
+	if pinned.Version != envoy.Version || pinned.Warning() != "" || !filepath.IsAbs(pinned.Path) {
+		t.Fatalf("%+v", pinned)
 	}
 	dir := t.TempDir()
 	fake := filepath.Join(dir, "envoy")
@@ -40,12 +40,12 @@ func TestLocate(t *testing.T) {
 	}
 	t.Run("flag before environment", func(t *testing.T) {
 		script("1.39.3")
-		t.Setenv("WEIR_ENVOY", real.Path)
+		t.Setenv("WEIR_ENVOY", pinned.Path)
 		b, err := envoy.Locate(t.Context(), fake)
 		if err != nil || b.Version != "1.39.3" || b.From != "--envoy" || !strings.Contains(b.Warning(), "1.39.3") {
 			t.Errorf("%+v %v", b, err)
 		}
-		if b, err = envoy.Locate(t.Context(), ""); err != nil || b.From != "WEIR_ENVOY" || b.Path != real.Path {
+		if b, err = envoy.Locate(t.Context(), ""); err != nil || b.From != "WEIR_ENVOY" || b.Path != pinned.Path {
 			t.Errorf("%+v %v", b, err)
 		}
 	})
@@ -84,10 +84,10 @@ func TestLocate(t *testing.T) {
 		if err := os.MkdirAll(tools, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(real.Path, filepath.Join(tools, "envoy")); err != nil {
+		if err := os.Symlink(pinned.Path, filepath.Join(tools, "envoy")); err != nil {
 			t.Fatal(err)
 		}
-		if b, err := envoy.Locate(t.Context(), ""); err != nil || b.From != ".tools" || b.Path != real.Path {
+		if b, err := envoy.Locate(t.Context(), ""); err != nil || b.From != ".tools" || b.Path != pinned.Path {
 			t.Errorf("%+v %v", b, err)
 		}
 	})

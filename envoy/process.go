@@ -133,7 +133,8 @@ func launch(ctx context.Context, o Options, identity string, others []record) (*
 	if err := os.WriteFile(config, bootstrap, 0o600); err != nil {
 		return nil, fmt.Errorf("envoy: %w", err)
 	}
-	cmd := exec.Command(o.Binary.Path, append([]string{"-c", config, "--log-path", o.logPath()}, o.flags()...)...)
+	// It outlives the context: what ends it is Stop.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), o.Binary.Path, append([]string{"-c", config, "--log-path", o.logPath()}, o.flags()...)...)
 	cmd.Env = environment()
 	// A group of its own: an interrupt from the terminal is weir's to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

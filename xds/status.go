@@ -75,7 +75,7 @@ var ErrSuperseded = errors.New("xds: another version was published meanwhile")
 // ErrSuperseded when it is no longer the one that is served, and with ctx.
 func (s *Server) WaitACK(ctx context.Context, version string) error {
 	for {
-		done, err, changed := s.acked(version)
+		done, changed, err := s.acked(version)
 		if done || err != nil {
 			return err
 		}
@@ -87,21 +87,22 @@ func (s *Server) WaitACK(ctx context.Context, version string) error {
 	}
 }
 
-func (s *Server) acked(version string) (bool, error, <-chan struct{}) {
+// acked tells whether it has come about, and if not, when to look again.
+func (s *Server) acked(version string) (bool, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.last != nil && s.last.Version == version {
-		return false, &RejectedError{*s.last}, nil
+		return false, nil, &RejectedError{*s.last}
 	}
 	if s.current == nil || s.current.set.version != version {
-		return false, ErrSuperseded, nil
+		return false, nil, ErrSuperseded
 	}
 	if len(s.nodes) == 0 {
-		return false, nil, s.changed
+		return false, s.changed, nil
 	}
 	for _, n := range s.nodes {
 		if !s.has(n, s.current) {
-			return false, nil, s.changed
+			return false, s.changed, nil
 		}
 	}
 	return true, nil, nil

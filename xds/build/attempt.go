@@ -24,7 +24,7 @@ const adapterName = "weir.adapter"
 
 // attemptFilters is the chain that each attempt at a pool passes: drop what is
 // not for this backend, adapt, inject this pool's credential, send.
-func (b *builder) attemptFilters(p *plan.Pool) ([]*hcmv3.HttpFilter, error) {
+func (b *builder) attemptFilters(p *plan.Pool) []*hcmv3.HttpFilter {
 	filters := []*hcmv3.HttpFilter{
 		httpFilter("weir.drop", &headerv3.HeaderMutation{
 			Mutations: &headerv3.Mutations{RequestMutations: b.attemptMutations()},
@@ -34,7 +34,7 @@ func (b *builder) attemptFilters(p *plan.Pool) ([]*hcmv3.HttpFilter, error) {
 	if p.Credential != nil {
 		filters = append(filters, httpFilter("weir.credential", credentialInjector(p)))
 	}
-	return append(filters, httpFilter("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{})), nil
+	return append(filters, httpFilter("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{}))
 }
 
 // adapter is the same for every cluster: Envoy makes a VM to try each plugin

@@ -43,7 +43,7 @@ type Service struct {
 // ClientTLS names PEM files on Envoy's machine: mutual TLS.
 type ClientTLS struct {
 	CertificateFile, PrivateKeyFile, CAFile string
-	// ServerName is asked for and verified.
+	// ServerName is asked for and verified. Default: the host of the address
 	ServerName string
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestGolden(t *testing.T) {
 			}
 			outputs := render(t, archive)
 			if *update {
-				archive.Files = append(inputs, outputs...)
+				archive.Files = slices.Concat(inputs, outputs)
 				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
 					t.Fatal(err)
 				}

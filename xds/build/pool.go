@@ -13,6 +13,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -57,11 +59,7 @@ func (b *builder) pool(p *plan.Pool) error {
 		cluster.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
 		b.res.Endpoints = append(b.res.Endpoints, load)
 	} else {
-		cluster.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-		// With both families each address would be an endpoint, and half of them
-		// out of reach where IPv6 leads nowhere.
-		cluster.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
-		cluster.RespectDnsTtl = true
+		cluster.ClusterDiscoveryType = byName()
 		cluster.LoadAssignment = load
 	}
 	b.res.Clusters = append(b.res.Clusters, cluster)
@@ -71,11 +69,19 @@ func (b *builder) pool(p *plan.Pool) error {
 	return nil
 }
 
+// byName resolves names. With both families each address would be an endpoint,
+// and half of them out of reach where IPv6 leads nowhere.
+func byName() *clusterv3.Cluster_ClusterType {
+	return &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+		Name: "envoy.clusters.dns",
+		TypedConfig: pack(&dnsv3.DnsCluster{
+			DnsLookupFamily: dnscommonv3.DnsLookupFamily_V4_PREFERRED,
+			RespectDnsTtl:   true,
+		}),
+	}}
+}
+
 func (b *builder) cluster(p *plan.Pool) (*clusterv3.Cluster, error) {
-	options, err := b.upstreamOptions(p)
-	if err != nil {
-		return nil, err
-	}
 	socket, err := b.upstreamTLS(p)
 	if err != nil {
 		return nil, err
@@ -97,16 +103,12 @@ func (b *builder) cluster(p *plan.Pool) (*clusterv3.Cluster, error) {
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		TransportSocket:               socket,
 		Metadata:                      metadata,
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(options)},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(b.upstreamOptions(p))},
 	}, nil
 }
 
-func (b *builder) upstreamOptions(p *plan.Pool) (*upstreamv3.HttpProtocolOptions, error) {
-	filters, err := b.attemptFilters(p)
-	if err != nil {
-		return nil, err
-	}
-	o := &upstreamv3.HttpProtocolOptions{HttpFilters: filters}
+func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions {
+	o := &upstreamv3.HttpProtocolOptions{HttpFilters: b.attemptFilters(p)}
 	idle := idlePlain
 	if p.Scheme == "https" {
 		idle = idleTLS
@@ -126,7 +128,7 @@ func (b *builder) upstreamOptions(p *plan.Pool) (*upstreamv3.HttpProtocolOptions
 		}
 	}
 	o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(idle)}
-	return o, nil
+	return o
 }
 
 // outlierDetection takes an endpoint that cannot be reached out of a pool that

@@ -112,8 +112,8 @@ func (b *builder) retryPolicy() *routev3.RetryPolicy {
 		}},
 		HostSelectionRetryMaxAttempts: 5,
 		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
-			BaseInterval: durationpb.New(5 * time.Millisecond),
-			MaxInterval:  durationpb.New(50 * time.Millisecond),
+			BaseInterval: durationpb.New(time.Millisecond), // another backend need not be spared
+			MaxInterval:  durationpb.New(25 * time.Millisecond),
 		},
 	}
 }

@@ -35,6 +35,9 @@ func (s Service) check() error {
 		if len(path) > maxSocketPath {
 			return fmt.Errorf("socket %q: longer than %d bytes", path, maxSocketPath)
 		}
+		if s.TLS != nil && s.TLS.ServerName == "" {
+			return fmt.Errorf("socket %q: TLS needs a server name, a path has none", path)
+		}
 		return nil
 	}
 	host, _, err := s.hostPort()
@@ -45,6 +48,17 @@ func (s Service) check() error {
 		return fmt.Errorf("address %q: mutual TLS is required beyond loopback", s.Address)
 	}
 	return nil
+}
+
+// namedTLS verifies the address's host when no server name is given, as every
+// TLS client does.
+func (s Service) namedTLS() *ClientTLS {
+	if s.TLS == nil || s.TLS.ServerName != "" {
+		return s.TLS
+	}
+	t := *s.TLS
+	t.ServerName, _, _ = net.SplitHostPort(s.Address) // checked by check
+	return &t
 }
 
 func (s Service) hostPort() (string, uint32, error) {
@@ -73,7 +87,7 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:                durationpb.New(2 * time.Second),
 		CircuitBreakers:               openBreakers(),
-		TransportSocket:               clientTLS(s.TLS),
+		TransportSocket:               clientTLS(s.namedTLS()),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(serviceOptions())},
 	}
 	address := &corev3.Address{}
@@ -85,7 +99,7 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 			return nil, err
 		}
 		if _, err := netip.ParseAddr(host); err != nil {
-			c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+			c.ClusterDiscoveryType = byName()
 		}
 		address = socketAddress(host, port)
 	}
