@@ -17,10 +17,8 @@ import (
 
 	"github.com/weirproxy/weir/internal/ai"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
-	"github.com/weirproxy/weir/usage/store"
 	"github.com/weirproxy/weir/usage/store/sqlite"
 )
-
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
@@ -215,4 +213,3 @@ func finished(n int) Entry {
 		Cluster: "pool/local-vllm",
 	}
 }
-
