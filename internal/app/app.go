@@ -37,7 +37,7 @@ import (
 type Role string
 
 // The roles. The external processor and the usage receiver share reservations,
-// so one process runs both or the limits are settled at their reservations.
+// so one process runs both.
 const (
 	RoleExtProc Role = "extproc"
 	RoleXDS     Role = "xds"

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -25,11 +27,9 @@ import (
 	"github.com/weirproxy/weir/xds/build"
 )
 
-// Serve runs the roles for an Envoy that somebody else runs, until ctx ends.
+// Serve runs the roles for an Envoy that somebody else runs, until ctx ends. The
+// options must have passed CheckServe.
 func Serve(ctx context.Context, o Options) error {
-	if err := checkServe(&o); err != nil {
-		return err
-	}
 	a, p, err := newApp(o)
 	if err != nil {
 		return err
@@ -48,19 +48,11 @@ func Serve(ctx context.Context, o Options) error {
 	}
 }
 
-// checkServe refuses what would work and not be what was meant.
-func checkServe(o *Options) error {
+// CheckServe tells what contradicts itself in the options of Serve, or would
+// work and not be what was meant. It creates nothing.
+func (o *Options) CheckServe() error {
 	if o.has(RoleExtProc) != o.has(RoleUsage) {
 		return errors.New("--roles: extproc and usage need each other in one process: the one reserves what the other settles")
-	}
-	if !strings.HasPrefix(o.GRPCAddress, "unix:") {
-		host, _, err := net.SplitHostPort(o.GRPCAddress)
-		if err != nil {
-			return fmt.Errorf("--listen: %w", err)
-		}
-		if ip := net.ParseIP(host); o.TLS.CertFile == "" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("--listen %s: beyond loopback mutual TLS is required: --tls-cert, --tls-key and --tls-client-ca", o.GRPCAddress)
-		}
 	}
 	set := 0
 	for _, f := range []string{o.TLS.CertFile, o.TLS.KeyFile, o.TLS.ClientCAFile} {
@@ -71,13 +63,68 @@ func checkServe(o *Options) error {
 	if set != 0 && set != 3 {
 		return errors.New("--tls-cert, --tls-key and --tls-client-ca belong together")
 	}
+	if err := o.checkListen(); err != nil {
+		return err
+	}
+	if !o.has(RoleXDS) {
+		if o.EnvoyTLS != nil || o.AdvertiseAddress != "" || o.WasmPath != "" {
+			return errors.New("--advertise, --wasm-path and --envoy-tls-… are what the xds role tells Envoy; --roles does not name it")
+		}
+		return nil
+	}
+	if o.WasmPath != "" && !filepath.IsAbs(o.WasmPath) {
+		return fmt.Errorf("--wasm-path %s: want an absolute path on Envoy's machine", o.WasmPath)
+	}
+	return o.checkAdvertise()
+}
+
+// checkListen keeps everything in the clear on this machine.
+func (o *Options) checkListen() error {
+	if path, ok := strings.CutPrefix(o.GRPCAddress, "unix:"); ok {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("--listen %s: want an absolute path", o.GRPCAddress)
+		}
+		return nil
+	}
+	host, _, err := net.SplitHostPort(o.GRPCAddress)
+	if err != nil {
+		return fmt.Errorf("--listen %s: want host:port or unix:/path", o.GRPCAddress)
+	}
+	if ip := net.ParseIP(host); o.TLS.CertFile == "" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("--listen %s: beyond loopback mutual TLS is required: --tls-cert, --tls-key and --tls-client-ca", o.GRPCAddress)
+	}
+	return nil
+}
+
+// checkAdvertise checks what Envoy will be told about the external processor
+// and the usage receiver.
+func (o *Options) checkAdvertise() error {
+	if o.AdvertiseAddress != "" {
+		service := build.Service{Address: o.AdvertiseAddress, TLS: o.EnvoyTLS}
+		if _, err := service.Cluster(build.ExtProcCluster); err != nil {
+			return fmt.Errorf("--advertise: %w (--envoy-tls-… name its files)", err)
+		}
+		return nil
+	}
+	if !o.has(RoleExtProc) {
+		return errors.New("--roles xds without extproc: --advertise must say where the external processor and the usage receiver are")
+	}
+	if (o.TLS.CertFile == "") != (o.EnvoyTLS == nil) {
+		return errors.New("--tls-… are weir's side and --envoy-tls-… Envoy's side of the same connection: both or neither")
+	}
+	if host, _, err := net.SplitHostPort(o.GRPCAddress); err == nil {
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			return fmt.Errorf("--listen %s is every address: --advertise must say which one Envoy is to use", o.GRPCAddress)
+		}
+	}
 	return nil
 }
 
 type serve struct{ *app }
 
 func (s *serve) start(ctx context.Context, p *plan.Plan) error {
-	options, err := s.serverOptions()
+	open := &openStreams{}
+	options, err := s.serverOptions(open)
 	if err != nil {
 		return err
 	}
@@ -94,8 +141,14 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	if s.o.has(RoleExtProc) {
 		s.newExtProc().Register(g)
 	}
+	// Bound before anything is published: the port may be a free one.
+	l, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.onStop(func() { _ = l.Close() })
 	if s.o.has(RoleXDS) {
-		if err := s.prepareXDS(ctx, g); err != nil {
+		if err := s.prepareXDS(ctx, g, l.Addr()); err != nil {
 			return err
 		}
 	}
@@ -105,20 +158,28 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	if err := s.apply(ctx, p); err != nil {
 		return err
 	}
-	addr, err := s.serveGRPC("gRPC", s.o.GRPCAddress, g)
-	if err != nil {
-		return err
-	}
 	for _, r := range s.o.Roles {
 		live.SetServingStatus(string(r), healthv1.HealthCheckResponse_SERVING)
 	}
+	s.onStop(func() { open.end(g, stopBound) })
+	go func() {
+		if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			s.failed <- fmt.Errorf("gRPC: %w", err)
+		}
+	}()
+	s.onStop(live.Shutdown)
 	s.background("configuration watch", s.watch)
+	return s.announce(l.Addr())
+}
+
+// announce is one line of JSON on stdout.
+func (s *serve) announce(addr net.Addr) error {
 	line, err := json.Marshal(struct {
 		Ready       bool   `json:"ready"`
 		GRPCAddress string `json:"grpc_address"`
 		AdminURL    string `json:"admin_url"`
 		Roles       []Role `json:"roles"`
-	}{true, addr.String(), s.admin.url(), s.o.Roles})
+	}{true, target(addr), s.admin.url(), s.o.Roles})
 	if err != nil {
 		return err
 	}
@@ -126,11 +187,75 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	return err
 }
 
+// target is an address in the form of --listen.
+func target(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix:" + a.String()
+	}
+	return a.String()
+}
+
+// listen binds the gRPC address. Unlike the sockets in the data directory, a
+// socket that the operator named may be in use by another weir.
+func (s *serve) listen() (net.Listener, error) {
+	if path, ok := strings.CutPrefix(s.o.GRPCAddress, "unix:"); ok {
+		if c, err := net.Dial("unix", path); err == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("--listen: %s is in use", s.o.GRPCAddress)
+		}
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+			return nil, fmt.Errorf("--listen: %s is there and is no socket", path)
+		}
+	}
+	l, err := listen(s.o.GRPCAddress)
+	if err != nil {
+		return nil, fmt.Errorf("--listen: %w", err)
+	}
+	return l, nil
+}
+
+// stopBound is how long the end of weir waits for decisions under way, as of
+// requests whose body is still coming.
+const stopBound = 5 * time.Second
+
+// lastEntries is how long weir takes access log entries after the last decision:
+// Envoy sends them every 100 ms.
+const lastEntries = 200 * time.Millisecond
+
+// openStreams counts the decisions under way. The other services' streams last
+// as long as Envoy does and must not hold weir's end up, for which every new
+// request is refused.
+type openStreams struct{ decisions atomic.Int64 }
+
+func (o *openStreams) intercept(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if strings.HasPrefix(info.FullMethod, "/"+extproc.ServiceName+"/") {
+		o.decisions.Add(1)
+		defer o.decisions.Add(-1)
+	}
+	return handle(srv, stream)
+}
+
+// end stops the server once the decisions under way are made, and at the bound.
+func (o *openStreams) end(g *grpc.Server, bound time.Duration) {
+	done := make(chan struct{})
+	go func() { g.GracefulStop(); close(done) }()
+	deadline := time.Now().Add(bound)
+	for o.decisions.Load() > 0 && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	select {
+	case <-done:
+	case <-time.After(lastEntries):
+		g.Stop()
+		<-done
+	}
+}
+
 // prepareXDS says in the resources where this process is, as Envoy sees it.
-func (s *serve) prepareXDS(ctx context.Context, g *grpc.Server) error {
+func (s *serve) prepareXDS(ctx context.Context, g *grpc.Server, own net.Addr) error {
 	address := s.o.AdvertiseAddress
 	if address == "" {
-		address = s.o.GRPCAddress
+		address = target(own)
 	}
 	service := build.Service{Address: address, TLS: s.o.EnvoyTLS}
 	filter := s.o.WasmPath
@@ -156,8 +281,9 @@ func (s *serve) prepareXDS(ctx context.Context, g *grpc.Server) error {
 
 // serverOptions serve all roles on one address: those of ext_proc, which moves
 // the bulk, and mutual TLS where it is asked for.
-func (s *serve) serverOptions() ([]grpc.ServerOption, error) {
+func (s *serve) serverOptions(open *openStreams) ([]grpc.ServerOption, error) {
 	options := append(extproc.ServerOptions(), xds.GRPCOptions()...)
+	options = append(options, grpc.ChainStreamInterceptor(open.intercept))
 	if s.o.TLS.CertFile == "" {
 		return options, nil
 	}

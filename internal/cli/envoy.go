@@ -28,7 +28,7 @@ func clientTLSFlags(cmd *cobra.Command, t *build.ClientTLS, prefix string) {
 	cmd.Flags().StringVar(&t.CertificateFile, prefix+"tls-cert", "", "client certificate on Envoy's machine (PEM)")
 	cmd.Flags().StringVar(&t.PrivateKeyFile, prefix+"tls-key", "", "private key of the client certificate on Envoy's machine (PEM)")
 	cmd.Flags().StringVar(&t.CAFile, prefix+"tls-ca", "", "authority of weir's certificate on Envoy's machine (PEM)")
-	cmd.Flags().StringVar(&t.ServerName, prefix+"tls-server-name", "", "name in weir's certificate")
+	cmd.Flags().StringVar(&t.ServerName, prefix+"tls-server-name", "", "name in weir's certificate (default: the host of weir's address)")
 }
 
 // clientTLS is nil when no file is named; all of them belong together.

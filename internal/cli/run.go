@@ -90,10 +90,15 @@ func newServe() *cobra.Command {
 		Short: "Run weir's roles for an Envoy that you run",
 		Long: `Run the external processor, the xDS server and the usage receiver (or some of them) for
 an Envoy that you run yourself. 'weir envoy bootstrap' prints what that Envoy needs.
+extproc and usage run in one process; xds may run apart. Beyond loopback mutual TLS is
+required: --tls-… for weir, --envoy-tls-… for what Envoy uses, on its machine.
+
+When weir serves, one line of JSON goes to stdout:
+  {"ready":true,"grpc_address":"127.0.0.1:10090","admin_url":"http://127.0.0.1:10081","roles":["extproc","xds","usage"]}
 
 Each role has a health and a readiness check on the admin address:
   /healthz, /readyz and /readyz/ROLE, beside /metrics and /status.`,
-		Example: "  weir serve --roles extproc,xds,usage --config weir.yaml --listen 10.0.0.5:10090\n  weir serve --roles extproc --config weir.yaml --listen unix:/run/weir/grpc.sock",
+		Example: "  weir serve --config weir.yaml\n  weir serve --config weir.yaml --listen unix:/run/weir/grpc.sock\n  weir serve --roles extproc,usage --config weir.yaml --listen 127.0.0.1:10091\n  weir serve --roles xds --config weir.yaml --advertise 127.0.0.1:10091 --data xds-data",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "config"); err != nil {
@@ -110,6 +115,9 @@ Each role has a health and a readiness check on the admin address:
 			}
 			if o.EnvoyTLS, err = clientTLS(envoyTLS); err != nil {
 				return misuse(cmd, fmt.Errorf("--envoy-tls-…: %w", err))
+			}
+			if err := o.CheckServe(); err != nil {
+				return misuse(cmd, err)
 			}
 			return app.Serve(cmd.Context(), o)
 		},

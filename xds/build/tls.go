@@ -64,7 +64,11 @@ func clientTLS(t *ClientTLS) *corev3.TransportSocket {
 	common.TlsCertificates = []*tlsv3.TlsCertificate{{
 		CertificateChain: fileSource(t.CertificateFile), PrivateKey: fileSource(t.PrivateKeyFile),
 	}}
-	return transportSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: t.ServerName})
+	c := &tlsv3.UpstreamTlsContext{CommonTlsContext: common}
+	if _, err := netip.ParseAddr(t.ServerName); err != nil { // there is no SNI for an address
+		c.Sni = t.ServerName
+	}
+	return transportSocket(c)
 }
 
 // listenerTLS asks for the certificate by SDS under a name that does not change
