@@ -162,8 +162,15 @@ usage:
 // to baseConfig.
 func newWorld(t *testing.T, edits ...string) *world {
 	t.Helper()
-	a := newBackend(t, simulate.Options{Model: realModelA, Name: "a"})
-	b := newBackend(t, simulate.Options{Model: realModelB, Name: "b", Profile: "openai"})
+	a, b, yaml := newBackends(t, edits...)
+	return &world{up(t, yaml), a, b, yaml}
+}
+
+// newBackends starts two backends and gives a configuration that names them.
+func newBackends(t *testing.T, edits ...string) (a, b *backend, yaml string) {
+	t.Helper()
+	a = newBackend(t, simulate.Options{Model: realModelA, Name: "a"})
+	b = newBackend(t, simulate.Options{Model: realModelB, Name: "b", Profile: "openai"})
 	dir := t.TempDir()
 	for name, secret := range map[string]string{
 		"key": testKey, "other": otherKey, "credential-a": credentialA, "credential-b": credentialB,
@@ -172,9 +179,8 @@ func newWorld(t *testing.T, edits ...string) *world {
 			t.Fatal(err)
 		}
 	}
-	yaml := strings.NewReplacer("%A%", a.url, "%B%", b.url, "%KEYS%", dir).Replace(baseConfig)
-	yaml = edited(t, yaml, edits...)
-	return &world{up(t, yaml), a, b, yaml}
+	yaml = strings.NewReplacer("%A%", a.url, "%B%", b.url, "%KEYS%", dir).Replace(baseConfig)
+	return a, b, edited(t, yaml, edits...)
 }
 
 // edited applies old, new pairs, each of which must apply.

@@ -105,7 +105,22 @@ func (g *gateway) write(config string) {
 // start starts weir on the gateway's files; a second start follows a kill.
 func (g *gateway) start() {
 	g.t.Helper()
-	g.cmd = exec.Command(weirBinary, "up", "--config", g.config, "--data", g.dir, "--envoy-concurrency", "1")
+	g.launch("up", "--config", g.config, "--data", g.dir, "--envoy-concurrency", "1")
+}
+
+// readyLine is what weir says on stdout when it serves.
+type readyLine struct {
+	Ready       bool     `json:"ready"`
+	BaseURL     string   `json:"base_url"`
+	AdminURL    string   `json:"admin_url"`
+	GRPCAddress string   `json:"grpc_address"`
+	Roles       []string `json:"roles"`
+}
+
+// launch runs a command of weir that stays, and waits until it is ready.
+func (g *gateway) launch(args ...string) (ready readyLine) {
+	g.t.Helper()
+	g.cmd = exec.Command(weirBinary, args...)
 	g.log = &tail{}
 	g.cmd.Stderr = g.log
 	stdout, err := g.cmd.StdoutPipe()
@@ -132,11 +147,6 @@ func (g *gateway) start() {
 			<-g.exited
 			g.t.Fatalf("weir exited before it was ready: %v\n%s", g.exitErr, g.log)
 		}
-		var ready struct {
-			Ready    bool
-			BaseURL  string `json:"base_url"`
-			AdminURL string `json:"admin_url"`
-		}
 		if err := json.Unmarshal([]byte(line), &ready); err != nil || !ready.Ready {
 			g.t.Fatalf("first line on stdout: %q: %v", line, err)
 		}
@@ -145,6 +155,7 @@ func (g *gateway) start() {
 		_ = g.cmd.Process.Kill()
 		g.t.Fatalf("weir was not ready within 60 s\n%s", g.log)
 	}
+	return ready
 }
 
 // stop ends weir as an operator would, and expects a clean exit.
