@@ -7,7 +7,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirproxy/weir/internal/ai"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
@@ -58,13 +57,13 @@ func TestAllowedRequest(t *testing.T) {
 	want := &usagev1.Decision{
 		Id: d.Id, Time: d.Time, Key: "open", Application: "open-app", Team: "open", Model: "chat", RequestedModel: "gpt-4o",
 		Kind: "chat", Verdict: "allowed", Rule: "default", Targets: []string{"near", "far"}, TraceId: trace,
-		InputTokens: d.InputTokens, InputCertainty: usagev1.Certainty_CERTAINTY_ESTIMATED,
+		InputTokens: d.InputTokens, LikelyInputTokens: 10, InputCertainty: usagev1.Certainty_CERTAINTY_ESTIMATED,
 		Prices: []*usagev1.TargetPrice{{Pool: "near", Input: 1, Output: 2}, {Pool: "far", Input: 3, CachedInput: 4, Output: 5}},
 	}
 	if diff := cmp.Diff(want, d, protocmp.Transform()); diff != "" {
 		t.Errorf("decision (-want +got):\n%s", diff)
 	}
-	if len(d.Id) != 32 || d.InputTokens < 2 || d.Time.AsTime().IsZero() || !(*timestamppb.Timestamp)(d.Time).IsValid() {
+	if len(d.Id) != 32 || d.InputTokens < 2 || d.Time.AsTime().IsZero() || !d.Time.IsValid() {
 		t.Errorf("id %q, input tokens %d, time %v", d.Id, d.InputTokens, d.Time)
 	}
 }

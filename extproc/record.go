@@ -6,8 +6,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	"github.com/weirproxy/weir/tokens"
 )
 
 // The verdicts of a decision.
@@ -36,6 +38,9 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 	d.RequestedModel = requestedModel(ex)
 	n, certainty := ex.Estimate.Known()
 	d.InputTokens, d.InputCertainty = n, usagev1.Certainty(certainty)
+	if certainty == ai.Estimated {
+		d.LikelyInputTokens = tokens.Likely(&ex.In.Request)
+	}
 	switch {
 	case v.Reply != nil:
 		d.Status = int32(v.Reply.Status)

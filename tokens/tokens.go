@@ -104,14 +104,33 @@ const maxCounted = 1 << 20
 // tokenizer, the caller knows. The count is never above Bound.
 func Exact(c Counter, r *openai.Request) (n int64, exact bool) {
 	text, exact := countSegments(c, r)
-	n = text + r.TokenIDs
+	n = text + overhead(r)
+	estimated := r.ToolDefs + r.ToolCalls + r.Images + r.Videos + r.AudioURLs + r.AudioBytes + r.Files
+	return n, exact && estimated == 0
+}
+
+// overhead is what a request has beside its text, as far as it is usual.
+func overhead(r *openai.Request) int64 {
+	n := r.TokenIDs
 	if r.Messages > 0 || r.Kind == ai.KindChat {
 		n += perMessage*r.Messages + perName*r.Names + primer
 	}
-	n += usualToolDef*r.ToolDefs + usualToolCall*r.ToolCalls + usualImage*r.Images + usualVideo*r.Videos +
+	return n + usualToolDef*r.ToolDefs + usualToolCall*r.ToolCalls + usualImage*r.Images + usualVideo*r.Videos +
 		usualAudio*r.AudioURLs + usualFile*r.Files + r.AudioBytes/usualAudioLen
-	estimated := r.ToolDefs + r.ToolCalls + r.Images + r.Videos + r.AudioURLs + r.AudioBytes + r.Files
-	return n, exact && estimated == 0
+}
+
+// usualBytes is how many bytes of text make a token, roughly, in the languages
+// and the code that vocabularies are made for.
+const usualBytes = 4
+
+// Likely is a guess at the input tokens of r without looking at its text: for
+// accounts of requests whose usage nobody reports, and for nothing else.
+func Likely(r *openai.Request) int64 {
+	var text int64
+	for i := range r.Segments {
+		text += int64(r.Segments[i].Bytes)
+	}
+	return min((text+usualBytes-1)/usualBytes+overhead(r), Bound(r))
 }
 
 func countSegments(c Counter, r *openai.Request) (n int64, exact bool) {

@@ -203,3 +203,14 @@ func FuzzCountWithinBytes(f *testing.F) {
 		}
 	})
 }
+
+func TestLikely(t *testing.T) {
+	r := parse(t, ai.KindChat, `{"model":"m","messages":[{"role":"user","content":"Say something about rivers."}]}`)
+	if got := Likely(r); got < 7 || got > 20 {
+		t.Errorf("27 bytes in one message are likely %d tokens", got)
+	}
+	images := parse(t, ai.KindChat, `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]}]}`)
+	if got := Likely(images); got < usualImage || got > Bound(images) {
+		t.Errorf("an image is likely %d tokens", got)
+	}
+}

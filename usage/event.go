@@ -178,8 +178,11 @@ func used(d *usagev1.Decision, noted *ai.AdapterUsage, served, left bool) (u ai.
 		return ai.Usage{}, 0, 0
 	}
 	u.Input = d.GetInputTokens()
-	if in = d.GetInputCertainty(); in == usagev1.Certainty_CERTAINTY_UNSPECIFIED {
+	if in = d.GetInputCertainty(); in != usagev1.Certainty_CERTAINTY_COUNTED {
 		in = usagev1.Certainty_CERTAINTY_ESTIMATED
+		if likely := d.GetLikelyInputTokens(); likely > 0 {
+			u.Input = likely // a bound is for admission; charged as use it would be many times too much
+		}
 	}
 	if d.GetKind() != string(ai.KindEmbedding) {
 		u.Output = max(noted.Chunks, noted.TextBytes/4+min(1, noted.TextBytes%4))
