@@ -64,6 +64,9 @@ func TestFailover(t *testing.T) {
 		if got := seen[0].Get("x-goog-api-key"); got != want {
 			t.Errorf("credential %q, want %q", got, want)
 		}
+		if got := seen[0].Values("accept-encoding"); len(got) != 1 || got[0] != "identity" {
+			t.Errorf("accept-encoding %q", got)
+		}
 		for name, values := range seen[0] {
 			if text := strings.Join(values, " "); strings.Contains(text, "first-secret") || strings.Contains(text, "client-key") ||
 				strings.HasPrefix(name, "X-Envoy") || strings.HasPrefix(name, "X-Forwarded") || name == "Cookie" || name == "X-Api-Key" ||

@@ -151,7 +151,7 @@ func follow(t *testing.T, p peer, pools ...string) {
 	p.ask(t, resourcev3.RouteType, build.RouteConfig)
 	expect(t, p, resourcev3.RouteType, []string{build.RouteConfig})
 	p.ack(t, resourcev3.RouteType)
-	endpoints, secrets := dependents(pools)
+	endpoints, secrets := dependents(t, pools)
 	p.ask(t, resourcev3.EndpointType, endpoints...)
 	expect(t, p, resourcev3.EndpointType, endpoints)
 	p.ack(t, resourcev3.EndpointType)
@@ -160,9 +160,14 @@ func follow(t *testing.T, p peer, pools ...string) {
 	p.ack(t, resourcev3.SecretType)
 }
 
-func dependents(pools []string) (endpoints, secrets []string) {
-	for _, pool := range pools {
-		endpoints, secrets = append(endpoints, "pool/"+pool), append(secrets, "credential/"+pool)
+func dependents(t *testing.T, pools []string) (endpoints, secrets []string) {
+	t.Helper()
+	res := some(t, pools...)
+	for _, e := range res.Endpoints {
+		endpoints = append(endpoints, e.ClusterName)
+	}
+	for _, x := range res.Secrets {
+		secrets = append(secrets, x.Name)
 	}
 	return endpoints, secrets
 }

@@ -82,14 +82,23 @@ func cases(t *testing.T) map[string]string {
 	return m
 }
 
-// build runs a case in a directory of its own.
-func buildCase(t *testing.T, archive *txtar.Archive) (*build.Resources, string, error) {
+// shownDir stands for a case's directory in its expectations: the names of
+// resources depend on the paths in them.
+const shownDir = "/case"
+
+// buildCase runs a case in a directory of its own. In what is shown, the
+// directory is shownDir.
+func buildCase(t *testing.T, archive *txtar.Archive, shown bool) (*build.Resources, string, error) {
 	t.Helper()
 	dir := t.TempDir()
+	root := dir
+	if shown {
+		root = shownDir
+	}
 	o := build.Options{
 		ExtProc:       build.Service{Address: "unix:/run/weir/extproc.sock"},
-		AccessLogFile: filepath.Join(dir, "access.log"),
-		WasmFile:      filepath.Join(dir, "adapter.wasm"),
+		AccessLogFile: filepath.Join(root, "access.log"),
+		WasmFile:      filepath.Join(root, "adapter.wasm"),
 		SystemCAFile:  "/etc/ssl/certs/ca-certificates.crt",
 	}
 	for _, f := range archive.Files {
@@ -98,12 +107,15 @@ func buildCase(t *testing.T, archive *txtar.Archive) (*build.Resources, string, 
 			t.Fatal(err)
 		}
 		if f.Name == inputOptions {
-			if err := json.Unmarshal(bytes.ReplaceAll(f.Data, []byte("$DIR"), []byte(dir)), &o); err != nil {
+			if err := json.Unmarshal(bytes.ReplaceAll(f.Data, []byte("$DIR"), []byte(root)), &o); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	p := load(t, filepath.Join(dir, inputConfig))
+	for _, pool := range p.Pools {
+		pool.CAFile = strings.Replace(pool.CAFile, dir, root, 1)
+	}
 	r, err := build.Build(p, o)
 	return r, dir, err
 }
@@ -123,21 +135,21 @@ func load(t *testing.T, path string) *plan.Plan {
 
 func render(t *testing.T, archive *txtar.Archive) []txtar.File {
 	t.Helper()
-	r, dir, err := buildCase(t, archive)
+	r, _, err := buildCase(t, archive, true)
 	if err != nil {
 		return []txtar.File{{Name: outputPrefix + "error", Data: []byte(err.Error() + "\n")}}
 	}
 	return []txtar.File{
-		{Name: outputPrefix + "listeners.json", Data: text(t, dir, r.Listeners)},
-		{Name: outputPrefix + "routes.json", Data: text(t, dir, r.Routes)},
-		{Name: outputPrefix + "clusters.json", Data: text(t, dir, r.Clusters)},
-		{Name: outputPrefix + "endpoints.json", Data: text(t, dir, r.Endpoints)},
-		{Name: outputPrefix + "secrets.json", Data: text(t, dir, r.Secrets)},
+		{Name: outputPrefix + "listeners.json", Data: text(t, r.Listeners)},
+		{Name: outputPrefix + "routes.json", Data: text(t, r.Routes)},
+		{Name: outputPrefix + "clusters.json", Data: text(t, r.Clusters)},
+		{Name: outputPrefix + "endpoints.json", Data: text(t, r.Endpoints)},
+		{Name: outputPrefix + "secrets.json", Data: text(t, r.Secrets)},
 	}
 }
 
 // text is JSON with the names of the proto fields, indented the same each time.
-func text[M proto.Message](t *testing.T, dir string, list []M) []byte {
+func text[M proto.Message](t *testing.T, list []M) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	for _, m := range list {
@@ -150,7 +162,7 @@ func text[M proto.Message](t *testing.T, dir string, list []M) []byte {
 		}
 		out.WriteByte('\n')
 	}
-	return bytes.ReplaceAll(out.Bytes(), []byte(dir), []byte("$DIR"))
+	return out.Bytes()
 }
 
 // TestSameBytes: equal plans give equal versions, and only what changed changes.
@@ -201,6 +213,13 @@ func TestSameBytes(t *testing.T) {
 				}
 			}
 		}, []string{"secrets"}},
+		{"another weight", func(p *plan.Plan) {
+			for _, pool := range p.Pools {
+				if pool.Name == "gpu" {
+					pool.Endpoints[0].Weight++
+				}
+			}
+		}, []string{"endpoints"}},
 		{"another address", func(p *plan.Plan) {
 			for _, pool := range p.Pools {
 				if pool.Name == "gpu" {
@@ -208,7 +227,7 @@ func TestSameBytes(t *testing.T) {
 				}
 			}
 		}, []string{"clusters", "endpoints"}}, // the cluster carries the Host header
-		{"another model name", func(p *plan.Plan) { p.Pools[0].Model += "-v2" }, []string{"clusters"}},
+		{"another model name", func(p *plan.Plan) { p.Pools[0].Model += "-v2" }, []string{"clusters", "endpoints"}}, // see byEDS
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			want := map[string]bool{}

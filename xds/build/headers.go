@@ -31,10 +31,9 @@ var credentialHeaders = []string{
 	"proxy-authorization", "x-api-key", "x-goog-api-key",
 }
 
-// attemptHeaders are dropped before each attempt for other reasons: a compressed
-// answer cannot be metered, and where a client is and how Envoy names its request
-// is no business of a provider.
-var attemptHeaders = []string{"accept-encoding", "x-real-ip", "x-request-id"}
+// attemptHeaders are dropped before each attempt for another reason: where a
+// client is and how Envoy names its request is no business of a provider.
+var attemptHeaders = []string{"x-real-ip", "x-request-id"}
 
 // earlyMutations run before anything else sees a request.
 func earlyMutations() []*mutationv3.HeaderMutation {
@@ -61,7 +60,10 @@ func (b *builder) attemptMutations() []*mutationv3.HeaderMutation {
 	for _, p := range []string{"x-envoy-", "x-forwarded-", ai.InternalPrefix} {
 		list = append(list, removePrefix(p))
 	}
-	return list
+	// A compressed answer cannot be metered.
+	return append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
+		Append: setHeader("accept-encoding", "identity"),
+	}})
 }
 
 func remove(name string) *mutationv3.HeaderMutation {

@@ -55,8 +55,9 @@ func (b *builder) pool(p *plan.Pool) error {
 	}
 	load := loadAssignment(p)
 	if static(p) {
-		cluster.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
-		cluster.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
+		if err := byEDS(cluster, load); err != nil {
+			return err
+		}
 		b.res.Endpoints = append(b.res.Endpoints, load)
 	} else {
 		cluster.ClusterDiscoveryType = byName()
@@ -66,6 +67,21 @@ func (b *builder) pool(p *plan.Pool) error {
 	if p.Credential != nil {
 		b.res.Secrets = append(b.res.Secrets, credentialSecret(p))
 	}
+	return nil
+}
+
+// byEDS delivers the endpoints under a name that changes with the cluster. Envoy
+// makes a changed cluster anew and waits for its endpoints, and while it waits it
+// takes no other cluster; but endpoints that did not change are not sent again
+// under a name that it already has. A change of the endpoints alone keeps the name.
+func byEDS(c *clusterv3.Cluster, load *endpointv3.ClusterLoadAssignment) error {
+	revision, err := Hash([]*clusterv3.Cluster{c})
+	if err != nil {
+		return err
+	}
+	load.ClusterName = c.Name + "@" + revision
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: load.ClusterName}
 	return nil
 }
 

@@ -88,7 +88,7 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 		ConnectTimeout:                durationpb.New(2 * time.Second),
 		CircuitBreakers:               openBreakers(),
 		TransportSocket:               clientTLS(s.namedTLS()),
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(serviceOptions())},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(s.http2())},
 	}
 	address := &corev3.Address{}
 	if path, ok := strings.CutPrefix(s.Address, "unix:"); ok {
@@ -111,17 +111,19 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 	return c, nil
 }
 
-func serviceOptions() *upstreamv3.HttpProtocolOptions {
+// http2 pings where a network can lose a connection silently.
+func (s Service) http2() *upstreamv3.HttpProtocolOptions {
+	o := &corev3.Http2ProtocolOptions{
+		InitialStreamWindowSize:     wrapperspb.UInt32(serviceWindow),
+		InitialConnectionWindowSize: wrapperspb.UInt32(4 * serviceWindow),
+	}
+	if !strings.HasPrefix(s.Address, "unix:") {
+		o.ConnectionKeepalive = keepalive()
+	}
 	return &upstreamv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{
 			ExplicitHttpConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-						ConnectionKeepalive:         keepalive(),
-						InitialStreamWindowSize:     wrapperspb.UInt32(serviceWindow),
-						InitialConnectionWindowSize: wrapperspb.UInt32(4 * serviceWindow),
-					},
-				},
+				ProtocolConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: o},
 			},
 		},
 	}
