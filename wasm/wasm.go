@@ -8,6 +8,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"maps"
 )
 
@@ -23,8 +24,10 @@ const PluginName = "weir.adapter"
 var dist embed.FS
 
 // Adapter is the adapter filter's file. It fails when weir was built without it.
-func Adapter() ([]byte, error) {
-	file, err := dist.ReadFile("dist/adapter.wasm")
+func Adapter() ([]byte, error) { return read(dist) }
+
+func read(dist fs.FS) ([]byte, error) {
+	file, err := fs.ReadFile(dist, "dist/adapter.wasm")
 	if err != nil {
 		return nil, fmt.Errorf("adapter.wasm was not built: run make build: %w", err)
 	}

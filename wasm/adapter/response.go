@@ -109,7 +109,9 @@ func (a *attempt) responseBody(size int, end bool) types.Action {
 }
 
 func (a *attempt) responseTrailers() types.Action {
-	// The last piece of the body came without the end of the stream.
+	// The last piece of the body came without the end of the stream. Here the
+	// body can no longer be changed: of an event that was withheld and never
+	// ended, the client gets nothing, as a reader of event streams expects.
 	switch {
 	case a.form == jsonBody:
 		a.noteUsage()

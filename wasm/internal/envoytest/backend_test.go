@@ -24,13 +24,14 @@ type backend struct {
 	Addr   string
 	forget bool // record nothing
 
-	mu  sync.Mutex
-	got []received
+	mu     sync.Mutex
+	got    []received
+	answer http.HandlerFunc
 }
 
 func newBackend(t testing.TB, answer http.HandlerFunc) *backend {
 	t.Helper()
-	b := &backend{}
+	b := &backend{answer: answer}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -40,6 +41,7 @@ func newBackend(t testing.TB, answer http.HandlerFunc) *backend {
 		if !b.forget {
 			b.got = append(b.got, received{r.RequestURI, r.Host, r.Header, r.ContentLength, body})
 		}
+		answer := b.answer
 		b.mu.Unlock()
 		answer(w, r)
 	}))
@@ -61,8 +63,14 @@ func (b *backend) requests() []received {
 	return append([]received(nil), b.got...)
 }
 
-// stream answers with server-sent events, one write a piece. A piece that is
-// empty waits a moment; gate, if any, is waited for before the piece it names.
+// answers changes how the backend answers from now on.
+func (b *backend) answers(h http.HandlerFunc) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answer = h
+}
+
+// stream answers with server-sent events, one write a piece.
 func stream(pieces ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")

@@ -19,7 +19,7 @@ type Config struct {
 	// Environment is that of the filter's VM.
 	Environment map[string]string
 	Targets     []Target
-	// Metadata is dynamic metadata set before the router, by namespace.
+	// Metadata is dynamic metadata set before all else, by namespace.
 	Metadata map[string]map[string]string
 	// PerTryTimeout as "0.5s"; empty is none.
 	PerTryTimeout string
@@ -88,7 +88,8 @@ func (c Config) listener(accessLog string) object {
 		for ns, values := range c.Metadata {
 			set = append(set, object{"metadata_namespace": ns, "value": values})
 		}
-		filters = append(filters, typed("set_metadata", "filters.http.set_metadata.v3.Config", object{"metadata": set}))
+		metadata := typed("set_metadata", "filters.http.set_metadata.v3.Config", object{"metadata": set})
+		filters = append(list{metadata}, filters...)
 	}
 	filters = append(filters, typed("router", "filters.http.router.v3.Router", nil))
 	manager := object{
