@@ -89,10 +89,14 @@ func (b *builder) listenerTLS(l *plan.Listener) *corev3.TransportSocket {
 	return transportSocket(&tlsv3.DownstreamTlsContext{CommonTlsContext: common})
 }
 
+// commonTLS names the highest version, which for Envoy as a client is 1.2 by default.
 func commonTLS(alpn []string, trust *tlsv3.CertificateValidationContext) *tlsv3.CommonTlsContext {
 	c := &tlsv3.CommonTlsContext{
 		AlpnProtocols: alpn,
-		TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
+		TlsParams: &tlsv3.TlsParameters{
+			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
+			TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		},
 	}
 	if trust != nil {
 		c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: trust}
