@@ -100,7 +100,7 @@ func generate(spec loadSpec, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer conn.close()
+		defer func() { _ = conn.close() }()
 		workers[i] = &worker{
 			generator: g, conn: conn, request: newRequest(&spec, i),
 			times: make([]time.Duration, 0, 1<<16), firsts: make([]time.Duration, 0, 1<<12),

@@ -23,7 +23,7 @@ func runNoop(args []string) error {
 	}
 	const largest = 256 << 20
 	srv := grpc.NewServer(
-		grpc.MaxRecvMsgSize(largest), grpc.MaxSendMsgSize(largest), grpc.NumStreamWorkers(4), grpc.SharedWriteBuffer(true),
+		grpc.MaxRecvMsgSize(largest), grpc.MaxSendMsgSize(largest), grpc.NumStreamWorkers(4),
 		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20),
 	)
 	extprocv3.RegisterExternalProcessorServer(srv, noop{})

@@ -57,7 +57,7 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 func (p *process) ended() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("%s ended: %v: %s", p.name, p.err, p.tail())
+		return fmt.Errorf("%s ended: %w: %s", p.name, p.err, p.tail())
 	default:
 		return nil
 	}

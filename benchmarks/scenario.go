@@ -117,7 +117,7 @@ func (t target) rest(ctx context.Context, window time.Duration) (cell, error) {
 		}
 		fmt.Fprintln(w, lineEnd)
 		fmt.Fprintf(w, `{"seconds":%v}`, window.Seconds())
-		w.Close()
+		_ = w.Close()
 	}()
 	c, err := t.watch(bufio.NewScanner(r))
 	return c, errors.Join(err, ctx.Err())

@@ -79,7 +79,6 @@ func ServerOptions() []grpc.ServerOption {
 		// Streams are short and many: workers that stay save a goroutine and the
 		// growth of its stack for each.
 		grpc.NumStreamWorkers(4),
-		grpc.SharedWriteBuffer(true),
 		// Fixed windows, wide enough for large bodies, also switch off the
 		// estimation of the bandwidth, which costs a ping every now and then.
 		grpc.InitialWindowSize(1 << 20),

@@ -26,16 +26,17 @@ func (p *parser) modelName() {
 	p.r.ModelSpan = Span{v.Off, v.Len}
 }
 
-func (p *parser) boolean(param string) (value, null bool) {
+// boolean reads a boolean; false for null and for a fault.
+func (p *parser) boolean(param string) bool {
 	v := p.s.Value()
 	switch v.Kind {
 	case jsonscan.True, jsonscan.False:
-		return v.Kind == jsonscan.True, false
+		return v.Kind == jsonscan.True
 	case jsonscan.Null:
-		return false, true
+		return false
 	}
 	p.wrong(param, "a boolean", v.Off, v.Kind)
-	return false, false
+	return false
 }
 
 // maxDigits is how long an integer may be: every JSON reader takes 15 digits
@@ -112,7 +113,7 @@ func (p *parser) streamOptions() {
 		}
 		p.s.Peek()
 		start := p.s.Offset()
-		p.r.IncludeUsage, _ = p.boolean("stream_options.include_usage")
+		p.r.IncludeUsage = p.boolean("stream_options.include_usage")
 		e.include = Span{start, p.s.Offset() - start}
 	}
 	e.options.Len = p.s.Offset() - e.options.Off

@@ -93,7 +93,7 @@ func (p *parser) field(name []byte, offset int) {
 	case "model":
 		p.modelName()
 	case "stream":
-		p.r.Stream, _ = p.boolean("stream")
+		p.r.Stream = p.boolean("stream")
 	case "stream_options":
 		p.streamOptions()
 	case "n":

@@ -233,10 +233,10 @@ func (a *app) newExtProc() *extproc.Server {
 }
 
 // serveGRPC serves on unix:/path or host:port until stop.
-func (a *app) serveGRPC(name, address string, s *grpc.Server) (net.Addr, error) {
+func (a *app) serveGRPC(name, address string, s *grpc.Server) error {
 	l, err := listen(address)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	a.onStop(func() { gracefully(s, 5*time.Second) })
 	go func() {
@@ -244,7 +244,7 @@ func (a *app) serveGRPC(name, address string, s *grpc.Server) (net.Addr, error) 
 			a.failed <- fmt.Errorf("%s: %w", name, err)
 		}
 	}()
-	return l.Addr(), nil
+	return nil
 }
 
 // gracefully lets open streams end, but not for longer than the bound: ADS

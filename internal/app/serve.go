@@ -199,7 +199,7 @@ func target(a net.Addr) string {
 // socket that the operator named may be in use by another weir.
 func (s *serve) listen() (net.Listener, error) {
 	if path, ok := strings.CutPrefix(s.o.GRPCAddress, "unix:"); ok {
-		if c, err := net.Dial("unix", path); err == nil {
+		if c, err := net.DialTimeout("unix", path, time.Second); err == nil { //nolint:noctx // bounded already
 			_ = c.Close()
 			return nil, fmt.Errorf("--listen: %s is in use", s.o.GRPCAddress)
 		}

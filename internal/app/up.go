@@ -138,7 +138,7 @@ func (u *up) startServers(ctx context.Context) error {
 	}
 	g := grpc.NewServer(extproc.ServerOptions()...)
 	u.newExtProc().Register(g)
-	if _, err := u.serveGRPC("ext_proc", u.options.ExtProc.Address, g); err != nil {
+	if err := u.serveGRPC("ext_proc", u.options.ExtProc.Address, g); err != nil {
 		return err
 	}
 	return u.startXDS(ctx, "unix:"+control)
@@ -154,8 +154,7 @@ func (a *app) startXDS(ctx context.Context, address string) error {
 	}
 	g := grpc.NewServer(xds.GRPCOptions()...)
 	a.xds.Register(ctx, g)
-	_, err := a.serveGRPC("xds", address, g)
-	return err
+	return a.serveGRPC("xds", address, g)
 }
 
 // writeFilter puts the Wasm filter where Envoy reads it, under its digest: a

@@ -89,7 +89,7 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, err) })
+	root.SetFlagErrorFunc(misuse)
 	root.AddCommand(newUp(), newServe(), newValidate(), newExplain(), newUsage(), newKeys(), newEnvoy(), newSimulate())
 	return root
 }

@@ -87,7 +87,7 @@ func printUsage(cmd *cobra.Command, dir string, since time.Duration, by []store.
 	if err != nil {
 		return fmt.Errorf("usage store %s: %w (name the data directory with --data)", path, err)
 	}
-	defer reader.Close()
+	defer func() { _ = reader.Close() }()
 	now := time.Now()
 	rows, err := query.Usage(cmd.Context(), reader, now.Add(-since), now, by)
 	if err != nil {

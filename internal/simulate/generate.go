@@ -119,7 +119,8 @@ func (j *job) begin() {
 	b = strconv.AppendInt(b, j.s.opts.Now().Unix(), 10)
 	b = append(b, `,"model":`...)
 	b = gjson.AppendJSONString(b, model)
-	j.prefix = append(b, `,"choices":[`...)
+	b = append(b, `,"choices":[`...)
+	j.prefix = b
 }
 
 // note counts tokens that were sent.

@@ -113,7 +113,7 @@ func tooDeep(body string) bool {
 
 // fields are a request's values that need a second look, raw.
 type fields struct {
-	messages, prompt, tools, toolChoice, streamOptions, seed, echo gjson.Result
+	messages, prompt, tools, toolChoice, streamOptions, seed gjson.Result
 }
 
 // readGeneration reads and checks a chat or a completion request.

@@ -195,9 +195,6 @@ func edited(t *testing.T, text string, edits ...string) string {
 	return text
 }
 
-// usageTotals are what `weir usage` says in all.
-type usageTotals struct{ requests, input, output int64 }
-
 func atoi(t *testing.T, s string) int64 {
 	t.Helper()
 	n, err := strconv.ParseInt(s, 10, 64)
