@@ -109,6 +109,7 @@ type call struct {
 	ex         pipeline.Exchange
 	head, tail request
 	forward    forward
+	twice      []*plan.Pool
 }
 
 // process serves one stream: headers, then the body if the headers call for one.

@@ -106,6 +106,9 @@ type app struct {
 	admin   *admin
 	watcher *config.Watcher
 	checks  map[string]check
+	// warm waits, for a bounded time, until Envoy uses what it has accepted; nil
+	// where the Envoys are somebody else's.
+	warm    func(context.Context)
 	options build.Options // of the xDS resources; fixed once Envoy's side is known
 
 	applying sync.Mutex // one configuration at a time

@@ -47,6 +47,9 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) error {
 		if err := a.accepted(ctx, version); err != nil {
 			return err
 		}
+		if a.warm != nil {
+			a.warm(ctx)
+		}
 	}
 	a.plan.Store(p)
 	return nil

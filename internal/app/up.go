@@ -93,6 +93,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	if err := u.waitReady(ctx, p); err != nil {
 		return err
 	}
+	u.warm = u.waitWarm
 	u.background("configuration watch", u.watch)
 	return u.announce(p)
 }
@@ -232,6 +233,28 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 		case <-ctx.Done():
 			return fmt.Errorf("envoy is not ready: %w", errors.Join(err, ctx.Err()))
 		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// warmTimeout bounds how long a change waits for new clusters to be usable: one
+// whose name does not resolve must not keep the others back.
+const warmTimeout = 5 * time.Second
+
+// waitWarm waits until no cluster waits for anything: Envoy accepts a cluster
+// before it can route to it, and a request that came between would fail.
+func (u *up) waitWarm(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	for {
+		if warm, err := u.envoy.Load().Admin.Warm(ctx); err == nil && warm {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			u.log.Warn("a cluster is not ready yet; the configuration is in force all the same", "waited", warmTimeout)
+			return
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

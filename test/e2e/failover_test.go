@@ -176,3 +176,21 @@ func TestClientGoneIsBilled(t *testing.T) {
 		return ""
 	})
 }
+
+// A dead endpoint of a pool that is the only target costs a second try at
+// another endpoint, and no client notices.
+func TestDeadEndpointOfOnlyTarget(t *testing.T) {
+	w := newWorld(t)
+	w.write(edited(t, w.yaml, `endpoints: [{url: "`+w.a.url+`"}]`, fmt.Sprintf(`endpoints: [{url: "%s"}, {url: "http://127.0.0.1:%d"}]`, w.a.url, freePort(t))))
+	eventually(t, 10*time.Second, func() string {
+		if strings.Contains(w.log.String(), "configuration applied") {
+			return ""
+		}
+		return "the change is not in force"
+	})
+	for i := range 20 {
+		if got := w.chat("embed"); got.status != 200 {
+			t.Fatalf("request %d: status %d: %s", i, got.status, got.body)
+		}
+	}
+}
