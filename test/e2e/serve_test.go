@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -37,7 +38,7 @@ type operated struct {
 func newServe(t *testing.T, flags ...string) *operated {
 	t.Helper()
 	listener := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	a, b, yaml := newBackends(t, "address: 127.0.0.1:0", "address: "+listener)
+	a, b, yaml := newBackends(t, "address: 127.0.0.1:0", "address: "+listener, "settle_deadline: 5s", "settle_deadline: 3s")
 	g := &gateway{t: t, dir: t.TempDir(), base: "http://" + listener + "/v1"}
 	g.config = filepath.Join(t.TempDir(), "weir.yaml")
 	g.write(yaml)
@@ -147,7 +148,7 @@ func (o *operated) oneOfEach(t *testing.T) {
 	}
 }
 
-// status asks weir's admin address for a path.
+// adminGet asks weir's admin address for a path.
 func (g *gateway) adminGet(t *testing.T, path string) (int, string) {
 	t.Helper()
 	resp, err := http.Get(g.admin + path)
@@ -239,11 +240,12 @@ func testServeChanges(t *testing.T, o *operated) {
 	o.write(edited(t, renamed, "targets: [{pool: a}, {pool: b}]", "targets: [{pool: nowhere}]"))
 	o.refusedWith(t, "nowhere")
 
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, []byte("-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"), 0o600); err != nil {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	o.write(edited(t, renamed, `endpoints: [{url: "`+o.b.url+`"}]`, fmt.Sprintf("endpoints: [{url: \"https://127.0.0.1:1\"}]\n    tls: {ca_file: %q}", ca)))
+	defer taken.Close()
+	o.write(edited(t, renamed, "listeners:\n", fmt.Sprintf("listeners:\n  - {name: taken, address: %q}\n", taken.Addr())))
 	o.refusedWith(t, `envoy \"operated\" refused`)
 	if got := o.chat("cloud2"); got.status != 200 {
 		t.Errorf("after a refused change: status %d: %s", got.status, got.body)
@@ -276,6 +278,12 @@ func testServeKilled(t *testing.T, o *operated) {
 	o.a.fault(t)
 	before := requests(o.usage(t))
 	open := o.openStream(t, 60, 25*time.Millisecond)
+	eventually(t, 5*time.Second, func() string { // Envoy sends its entries every 100 ms
+		if _, metrics := o.adminGet(t, "/metrics"); !strings.Contains(metrics, "\nweir_usage_pending 1\n") {
+			return lineWith(metrics, "weir_usage_pending ")
+		}
+		return ""
+	})
 	grpcAddress := o.ready.GRPCAddress
 	o.kill()
 	for range 5 {
