@@ -164,6 +164,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 func (r *Recorder) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	r.notifyRest()
 	if err := r.sink.flush(ctx); err != nil {
 		r.opt.Logger.Warn("usage events stay in the spool", "error", err)
 	}
@@ -279,14 +280,19 @@ func (r *Recorder) notifyLoop(ctx context.Context) {
 		case e := <-r.notify:
 			r.opt.OnEvent(e)
 		case <-ctx.Done():
-			for {
-				select {
-				case e := <-r.notify:
-					r.opt.OnEvent(e)
-				default:
-					return
-				}
-			}
+			return
+		}
+	}
+}
+
+// notifyRest tells of the events that are left when Run has returned.
+func (r *Recorder) notifyRest() {
+	for {
+		select {
+		case e := <-r.notify:
+			r.opt.OnEvent(e)
+		default:
+			return
 		}
 	}
 }

@@ -404,6 +404,9 @@ func TestRunStoresAndTells(t *testing.T) {
 	if _, err := w.store.Event(context.Background(), testID(2)); err != nil {
 		t.Error("Close did not store:", err)
 	}
+	if len(told) != 1 {
+		t.Error("Close did not tell")
+	}
 }
 
 func TestRetentionDeletesInSteps(t *testing.T) {

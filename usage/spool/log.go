@@ -205,9 +205,11 @@ func (l *Log) undo(n int, size int64, cause error) error {
 // by the next Sync and not here, where requests wait.
 func (l *Log) rotate() error {
 	seq := uint64(max(l.opt.Now().UnixMilli(), 1))
+	l.segMu.Lock()
 	if n := len(l.segs); n > 0 {
 		seq = max(seq, l.segs[n-1].seq+1)
 	}
+	l.segMu.Unlock()
 	s := &segment{seq: seq, path: filepath.Join(l.dir, segmentName(seq))}
 	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
