@@ -34,8 +34,8 @@ type response struct {
 	heldOut     []byte
 	heldDiffers bool
 
-	json   openai.Meter
-	stream stream
+	json   *openai.Meter // of a jsonBody
+	stream *stream       // of an eventStream
 	usage  ai.AdapterUsage
 	state  []byte // the filter state that was set last
 	spare  []byte
@@ -53,11 +53,14 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 	if status != "200" || end {
 		return types.ActionContinue
 	}
-	a.form = responseForm()
-	if a.form != eventStream {
+	switch a.form = responseForm(); a.form {
+	case unmetered:
+		return types.ActionContinue
+	case jsonBody:
+		a.json = &openai.Meter{}
 		return types.ActionContinue
 	}
-	a.stream.strip = a.Stream && a.StripUsage
+	a.stream = &stream{strip: a.Stream && a.StripUsage}
 	if a.stream.strip {
 		if err := proxywasm.RemoveHttpResponseHeader("content-length"); err != nil {
 			return a.refuse(fmt.Errorf("remove content-length: %w", err))

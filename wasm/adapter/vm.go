@@ -114,7 +114,7 @@ func (a *attempt) recoverResponse(action *types.Action) {
 		return
 	}
 	err := fmt.Errorf("panic on the response: %v", r)
-	if a.held || a.stream.strip {
+	if a.held || a.stream != nil && a.stream.strip {
 		*action = a.refuse(err)
 		return
 	}

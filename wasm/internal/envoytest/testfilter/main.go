@@ -42,6 +42,8 @@ func (p *plugin) NewHttpContext(id uint32) types.HttpContext {
 	switch p.config {
 	case "calls":
 		return &calls{}
+	case "noop":
+		return &types.DefaultHttpContext{}
 	case "bodies":
 		return &bodies{}
 	}
