@@ -19,6 +19,8 @@ var logFields = map[string]string{
 	"rid":     "%RESP(" + ai.DecisionHeader + ")%",
 	"start":   "%START_TIME(%s.%6f)%",
 	"dur_us":  "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+	// The last byte of an answer that was cut never left, and dur_us is absent.
+	"dur_ms":  "%DURATION%",
 	"status":  "%RESPONSE_CODE%",
 	"flags":   "%RESPONSE_FLAGS%",
 	"details": "%RESPONSE_CODE_DETAILS%",
