@@ -15,6 +15,9 @@ import (
 
 	"github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm"
 	"github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/types"
+
+	"github.com/weirproxy/weir/dialect/openai"
+	"github.com/weirproxy/weir/internal/ai"
 )
 
 // VM is the filter, to be given to proxywasm.SetVMContext.
@@ -48,9 +51,8 @@ type attempt struct {
 	refused bool // a local reply was sent: nothing may pass any more
 }
 
-// refusal is the body of a local reply.
-const refusal = `{"error":{"message":"the gateway could not adapt this request to its target",` +
-	`"type":"server_error","param":null,"code":"internal_error"}}`
+// refusal tells the client what it may know.
+const refusal = "the gateway could not adapt this request to its target"
 
 // refuse answers the client in the place of the target, and tells the log why.
 // Nothing secret may be in why.
@@ -58,7 +60,8 @@ func (a *attempt) refuse(why error) types.Action {
 	a.refused = true
 	proxywasm.LogErrorf("attempt refused: %v", why)
 	header := [][2]string{{"content-type", "application/json"}}
-	if err := proxywasm.SendHttpResponse(500, header, []byte(refusal), -1); err != nil {
+	body := openai.ErrorBody(ai.ReasonInternal, refusal, "")
+	if err := proxywasm.SendHttpResponse(uint32(ai.ReasonInternal.Answer().Status), header, body, -1); err != nil {
 		proxywasm.LogCriticalf("attempt refused, but no answer could be sent: %v", err)
 	}
 	return types.ActionPause
