@@ -15,10 +15,10 @@ import (
 
 // logFields is one line of the access log: what weir settles a request by.
 var logFields = map[string]string{
-	"id":      "%DYNAMIC_METADATA(" + ai.MetadataNamespace + ":" + ai.MetaID + ")%",
-	"rid":     "%RESP(" + ai.DecisionHeader + ")%",
-	"start":   "%START_TIME(%s.%6f)%",
-	"dur_us":  "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+	"id":     "%DYNAMIC_METADATA(" + ai.MetadataNamespace + ":" + ai.MetaID + ")%",
+	"rid":    "%RESP(" + ai.DecisionHeader + ")%",
+	"start":  "%START_TIME(%s.%6f)%",
+	"dur_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
 	// The last byte of an answer that was cut never left, and dur_us is absent.
 	"dur_ms":  "%DURATION%",
 	"status":  "%RESPONSE_CODE%",
