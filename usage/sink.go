@@ -58,6 +58,9 @@ func (s *sink) lag() time.Duration {
 	return 0
 }
 
+// StoreLag is how long the oldest event that is not stored yet has waited.
+func (r *Recorder) StoreLag() time.Duration { return r.sink.lag() }
+
 func (s *sink) run(ctx context.Context) {
 	wait := s.r.opt.FlushEvery
 	for {

@@ -92,6 +92,10 @@ func (o *Options) has(r Role) bool { return slices.Contains(o.Roles, r) }
 // change is looked at.
 const watchDebounce = 50 * time.Millisecond
 
+// maxStoreLag is when usage is not ready any more. Nothing is lost then: events
+// wait in the spool.
+const maxStoreLag = time.Minute
+
 // app is one running weir. A failed construction unwinds through stop.
 type app struct {
 	o       Options
@@ -212,6 +216,12 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		}
 	})
 	a.reg.MustRegister(a.usage)
+	a.checks[string(RoleUsage)] = func() error {
+		if lag := a.usage.StoreLag(); lag > maxStoreLag {
+			return fmt.Errorf("the usage store takes no events: the oldest waits for %s", lag.Round(time.Second))
+		}
+		return nil
+	}
 	if err := restore(a.ledger, a.usage, p); err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}

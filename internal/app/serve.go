@@ -136,7 +136,6 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 			return err
 		}
 		s.usage.RegisterALS(g)
-		s.checks[string(RoleUsage)] = func() error { return nil }
 	}
 	if s.o.has(RoleExtProc) {
 		s.newExtProc().Register(g)

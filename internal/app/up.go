@@ -77,6 +77,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	if err := u.startServers(ctx); err != nil {
 		return err
 	}
+	u.checks["envoy"] = u.envoyRuns
 	if err := u.startAdmin(p.Admin, map[string]http.HandlerFunc{"GET /envoy/stats": u.envoyStats}); err != nil {
 		return err
 	}
@@ -96,6 +97,20 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	u.warm = u.waitWarm
 	u.background("configuration watch", u.watch)
 	return u.announce(p)
+}
+
+// envoyRuns is Envoy's readiness check.
+func (u *up) envoyRuns() error {
+	process := u.envoy.Load()
+	if process == nil {
+		return errors.New("envoy is not started yet")
+	}
+	select {
+	case <-process.Done():
+		return errors.New("envoy ended; it is started again")
+	default:
+		return nil
+	}
 }
 
 // startSimulators starts the stand-in backends that the configuration asks for.

@@ -156,6 +156,12 @@ func TestEnvoyKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	done.Wait()
+	eventually(t, 2*time.Second, func() string { // weir waits a second before it starts it again
+		if code, body := w.adminGet(t, "/readyz/envoy"); code != 503 {
+			return fmt.Sprintf("readiness of an Envoy that was killed: status %d: %s", code, body)
+		}
+		return ""
+	})
 	w.a.fault(t)
 	eventually(t, 20*time.Second, func() string {
 		got, err := w.send("POST", "/v1/chat/completions", chatBody("cloud", false), "authorization", "Bearer "+testKey)
@@ -164,6 +170,9 @@ func TestEnvoyKilled(t *testing.T) {
 		}
 		return ""
 	})
+	if code, body := w.adminGet(t, "/readyz"); code != 200 || !strings.Contains(body, `"envoy":"ready"`) || !strings.Contains(body, `"usage":"ready"`) {
+		t.Errorf("readiness: status %d: %s", code, body)
+	}
 	if pid := w.envoyPID(t); pid == killed {
 		t.Errorf("Envoy still has the process id %d", pid)
 	}
