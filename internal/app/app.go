@@ -154,6 +154,7 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 		return nil, nil, err
 	}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.registerReload()
 	return a, p, nil
 }
 

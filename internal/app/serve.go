@@ -267,7 +267,7 @@ func (s *serve) prepareXDS(ctx context.Context, g *grpc.Server, own net.Addr) er
 	s.options = build.Options{
 		ExtProc: service, AccessLog: service, WasmFile: filter, WasmEnvironment: wasm.Environment(), SystemCAFile: envoy.SystemCAFile(),
 	}
-	s.xds = xds.NewServer(xds.Options{Log: s.log})
+	s.xds = s.newXDS()
 	s.checks[string(RoleXDS)] = func() error {
 		if s.xds.Status().Version == "" {
 			return errors.New("nothing is published yet")

@@ -161,7 +161,7 @@ func (u *up) startServers(ctx context.Context) error {
 }
 
 func (a *app) startXDS(ctx context.Context, address string) error {
-	a.xds = xds.NewServer(xds.Options{Log: a.log})
+	a.xds = a.newXDS()
 	a.checks[string(RoleXDS)] = func() error {
 		if a.xds.Status().Version == "" {
 			return errors.New("nothing is published yet")
