@@ -172,6 +172,7 @@ func TestServe(t *testing.T) {
 	t.Run("usage comes by the gRPC access log", func(t *testing.T) { testServeUsage(t, o) })
 	t.Run("health", func(t *testing.T) { testServeHealth(t, o) })
 	t.Run("changes", func(t *testing.T) { testServeChanges(t, o) })
+	t.Run("metrics are documented", func(t *testing.T) { testMetricsDocumented(t, o) })
 	t.Run("killed", func(t *testing.T) { testServeKilled(t, o) })
 	t.Run("stops", func(t *testing.T) { testServeStops(t, o) })
 }
@@ -250,6 +251,12 @@ func testServeChanges(t *testing.T, o *operated) {
 	if got := o.chat("cloud2"); got.status != 200 {
 		t.Errorf("after a refused change: status %d: %s", got.status, got.body)
 	}
+	_, metrics := o.adminGet(t, "/metrics")
+	for _, want := range []string{"weir_config_last_reload_successful 0", `weir_xds_rejections_total{type="Listener"} 1`, "weir_xds_envoys 1"} {
+		if !strings.Contains(metrics, "\n"+want+"\n") {
+			t.Errorf("metrics: no line %s", want)
+		}
+	}
 	o.write(o.yaml)
 	eventually(t, 10*time.Second, func() string {
 		if got := o.chat("cloud"); got.status != 200 {
@@ -257,6 +264,30 @@ func testServeChanges(t *testing.T, o *operated) {
 		}
 		return ""
 	})
+}
+
+// What /metrics has, docs/operating.md explains.
+func testMetricsDocumented(t *testing.T, o *operated) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, metrics := o.adminGet(t, "/metrics")
+	known := 0
+	for line := range strings.Lines(metrics) {
+		name, isHelp := strings.CutPrefix(line, "# HELP ")
+		name, _, _ = strings.Cut(name, " ")
+		if !isHelp || strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
+			continue
+		}
+		known++
+		if !bytes.Contains(page, []byte("`"+name+"`")) {
+			t.Errorf("docs/operating.md does not name %s", name)
+		}
+	}
+	if known < 15 {
+		t.Errorf("only %d metrics", known)
+	}
 }
 
 // refusedWith waits until /status says why the file is not in force.
