@@ -80,7 +80,7 @@ func parseFlags(args []string) (options, error) {
 	fs.StringVar(&o.out, "out", "", "write the tables to this file too")
 	fs.StringVar(&o.envoy, "envoy", "", "Envoy binary (default: the one that weir finds)")
 	fs.StringVar(&o.weir, "weir", "bin/weir", "weir binary")
-	fs.StringVar(&o.gogc, "gogc", "400", "GOGC of weir and of the no-op server")
+	fs.StringVar(&o.gogc, "gogc", "100", "GOGC of weir and of the no-op server")
 	fs.IntVar(&o.rounds, "rounds", o.rounds, "rounds")
 	fs.DurationVar(&o.window, "window", o.window, "how long a cell is measured")
 	if err := fs.Parse(args); err != nil {
