@@ -34,11 +34,11 @@ type Options struct {
 
 // Rejection is an Envoy's refusal of one type of one published version.
 type Rejection struct {
-	At      time.Time
-	Node    string
-	Type    string // Cluster, Listener, …
-	Version string // of the whole publication
-	Detail  string // what Envoy says, at most 1 KiB
+	At      time.Time `json:"at"`
+	Node    string    `json:"node"`
+	Type    string    `json:"type"`    // Cluster, Listener, …
+	Version string    `json:"version"` // of the whole publication
+	Detail  string    `json:"detail"`  // what Envoy says, at most 1 KiB
 }
 
 // RejectedError is returned for a version that an Envoy has refused.

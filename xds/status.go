@@ -10,22 +10,22 @@ import (
 
 // Status is what is published, and who has it.
 type Status struct {
-	Version string // "" before the first publication
-	Nodes   []NodeStatus
-	Retired int        // resources that are served for the grace period only
-	Last    *Rejection // the last refusal, if any
+	Version string       `json:"version"` // "" before the first publication
+	Nodes   []NodeStatus `json:"nodes"`
+	Retired int          `json:"retired"`                  // resources that are served for the grace period only
+	Last    *Rejection   `json:"last_rejection,omitempty"` // the last refusal, if any
 }
 
 // NodeStatus is one Envoy, by node id.
 type NodeStatus struct {
-	ID      string
-	Streams int
+	ID      string `json:"id"`
+	Streams int    `json:"streams"`
 	// Acked is the version that it last accepted, by type (Cluster, Listener, …).
-	Acked map[string]string
+	Acked map[string]string `json:"acked"`
 	// Current tells that it has accepted everything that is published.
-	Current bool
+	Current bool `json:"current"`
 	// Held is why it is kept at an older version, if it is.
-	Held *Rejection
+	Held *Rejection `json:"held,omitempty"`
 }
 
 // Status tells the state of now.

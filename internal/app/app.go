@@ -76,6 +76,8 @@ type Options struct {
 	EnvoyPath        string
 	EnvoyConcurrency int
 	RequestLines     bool
+	// Hurry, when it is closed, ends the wait for open streams.
+	Hurry <-chan struct{}
 
 	// Serve.
 	Roles            []Role

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"reflect"
 	"sync"
 	"time"
 
@@ -87,12 +88,33 @@ func (a *app) change(ctx context.Context) {
 		a.reload.note(nil, time.Now())
 		return
 	}
+	current := a.plan.Load()
 	if err := a.apply(ctx, p); err != nil {
 		a.refuse(err)
 		return
 	}
+	if current != nil {
+		for _, field := range needsRestart(current, p) {
+			a.log.Warn("configuration: this change takes effect when weir is started again", "field", field)
+		}
+	}
 	a.reload.note(nil, time.Now())
 	a.log.Info("configuration applied", "version", p.Version)
+}
+
+// needsRestart names what differs and is read at the start only.
+func needsRestart(old, now *plan.Plan) []string {
+	var fields []string
+	if old.Admin != now.Admin {
+		fields = append(fields, "admin.address")
+	}
+	if old.Usage != now.Usage {
+		fields = append(fields, "usage")
+	}
+	if !reflect.DeepEqual(old.Simulators, now.Simulators) {
+		fields = append(fields, "simulators")
+	}
+	return fields
 }
 
 // refuse says that a changed file is not in force, each fault on a line.

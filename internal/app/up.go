@@ -345,6 +345,14 @@ func (u *up) drain() error {
 	u.log.Info("draining: no new connections, open requests finish", "at most", drainTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	go func() {
+		select {
+		case <-u.o.Hurry:
+			u.log.Warn("asked again: open requests are cut")
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if err := u.envoy.Load().Stop(ctx); err != nil {
 		return err
 	}

@@ -32,14 +32,29 @@ func (e exit) Error() string { return fmt.Sprintf("exit %d", e.code) }
 
 // Main runs the command line and returns the exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, hurry, stop := signals()
 	defer stop()
-	root := newRoot()
+	root := newRoot(hurry)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	return exitCode(root.ExecuteContext(ctx), stderr)
+}
+
+// signals returns a context that ends at the first SIGINT or SIGTERM, and a
+// channel that is closed at the second: who asks twice does not want to wait.
+func signals() (ctx context.Context, hurry <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	got, second := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(got, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-got
+		cancel()
+		<-got
+		close(second)
+	}()
+	return ctx, second, func() { signal.Stop(got); cancel() }
 }
 
 func exitCode(err error, stderr io.Writer) int {
@@ -72,7 +87,7 @@ type usageError struct {
 
 func (e usageError) Error() string { return e.err.Error() }
 
-func newRoot() *cobra.Command {
+func newRoot(hurry <-chan struct{}) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "weir",
 		Short: "A token gateway for Envoy: who may call which model, at what cost, up to which limit",
@@ -90,7 +105,7 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(misuse)
-	root.AddCommand(newUp(), newServe(), newValidate(), newExplain(), newUsage(), newKeys(), newEnvoy(), newSimulate())
+	root.AddCommand(newUp(hurry), newServe(), newValidate(), newExplain(), newUsage(), newKeys(), newEnvoy(), newSimulate())
 	return root
 }
 

@@ -39,7 +39,7 @@ func (f *runFlags) logger(cmd *cobra.Command) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), o)), nil
 }
 
-func newUp() *cobra.Command {
+func newUp(hurry <-chan struct{}) *cobra.Command {
 	var f runFlags
 	var envoyPath string
 	var concurrency int
@@ -54,7 +54,8 @@ When Envoy serves and every policy is live, one line of JSON goes to stdout:
   {"ready":true,"base_url":"http://127.0.0.1:10080/v1","admin_url":"http://127.0.0.1:10081"}
 Logs, and a line for each request, go to stderr. The configuration file is watched: a good
 change is applied without touching a connection, a bad one is reported and the last good
-one stays. SIGTERM and SIGINT let open streams finish, then weir exits with 0.
+one stays. SIGTERM and SIGINT let open streams finish, then weir exits with 0; a second
+one cuts them.
 A bad configuration exits with 2 and names every fault by file, line, column and path.`,
 		Example: "  weir up --config examples/quickstart/weir.yaml\n  weir up --config weir.yaml --data /var/lib/weir --envoy /usr/bin/envoy",
 		Args:    noArgs,
@@ -68,7 +69,7 @@ A bad configuration exits with 2 and names every fault by file, line, column and
 			}
 			return app.Up(cmd.Context(), app.Options{
 				ConfigPath: f.config, DataDir: f.data, EnvoyPath: envoyPath, EnvoyConcurrency: concurrency,
-				RequestLines: !quiet, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), Log: log,
+				RequestLines: !quiet, Hurry: hurry, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), Log: log,
 			})
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -178,6 +179,31 @@ func TestDrain(t *testing.T) {
 	}
 	if _, err := w.send("GET", "/v1/models", ""); err == nil {
 		t.Error("the gateway still answers")
+	}
+}
+
+// A second signal does not wait for open streams, and says that they were cut.
+func TestSecondSignal(t *testing.T) {
+	w := newWorld(t)
+	slow := w.openStream(t, 2000, 25*time.Millisecond)
+	_ = w.cmd.Process.Signal(syscall.SIGINT)
+	eventually(t, 5*time.Second, func() string {
+		if lineWith(w.log.String(), "draining") == "" {
+			return "weir does not drain"
+		}
+		return ""
+	})
+	_ = w.cmd.Process.Signal(syscall.SIGINT)
+	select {
+	case <-w.exited:
+	case <-time.After(15 * time.Second):
+		t.Fatal("weir waited for the stream")
+	}
+	if got := <-slow; got == "" {
+		t.Error("the stream was complete")
+	}
+	if w.cmd.ProcessState.ExitCode() != 1 || lineWith(w.log.String(), "cut") == "" {
+		t.Errorf("exit %d", w.cmd.ProcessState.ExitCode())
 	}
 }
 
