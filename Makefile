@@ -56,8 +56,8 @@ gen: ## regenerate protobuf code, the Wasm host bridge and the configuration ref
 	go tool -modfile=tools/go.mod buf generate
 	go generate ./...
 
-bench: setup build ## measure weir beside bare Envoy and a no-op ext_proc, in one run
-	go run ./benchmarks --out benchmarks/latest.md
+bench: setup build ## measure weir beside bare Envoy and a no-op ext_proc, in one run; the tables go to bin/bench.md
+	go run ./benchmarks --out bin/bench.md
 
 check: lint gen test ## what must pass before a change lands; leaves a clean tree
 	@test -z "$$(git status --porcelain)" || { git status --short; echo "check: the tree is not clean (generated files?)"; exit 1; }
