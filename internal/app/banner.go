@@ -89,5 +89,5 @@ func banner(w io.Writer, p *plan.Plan, base string) {
 		fmt.Fprintf(w, "export OPENAI_BASE_URL=%s\n\n", base)
 	}
 	fmt.Fprintf(w, "curl -s $OPENAI_BASE_URL/chat/completions -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'content-type: application/json' -d '{\"model\":%q,\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n\n", model)
-	fmt.Fprintf(w, "python3 -c 'import openai; print(openai.OpenAI().chat.completions.create(model=%q, messages=[{\"role\": \"user\", \"content\": \"Hello\"}]).choices[0].message.content)'\n\n", model)
+	fmt.Fprintf(w, "With the official client (python3 -m pip install openai):\n\npython3 -c 'import openai; print(openai.OpenAI().chat.completions.create(model=%q, messages=[{\"role\": \"user\", \"content\": \"Hello\"}]).choices[0].message.content)'\n\n", model)
 }

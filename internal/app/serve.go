@@ -123,6 +123,9 @@ func (o *Options) checkAdvertise() error {
 type serve struct{ *app }
 
 func (s *serve) start(ctx context.Context, p *plan.Plan) error {
+	if len(p.Simulators) > 0 {
+		s.log.Warn("the configuration names simulators: only weir up starts them")
+	}
 	open := &openStreams{}
 	options, err := s.serverOptions(open)
 	if err != nil {

@@ -51,7 +51,17 @@ func Up(ctx context.Context, o Options) error {
 	}
 	u := &up{app: a, binary: binary}
 	if err := u.start(ctx, p); err != nil {
-		return err
+		if ctx.Err() == nil {
+			u.abandon()
+			return err
+		}
+		// Asked to stop before it was ready. Only an Envoy of an earlier run can
+		// have requests to wait for.
+		if process := u.envoy.Load(); process != nil && process.Adopted {
+			return u.drain()
+		}
+		u.abandon()
+		return nil
 	}
 	return u.run(ctx)
 }
@@ -228,12 +238,23 @@ func (u *up) reopen() error {
 func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
+	ctx, refused := context.WithCancelCause(ctx)
+	defer refused(nil)
+	accepted := make(chan struct{})
+	go func() {
+		defer close(accepted)
+		// An Envoy that refuses what it is told is never ready: say so at once.
+		if err := u.xds.WaitACK(ctx, u.xds.Status().Version); err != nil {
+			refused(err)
+		}
+	}()
 	process := u.envoy.Load()
 	if err := process.Ready(ctx); err != nil {
-		return err
+		return causeOf(ctx, err)
 	}
-	if err := u.xds.WaitACK(ctx, u.xds.Status().Version); err != nil {
-		return err
+	<-accepted
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	for {
 		warm, err := process.Admin.Warm(ctx)
@@ -246,10 +267,18 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 		case <-process.Done():
 			return process.Err()
 		case <-ctx.Done():
-			return fmt.Errorf("envoy is not ready: %w", errors.Join(err, ctx.Err()))
+			return fmt.Errorf("envoy is not ready: %w", errors.Join(err, context.Cause(ctx)))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// causeOf is why the context ended, if it did, and err otherwise.
+func causeOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // warmTimeout bounds how long a change waits for new clusters to be usable: one
@@ -318,30 +347,46 @@ func (u *up) run(ctx context.Context) error {
 			return errors.Join(err, u.drain())
 		case <-process.Done():
 			u.log.Error("envoy ended; it is started again", "err", process.Err())
-			if err := u.restartEnvoy(ctx); err != nil {
-				return err
-			}
+			u.reviveEnvoy(ctx)
 		}
 	}
 }
 
-// restartEnvoy starts Envoy again after a pause, so that one that dies at once
-// does not take the machine with it.
-func (u *up) restartEnvoy(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(time.Second):
+// reviveEnvoy starts Envoy until one serves or ctx ends, with longer and longer
+// pauses, so that one that dies at once does not take the machine with it.
+func (u *up) reviveEnvoy(ctx context.Context) {
+	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		err := u.startEnvoy(ctx, u.plan.Load())
+		if err == nil {
+			if err = u.waitReady(ctx, u.plan.Load()); err == nil {
+				u.log.Info("envoy serves again")
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		u.log.Error("envoy does not start; it is tried again", "err", err)
+		u.abandon()
 	}
-	if err := u.startEnvoy(ctx, u.plan.Load()); err != nil {
-		return err
+}
+
+// abandon ends an Envoy that does not serve: left alone it would keep the ports.
+func (u *up) abandon() {
+	if process := u.envoy.Load(); process != nil {
+		process.Kill()
 	}
-	return u.waitReady(ctx, u.plan.Load())
 }
 
 // drain closes the listeners, lets open requests finish while weir still
 // settles them, and ends Envoy.
 func (u *up) drain() error {
+	process := u.envoy.Load()
 	u.log.Info("draining: no new connections, open requests finish", "at most", drainTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
@@ -353,7 +398,7 @@ func (u *up) drain() error {
 		case <-ctx.Done():
 		}
 	}()
-	if err := u.envoy.Load().Stop(ctx); err != nil {
+	if err := process.Stop(ctx); err != nil {
 		return err
 	}
 	u.log.Info("drained")

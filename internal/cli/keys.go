@@ -69,6 +69,22 @@ random key is made and printed too; it is shown this once and kept nowhere.`,
 	return cmd
 }
 
+// configHashSecret is the secret that a weir with this configuration uses. When
+// it has to be made first, that is said: in another data directory than weir's
+// own it would be another secret, and the hash would never match.
+func configHashSecret(cmd *cobra.Command, file, data string) ([]byte, error) {
+	o := config.Options{DataDir: data, ReadOnly: true}
+	secret, err := config.HashSecret(file, o)
+	if !errors.Is(err, config.ErrNoHashSecret) {
+		return secret, err
+	}
+	o.ReadOnly = false
+	if secret, err = config.HashSecret(file, o); err == nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "weir: a new secret for key hashes was made in the data directory; start weir with the same one (--data), or no key will match")
+	}
+	return secret, err
+}
+
 func hashSecret(cmd *cobra.Command, file, data, env, secretFile string) ([]byte, error) {
 	switch {
 	case env != "":
@@ -86,7 +102,7 @@ func hashSecret(cmd *cobra.Command, file, data, env, secretFile string) ([]byte,
 		}
 		return nil, fmt.Errorf("--secret-file: %s is empty", secretFile)
 	case file != "":
-		return config.HashSecret(file, config.Options{DataDir: data})
+		return configHashSecret(cmd, file, data)
 	}
 	return nil, misuse(cmd, errors.New("one of --config, --secret-env and --secret-file is needed"))
 }

@@ -74,7 +74,7 @@ A bad configuration exits with 2 and names every fault by file, line, column and
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringVar(&envoyPath, "envoy", "", "Envoy binary (default: $WEIR_ENVOY, or the one that `make setup` fetched)")
+	cmd.Flags().StringVar(&envoyPath, "envoy", "", "Envoy binary (default: $WEIR_ENVOY, or the one that make setup fetched)")
 	cmd.Flags().IntVar(&concurrency, "envoy-concurrency", 0, "Envoy worker threads (default: one for each core)")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print no line for each request")
 	_ = cmd.MarkFlagFilename("envoy")

@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -98,8 +99,12 @@ func read(path string, text []byte) (*configv1.Config, *report) {
 	return decode(r), r
 }
 
-// HashSecret is the secret under which the configuration stores keys, created
-// if it is a generated one that does not exist yet.
+// ErrNoHashSecret says that the secret of key hashes is a generated one that
+// does not exist yet.
+var ErrNoHashSecret = errors.New("the secret of key hashes does not exist yet")
+
+// HashSecret is the secret under which the configuration stores keys. A generated
+// one that does not exist yet is created; with ReadOnly it is ErrNoHashSecret.
 func HashSecret(path string, o Options) ([]byte, error) {
 	text, err := readFile(path, maxFileBytes+1)
 	if err != nil {
@@ -113,6 +118,9 @@ func HashSecret(path string, o Options) ([]byte, error) {
 	r.faults = nil
 	c := newCompilation(cfg, r, o.withDefaults())
 	secret := c.hashSecret()
+	if c.secrets.absent {
+		return nil, ErrNoHashSecret
+	}
 	if len(r.faults) > 0 {
 		return nil, r.faults
 	}

@@ -169,7 +169,11 @@ func (c *compilation) keyHash(path string, k *configv1.Key, key *plan.Key, hashK
 		c.fault(path+".secret", "the key holds characters that a client cannot send")
 		return plan.KeyHash{}, false
 	}
-	if len(s.value) < 16 {
+	switch {
+	case len(s.value) < 8:
+		c.fault(path+".secret", "the key is shorter than 8 characters: it can be guessed")
+		return plan.KeyHash{}, false
+	case len(s.value) < 16:
 		c.warn(path+".secret", "the key is shorter than 16 characters")
 	}
 	if _, generated := ref.Source.(*configv1.SecretRef_Generated); generated && s.shown {

@@ -90,6 +90,17 @@ func TestKeysHash(t *testing.T) {
 		t.Fatal(err)
 	}
 	const key = "weir-hashed-key-0123456789"
+	config, dir := filepath.Join(t.TempDir(), "weir.yaml"), t.TempDir()
+	if err := os.WriteFile(config, []byte("listeners: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, errs, _ := weir(t, key, "keys", "hash", "--config", config, "--data", dir)
+	if !strings.Contains(errs, "a new secret for key hashes was made") {
+		t.Errorf("weir made a secret and said %q", errs)
+	}
+	if again, errs, _ := weir(t, key, "keys", "hash", "--config", config, "--data", dir); again != first || errs != "" {
+		t.Errorf("the second hash is %q after %q; on stderr %q", again, first, errs)
+	}
 	out, errs, code := weir(t, key, "keys", "hash", "--secret-file", secret)
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs)

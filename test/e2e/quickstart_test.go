@@ -24,7 +24,7 @@ func TestQuickstart(t *testing.T) {
 	if !strings.Contains(out, `"chat.completion"`) {
 		t.Errorf("the curl line printed %q", out)
 	}
-	out = shell(t, w, `eval "$(grep '^export ' "$LOG")" && `+printed(t, w, "python3 "))
+	out = shell(t, w, `eval "$(grep '^export ' "$LOG")" && `+printed(t, w, "python3 -c "))
 	if len(strings.TrimSpace(out)) < 10 {
 		t.Errorf("the Python line printed %q", out)
 	}

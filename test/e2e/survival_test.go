@@ -2,8 +2,13 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -179,6 +184,40 @@ func TestDrain(t *testing.T) {
 	}
 	if _, err := w.send("GET", "/v1/models", ""); err == nil {
 		t.Error("the gateway still answers")
+	}
+}
+
+// Asked to stop before it is ready, weir exits cleanly and leaves no Envoy behind.
+func TestStopBeforeReady(t *testing.T) {
+	w := &world{}
+	w.gateway = &gateway{t: t, dir: t.TempDir(), config: filepath.Join(t.TempDir(), "weir.yaml")}
+	text, err := os.ReadFile("../../examples/quickstart/weir.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(regexp.MustCompile(`127\.0\.0\.1:1[08]0\d\d`).ReplaceAllStringFunc(string(text), portMover(t)))
+	cmd := exec.Command(weirBinary, "up", "--config", w.config, "--data", w.dir)
+	var log tail
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	running := filepath.Join(w.dir, "running.json")
+	var record []struct{ PID int }
+	eventually(t, 20*time.Second, func() string {
+		b, err := os.ReadFile(running)
+		if err != nil || json.Unmarshal(b, &record) != nil || len(record) == 0 {
+			return "no Envoy is recorded"
+		}
+		return ""
+	})
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("weir: %v\n%s", err, log.String())
+	}
+	if err := syscall.Kill(record[0].PID, 0); err == nil {
+		t.Errorf("Envoy %d still runs", record[0].PID)
+		_ = syscall.Kill(record[0].PID, syscall.SIGKILL)
 	}
 }
 
