@@ -1,6 +1,9 @@
 package openai
 
-import "math"
+import (
+	"bytes"
+	"math"
+)
 
 // place is where in a response a value stands: what matters is the meaning of
 // the value, not the way to it.
@@ -178,6 +181,16 @@ func (m *Meter) read(p []byte) {
 // readString reads from i to the end of a string or of p.
 func (m *Meter) readString(p []byte, i int) int {
 	start := i
+	if !m.escaped { // up to the first escape, whole words at a time
+		end := bytes.IndexByte(p[i:], '"')
+		if end < 0 {
+			end = len(p) - i
+		}
+		if escape := bytes.IndexByte(p[i:i+end], '\\'); escape >= 0 {
+			end = escape
+		}
+		i += end
+	}
 	for ; i < len(p); i++ {
 		switch c := p[i]; {
 		case m.escaped:

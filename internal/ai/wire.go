@@ -28,6 +28,18 @@ const (
 	TargetMetadata = "weir.target"
 	TargetKey      = "params"
 
+	// AttemptHeader carries to the adapter, in Envoy alone, all that it must know
+	// of an attempt: one header is read at a fraction of the cost of three
+	// properties. Envoy writes it by AttemptFormat before the adapter and removes
+	// it behind it. Its fields are AttemptFields many, separated by tabs, which no
+	// trusted field contains: the target's parameters, the request, the attempts
+	// before, and the path, which is the client's to choose and therefore last.
+	AttemptHeader = InternalPrefix + "attempt"
+	AttemptFields = 4
+	AttemptFormat = "%METADATA(CLUSTER:" + TargetMetadata + ":" + TargetKey + ")%\t" +
+		"%DYNAMIC_METADATA(" + MetadataNamespace + ":" + MetaRequest + ")%\t" +
+		"%FILTER_STATE(wasm." + StateAttempts + ":PLAIN)%\t%REQ(:PATH)%"
+
 	// StateAttempts is the filter state (wasm.<name> in access logs) in which
 	// the adapter notes each attempt: "pool:status;pool:status". The status is
 	// 0 until response headers arrive.

@@ -19,24 +19,18 @@ const now = 1_700_000_000_000_000
 // world is the filter in the SDK's emulator of a host.
 type world struct {
 	proxytest.HostEmulator
-	t testing.TB
+	t           testing.TB
+	target, req string // what Envoy knows of the attempt
 }
 
 func newWorld(t testing.TB, clock func() time.Time) *world {
 	t.Helper()
 	host, reset := proxytest.NewHostEmulator(proxytest.NewEmulatorOption().WithVMContext(&vm{now: clock}))
 	t.Cleanup(reset)
-	return &world{host, t}
+	return &world{HostEmulator: host, t: t}
 }
 
 func standing() time.Time { return time.UnixMicro(now) }
-
-func (w *world) set(path []string, value string) {
-	w.t.Helper()
-	if err := w.SetProperty(path, []byte(value)); err != nil {
-		w.t.Fatal(err)
-	}
-}
 
 func (w *world) state(name string) string {
 	value, err := w.GetProperty([]string{name})
@@ -53,8 +47,7 @@ func (w *world) give(target ai.AdapterTarget, req ai.AdapterRequest) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.set(propertyTarget, string(params))
-	w.set(propertyRequest, req.String())
+	w.target, w.req = string(params), req.String()
 }
 
 func (w *world) header(id uint32, name string) string {
@@ -101,7 +94,8 @@ func requestOf(stream, strip bool) ai.AdapterRequest {
 func (w *world) send(path string, n int) uint32 {
 	w.t.Helper()
 	id := w.InitializeHttpContext()
-	headers := [][2]string{{":path", path}, {":authority", "client"}, {"content-length", "7"}}
+	headers := [][2]string{{":path", path}, {":authority", "client"}, {"content-length", "7"},
+		{ai.AttemptHeader, strings.Join([]string{w.target, w.req, w.state(ai.StateAttempts), path}, "\t")}}
 	if w.CallOnRequestHeaders(id, headers, false) != types.ActionPause {
 		w.t.Error("the request's headers went on before its length was known")
 	}
@@ -176,6 +170,56 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// The first attempt that rewrites the path need not be the first one.
+func TestPathRewrittenLate(t *testing.T) {
+	w := newWorld(t, standing)
+	path := "/v1/chat/completions"
+	for _, tc := range []struct {
+		target ai.AdapterTarget
+		want   string
+	}{
+		{poolB, "/v1/chat/completions"}, {poolA, "/api/v3/chat/completions"},
+		{poolA, "/api/v3/chat/completions"}, {poolB, "/v1/chat/completions"},
+	} {
+		w.give(tc.target, requestOf(true, true))
+		id := w.send(path, 1000)
+		if path = w.header(id, ":path"); path != tc.want {
+			t.Errorf("pool %s: :path is %q, want %q", tc.target.Pool, path, tc.want)
+		}
+		w.CompleteHttpContext(id)
+	}
+}
+
+// An answer to a request that asked for no stream is metered by how it begins.
+func TestUnaskedForms(t *testing.T) {
+	const whole = `{"choices":[{"message":{"content":"Hello"}}],"usage":{"prompt_tokens":9,"completion_tokens":2}}`
+	for name, tc := range map[string]struct {
+		contentType, body string
+		metered           bool
+	}{
+		"JSON":          {"application/json", whole, true},
+		"blanks first":  {"application/json", "\n " + whole, true},
+		"event stream":  {"text/event-stream", evHello + evUsage + evDone, true},
+		"another":       {"text/plain", "usage", false},
+		"nothing":       {"application/json", "", false},
+		"JSON, unnamed": {"", whole, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, standing)
+			w.give(poolB, requestOf(false, false))
+			id := w.send("/v1/chat/completions", 1000)
+			got, released := w.respond(id, [][2]string{{":status", "200"}, {"content-type", tc.contentType}}, tc.body, 9)
+			if got != tc.body || released != 0 {
+				t.Errorf("released after %d, the client got %q", released, got)
+			}
+			u, err := ai.ParseAdapterUsage(w.state(ai.StateUsage))
+			if err != nil || tc.metered != (u.Usage == nine2) {
+				t.Errorf("usage %+v, %v", u, err)
+			}
+		})
+	}
+}
+
 // Nothing goes to a target that was not adapted for it.
 func TestRefusals(t *testing.T) {
 	good := requestOf(true, true).String()
@@ -194,12 +238,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, standing)
-			if tc.target != "" {
-				w.set(propertyTarget, tc.target)
-			}
-			if tc.req != "" {
-				w.set(propertyRequest, tc.req)
-			}
+			w.target, w.req = tc.target, tc.req
 			id := w.send(tc.path, 1000)
 			if !w.refused(id) {
 				t.Error("the request was passed on")
@@ -428,7 +467,7 @@ func TestTargetsBound(t *testing.T) {
 	for i := range 3 * maxTargets {
 		params := `{"pool":"p","model":"m` + strconv.Itoa(i) + `"}`
 		for range 2 {
-			got, err := known.read([]byte(params))
+			got, err := known.read(params)
 			if err != nil || string(got.model) != `"m`+strconv.Itoa(i)+`"` {
 				t.Fatalf("%s: %+v, %v", params, got, err)
 			}

@@ -24,11 +24,6 @@ const (
 // clientBase is what the target's base path stands for.
 const clientBase = "/v1"
 
-var (
-	propertyTarget  = []string{"xds", "cluster_metadata", "filter_metadata", ai.TargetMetadata, ai.TargetKey}
-	propertyRequest = []string{"metadata", "filter_metadata", ai.MetadataNamespace, ai.MetaRequest}
-)
-
 // request is the attempt's request.
 type request struct {
 	ai.AdapterRequest
@@ -50,22 +45,22 @@ func (a *attempt) requestHeaders(end bool) types.Action {
 
 // prepare reads what the attempt needs and rewrites the headers.
 func (a *attempt) prepare() error {
-	params, err := proxywasm.GetProperty(propertyTarget)
+	header, err := proxywasm.GetHttpRequestHeader(ai.AttemptHeader)
 	if err != nil {
-		return fmt.Errorf("the cluster's metadata %s.%s: %w", ai.TargetMetadata, ai.TargetKey, err)
+		return fmt.Errorf("read %s: %w", ai.AttemptHeader, err)
 	}
-	if a.target, err = a.plugin.targets.read(params); err != nil {
+	fields := strings.SplitN(header, "\t", ai.AttemptFields)
+	if len(fields) != ai.AttemptFields {
+		return fmt.Errorf("%s has %d fields, want %d", ai.AttemptHeader, len(fields), ai.AttemptFields)
+	}
+	if a.target, err = a.plugin.targets.read(fields[0]); err != nil {
 		return err
 	}
-	req, err := proxywasm.GetProperty(propertyRequest)
-	if err != nil {
-		return fmt.Errorf("dynamic metadata %s.%s: %w", ai.MetadataNamespace, ai.MetaRequest, err)
-	}
-	if a.AdapterRequest, err = ai.ParseAdapterRequest(string(req)); err != nil {
+	if a.AdapterRequest, err = ai.ParseAdapterRequest(fields[1]); err != nil {
 		return err
 	}
-	retry := a.noteBegin()
-	if err := a.rewritePath(retry); err != nil {
+	retry := a.noteBegin(fields[2])
+	if err := a.rewritePath(fields[3], retry); err != nil {
 		return err
 	}
 	if a.target.Host == "" {
@@ -79,51 +74,40 @@ func (a *attempt) prepare() error {
 
 // noteBegin notes the attempt while it has no status, which a refused
 // connection never gets. It tells whether there were attempts before.
-func (a *attempt) noteBegin() (retry bool) {
-	before, err := proxywasm.GetProperty([]string{ai.StateAttempts})
-	retry = err == nil && len(before) > 0
+func (a *attempt) noteBegin(before string) (retry bool) {
+	retry = before != "" && before != "-" // "-" is how Envoy writes what is absent
 	if retry {
-		a.attempts = string(before) + ";"
+		a.attempts = before + ";"
 	}
 	a.attempts += a.target.Pool + ":"
 	setState(stateAttempts, []byte(a.attempts+"0"))
 	return retry
 }
 
-// rewritePath puts the target's base path in the place of the client's.
-func (a *attempt) rewritePath(retry bool) error {
-	path, err := clientPath(retry)
-	if err != nil {
-		return err
+// rewritePath puts the target's base path in the place of the client's. An
+// attempt before may have put its own there.
+func (a *attempt) rewritePath(current string, retry bool) error {
+	path, kept := current, false
+	if retry {
+		if client, err := proxywasm.GetProperty([]string{string(statePath)}); err == nil && len(client) > 0 {
+			path, kept = string(client), true
+		}
 	}
 	rest, ok := strings.CutPrefix(path, clientBase)
 	if !ok || !strings.HasPrefix(rest, "/") {
 		return errors.New("the path does not begin with " + clientBase + "/")
 	}
-	if a.target.BasePath != clientBase && !retry {
-		setState(statePath, []byte(path))
-	}
-	if a.target.BasePath == clientBase && !retry {
+	to := a.target.BasePath + rest
+	if to == current {
 		return nil
 	}
-	if err := proxywasm.ReplaceHttpRequestHeader(":path", a.target.BasePath+rest); err != nil {
+	if !kept {
+		setState(statePath, []byte(path))
+	}
+	if err := proxywasm.ReplaceHttpRequestHeader(":path", to); err != nil {
 		return fmt.Errorf("set :path: %w", err)
 	}
 	return nil
-}
-
-// clientPath is the path as the client sent it.
-func clientPath(retry bool) (string, error) {
-	if retry {
-		if path, err := proxywasm.GetProperty([]string{string(statePath)}); err == nil && len(path) > 0 {
-			return string(path), nil
-		}
-	}
-	path, err := proxywasm.GetHttpRequestHeader(":path")
-	if err != nil {
-		return "", fmt.Errorf("read :path: %w", err)
-	}
-	return path, nil
 }
 
 func (a *attempt) requestBody(size int, end bool) types.Action {

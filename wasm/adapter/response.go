@@ -21,6 +21,7 @@ type form uint8
 
 const (
 	unmetered form = iota
+	undecided      // its body has not begun
 	jsonBody
 	eventStream
 )
@@ -53,11 +54,15 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 	if status != "200" || end {
 		return types.ActionContinue
 	}
+	if !a.Stream {
+		a.form = undecided // the first byte of the body tells
+		return types.ActionContinue
+	}
 	switch a.form = responseForm(); a.form {
 	case unmetered:
 		return types.ActionContinue
 	case jsonBody:
-		a.json = &openai.Meter{}
+		a.json = newJSONMeter()
 		return types.ActionContinue
 	}
 	a.stream = &stream{strip: a.Stream && a.StripUsage}
@@ -100,6 +105,8 @@ func (a *attempt) responseBody(size int, end bool) types.Action {
 		return types.ActionContinue
 	}
 	switch a.form {
+	case undecided:
+		return a.begin(size, end)
 	case jsonBody:
 		return a.meterJSON(size, end)
 	case eventStream:
@@ -126,9 +133,50 @@ func (a *attempt) responseTrailers() types.Action {
 	return types.ActionContinue
 }
 
+// begin finds how to meter an answer to a request that asked for no stream. A
+// body that begins as JSON does is no event stream: its content type need not be
+// read, which would be two calls across the border of the VM.
+func (a *attempt) begin(size int, end bool) types.Action {
+	if size == 0 {
+		return types.ActionContinue
+	}
+	p := a.plugin.responseBytes(0, size)
+	if p[0] == '{' {
+		a.form = jsonBody
+	} else {
+		a.form = responseForm()
+	}
+	switch a.form {
+	case jsonBody:
+		a.json = newJSONMeter()
+		a.writeJSON(p, end)
+	case eventStream:
+		a.stream = &stream{}
+		return a.passOn(size, end)
+	}
+	return types.ActionContinue
+}
+
+// newJSONMeter is a meter of one value: an empty first piece keeps it from
+// remembering what the next value may repeat.
+func newJSONMeter() *openai.Meter {
+	m := &openai.Meter{}
+	m.Write(nil)
+	return m
+}
+
 func (a *attempt) meterJSON(size int, end bool) types.Action {
+	var p []byte
 	if size > 0 {
-		a.json.Write(a.plugin.responseBytes(0, size))
+		p = a.plugin.responseBytes(0, size)
+	}
+	a.writeJSON(p, end)
+	return types.ActionContinue
+}
+
+func (a *attempt) writeJSON(p []byte, end bool) {
+	if len(p) > 0 {
+		a.json.Write(p)
 		if a.usage.FirstToken == 0 {
 			a.usage.FirstToken = a.plugin.now().UnixMicro()
 		}
@@ -136,7 +184,6 @@ func (a *attempt) meterJSON(size int, end bool) types.Action {
 	if end {
 		a.noteUsage()
 	}
-	return types.ActionContinue
 }
 
 // hold reads on in a response that waits in the host for its first content.

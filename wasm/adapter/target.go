@@ -23,8 +23,8 @@ const maxTargets = 1024
 type targets map[string]*target
 
 // read finds or parses the parameters.
-func (t targets) read(params []byte) (*target, error) {
-	if known, ok := t[string(params)]; ok {
+func (t targets) read(params string) (*target, error) {
+	if known, ok := t[params]; ok {
 		return known, nil
 	}
 	parsed, err := parseTarget(params)
@@ -34,13 +34,13 @@ func (t targets) read(params []byte) (*target, error) {
 	if len(t) >= maxTargets {
 		clear(t)
 	}
-	t[string(params)] = parsed
+	t[params] = parsed
 	return parsed, nil
 }
 
-func parseTarget(params []byte) (*target, error) {
+func parseTarget(params string) (*target, error) {
 	var t target
-	if err := json.Unmarshal(params, &t.AdapterTarget); err != nil {
+	if err := json.Unmarshal([]byte(params), &t.AdapterTarget); err != nil {
 		return nil, fmt.Errorf("target parameters: %w", err)
 	}
 	if t.Pool == "" || t.Model == "" {

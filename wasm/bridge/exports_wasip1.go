@@ -91,18 +91,6 @@ func exportResponseTrailers(id, count uint32) uint32 {
 	return uint32(onResponseTrailers(id, int(count)))
 }
 
-//go:linkname onDone github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnDone
-func onDone(id uint32) bool
-
-//go:wasmexport proxy_on_done
-func exportDone(id uint32) uint32 { return flag(onDone(id)) }
-
-//go:linkname onLog github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnLog
-func onLog(id uint32)
-
-//go:wasmexport proxy_on_log
-func exportLog(id uint32) { onLog(id) }
-
 //go:linkname onDelete github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/internal.proxyOnDelete
 func onDelete(id uint32)
 

@@ -3,6 +3,7 @@ package build
 import (
 	"time"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	credentialv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -30,6 +32,10 @@ func (b *builder) attemptFilters(p *plan.Pool) []*hcmv3.HttpFilter {
 			Mutations: &headerv3.Mutations{RequestMutations: b.attemptMutations()},
 		}),
 		httpFilter(adapterName, b.adapter()),
+		// What was written for the adapter is not for the backend.
+		httpFilter("weir.forget", &headerv3.HeaderMutation{
+			Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{remove(ai.AttemptHeader)}},
+		}),
 	}
 	if p.Credential != nil {
 		filters = append(filters, httpFilter("weir.credential", credentialInjector(p)))

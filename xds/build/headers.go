@@ -57,13 +57,15 @@ func (b *builder) attemptMutations() []*mutationv3.HeaderMutation {
 	for _, h := range slices.Compact(drop) {
 		list = append(list, remove(h))
 	}
-	for _, p := range []string{"x-envoy-", "x-forwarded-", ai.InternalPrefix} {
-		list = append(list, removePrefix(p))
+	for _, prefix := range []string{"x-envoy-", "x-forwarded-", ai.InternalPrefix} {
+		list = append(list, removePrefix(prefix))
 	}
 	// A compressed answer cannot be metered.
-	return append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
-		Append: setHeader("accept-encoding", "identity"),
-	}})
+	return append(list, set("accept-encoding", "identity"), set(ai.AttemptHeader, ai.AttemptFormat))
+}
+
+func set(name, value string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: setHeader(name, value)}}
 }
 
 func remove(name string) *mutationv3.HeaderMutation {

@@ -4,6 +4,8 @@ import (
 	"net"
 	"strconv"
 	"testing"
+
+	"github.com/weirproxy/weir/internal/ai"
 )
 
 // Config is an Envoy with one listener and one route over ordered targets.
@@ -142,7 +144,7 @@ func (c Config) cluster(t Target) object {
 	}
 	options := object{"@type": extensions + "upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": protocol}
 	if c.Upstream && c.Wasm != "" {
-		options["http_filters"] = list{c.filter(), typed("codec", "filters.http.upstream_codec.v3.UpstreamCodec", nil)}
+		options["http_filters"] = list{tell(), c.filter(), forget(), typed("codec", "filters.http.upstream_codec.v3.UpstreamCodec", nil)}
 	}
 	return object{
 		"name": t.Name, "type": "STATIC", "connect_timeout": "2s",
@@ -151,6 +153,22 @@ func (c Config) cluster(t Target) object {
 			object{"endpoint": object{"address": address(t.Addr)}}}}}},
 		"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
 	}
+}
+
+// tell writes for the adapter what it must know, forget removes it, as weir's
+// configuration does.
+func tell() object {
+	return mutation(object{"append": object{
+		"header":        object{"key": ai.AttemptHeader, "value": ai.AttemptFormat},
+		"append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+	}})
+}
+
+func forget() object { return mutation(object{"remove": ai.AttemptHeader}) }
+
+func mutation(m object) object {
+	return typed("mutation", "filters.http.header_mutation.v3.HeaderMutation",
+		object{"mutations": object{"request_mutations": list{m}}})
 }
 
 func address(hostport string) object {
