@@ -15,13 +15,16 @@ import (
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 )
 
-func randomID() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
+// orderedID is like a decision's: later ones are larger, nearly.
+func orderedID(n int) string {
+	return fmt.Sprintf("%012x%04x%016x", n/4, rand.Uint32()&0xffff, rand.Uint64())
+}
 
 func decisions(n int) []*usagev1.Decision {
 	list := make([]*usagev1.Decision, n)
 	for i := range list {
 		list[i] = admitted(0)
-		list[i].Id = randomID()
+		list[i].Id = orderedID(i)
 		list[i].Time = timestamppb.New(noon)
 	}
 	return list

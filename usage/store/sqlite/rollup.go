@@ -28,12 +28,19 @@ func (s *sums) add(e *usagev1.Event) {
 	s.output += t.GetOutput()
 	s.reasoning += t.GetReasoning()
 	s.cost += e.GetCostNanousd()
+	s.estimated += estimated(e)
+}
+
+// estimated is how many of an event's tokens are estimated.
+func estimated(e *usagev1.Event) (n int64) {
+	t := e.GetTokens()
 	if e.GetInputCertainty() == usagev1.Certainty_CERTAINTY_ESTIMATED {
-		s.estimated += t.GetInput() + t.GetCachedInput()
+		n += t.GetInput() + t.GetCachedInput()
 	}
 	if e.GetOutputCertainty() == usagev1.Certainty_CERTAINTY_ESTIMATED {
-		s.estimated += t.GetOutput()
+		n += t.GetOutput()
 	}
+	return n
 }
 
 // rollups add up one batch, so that each row is touched once in a transaction.
@@ -68,18 +75,22 @@ const addSums = ` DO UPDATE SET requests = requests + excluded.requests, input =
 	reasoning = reasoning + excluded.reasoning, cost_nanousd = cost_nanousd + excluded.cost_nanousd,
 	estimated = estimated + excluded.estimated`
 
-func (r *rollups) write(ctx context.Context, tx *sql.Tx) error {
-	const minute = `INSERT INTO usage_minute VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (minute, team, model, pool, outcome)` + addSums
+const (
+	addMinute = `INSERT INTO usage_minute VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (minute, team, model, pool, outcome)` + addSums
+	addHour   = `INSERT INTO usage_hour VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (hour, key, application, team, model)` + addSums
+)
+
+// write executes addMinute and addHour.
+func (r *rollups) write(ctx context.Context, minute, hour *sql.Stmt) error {
 	for k, s := range r.minutes {
-		_, err := tx.ExecContext(ctx, minute, k.minute, k.team, k.model, k.pool, k.outcome,
+		_, err := minute.ExecContext(ctx, k.minute, k.team, k.model, k.pool, k.outcome,
 			s.requests, s.input, s.cached, s.output, s.reasoning, s.cost, s.estimated)
 		if err != nil {
 			return err
 		}
 	}
-	const hour = `INSERT INTO usage_hour VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (hour, key, application, team, model)` + addSums
 	for k, s := range r.hours {
-		_, err := tx.ExecContext(ctx, hour, k.hour, k.key, k.application, k.team, k.model,
+		_, err := hour.ExecContext(ctx, k.hour, k.key, k.application, k.team, k.model,
 			s.requests, s.input, s.cached, s.output, s.reasoning, s.cost, s.estimated)
 		if err != nil {
 			return err

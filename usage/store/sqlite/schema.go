@@ -10,52 +10,38 @@ import (
 // Those that were released are never changed, only followed by others.
 //
 // Times are microseconds since the epoch, of the request's end where nothing
-// else is said; ids and trace ids are 16 bytes. The classes of tokens are
-// disjoint. Certainties are those of weir.usage.v1.Certainty.
+// else is said; ids are 16 bytes. The classes of tokens are disjoint.
 var migrations = []string{`
-CREATE TABLE events (
-	id               BLOB PRIMARY KEY,
-	end_us           INTEGER NOT NULL,
-	start_us         INTEGER NOT NULL,
-	key              TEXT NOT NULL,
-	application      TEXT NOT NULL,
-	team             TEXT NOT NULL,
-	model            TEXT NOT NULL,
-	requested_model  TEXT NOT NULL,
-	kind             TEXT NOT NULL,
-	stream           INTEGER NOT NULL,
-	verdict          TEXT NOT NULL,
-	reason           TEXT NOT NULL,
-	stage            TEXT NOT NULL,
-	refusal_status   INTEGER NOT NULL,
-	rule             TEXT NOT NULL,
-	targets          TEXT NOT NULL, -- pools, separated by commas
-	trace_id         BLOB,
-	known_input      INTEGER NOT NULL, -- input tokens as weir knew them
-	known_certainty  INTEGER NOT NULL,
-	reserved_input   INTEGER NOT NULL,
-	reserved_output  INTEGER NOT NULL,
-	max_output       INTEGER NOT NULL,
-	limits           TEXT NOT NULL, -- counters that held the reservation, one a line
-	duration_us      INTEGER NOT NULL,
-	first_token_us   INTEGER NOT NULL,
-	status           INTEGER NOT NULL,
-	outcome          TEXT NOT NULL,
-	attempts         TEXT NOT NULL, -- pool:status:failure, separated by semicolons
-	pool             TEXT NOT NULL,
-	input            INTEGER NOT NULL,
-	cached_input     INTEGER NOT NULL,
-	output           INTEGER NOT NULL,
-	reasoning        INTEGER NOT NULL,
-	input_certainty  INTEGER NOT NULL,
-	output_certainty INTEGER NOT NULL,
-	cost_nanousd     INTEGER NOT NULL,
-	finish_reason    TEXT NOT NULL,
-	chunks           INTEGER NOT NULL,
-	response_bytes   INTEGER NOT NULL,
-	flags            TEXT NOT NULL,
-	details          TEXT NOT NULL
+-- What events have in common: names of the configuration and words of bounded
+-- sets, so there are few rows.
+CREATE TABLE labels (
+	id          INTEGER PRIMARY KEY,
+	key         TEXT NOT NULL,
+	application TEXT NOT NULL,
+	team        TEXT NOT NULL,
+	model       TEXT NOT NULL,
+	pool        TEXT NOT NULL,
+	outcome     TEXT NOT NULL,
+	reason      TEXT NOT NULL,
+	kind        TEXT NOT NULL,
+	rule        TEXT NOT NULL,
+	UNIQUE (key, application, team, model, pool, outcome, reason, kind, rule)
 );
+
+-- An event is one value, beside what is searched and summed: a column costs
+-- about as much time as a hundred bytes of it.
+CREATE TABLE events (
+	id           BLOB PRIMARY KEY,
+	end_us       INTEGER NOT NULL,
+	labels       INTEGER NOT NULL REFERENCES labels (id),
+	input        INTEGER NOT NULL,
+	cached_input INTEGER NOT NULL,
+	output       INTEGER NOT NULL,
+	reasoning    INTEGER NOT NULL,
+	cost_nanousd INTEGER NOT NULL,
+	estimated    INTEGER NOT NULL, -- tokens that were estimated
+	event        BLOB NOT NULL     -- weir.usage.v1.Event
+) WITHOUT ROWID;
 CREATE INDEX events_end ON events (end_us);
 
 CREATE TABLE usage_minute (

@@ -307,7 +307,7 @@ func BenchmarkWrite(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for i := range batch {
-			batch[i] = event(n*2654435761, noon.Add(time.Duration(n)*time.Millisecond))
+			batch[i] = event(n, noon.Add(time.Duration(n)*time.Millisecond))
 			n++
 		}
 		if _, err := s.Write(context.Background(), batch, store.Cursor{}); err != nil {

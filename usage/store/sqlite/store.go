@@ -14,7 +14,6 @@ import (
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
-	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/usage/store"
 )
 
@@ -24,8 +23,13 @@ type Reader struct{ db *sql.DB }
 // Store writes and reads.
 type Store struct {
 	Reader
-	w      *sql.DB // one connection
-	insert *sql.Stmt
+	w *sql.DB // one connection
+
+	many, one, minute, hour, progress *sql.Stmt
+
+	known map[labels]int64
+	args  []any  // of a statement; used again
+	buf   []byte // what args refer to
 }
 
 var (
@@ -56,7 +60,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}
 	f.Close()
-	s := &Store{}
+	s := &Store{known: map[labels]int64{}}
 	if err := s.open(ctx, path); err != nil {
 		return nil, fmt.Errorf("usage store %s: %w", path, errors.Join(err, s.Close()))
 	}
@@ -71,8 +75,16 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 	if err := migrate(ctx, s.w); err != nil {
 		return err
 	}
-	if s.insert, err = s.w.PrepareContext(ctx, insertEvent); err != nil {
-		return err
+	for _, p := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		{&s.many, insertEvents(rowsAtOnce)}, {&s.one, insertEvents(1)}, {&s.minute, addMinute}, {&s.hour, addHour},
+		{&s.progress, `UPDATE progress SET segment = ?, offset = ?`},
+	} {
+		if *p.stmt, err = s.w.PrepareContext(ctx, p.text); err != nil {
+			return err
+		}
 	}
 	s.db, err = sql.Open("sqlite", dsn(path, "query_only(1)"))
 	if err != nil {
@@ -117,58 +129,16 @@ func (r *Reader) Close() error {
 // Close closes the store.
 func (s *Store) Close() error {
 	var errs []error
-	if s.insert != nil {
-		errs = append(errs, s.insert.Close())
+	for _, stmt := range []*sql.Stmt{s.many, s.one, s.minute, s.hour, s.progress} {
+		if stmt != nil {
+			errs = append(errs, stmt.Close())
+		}
 	}
 	errs = append(errs, s.Reader.Close()) // first, so that the writer is the last and tidies the WAL up
 	if s.w != nil {
 		errs = append(errs, s.w.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Write implements store.Writer.
-func (s *Store) Write(ctx context.Context, events []*usagev1.Event, c store.Cursor) (int, error) {
-	added, err := s.write(ctx, events, c)
-	if err != nil {
-		return 0, fmt.Errorf("usage store: %w", err)
-	}
-	return added, nil
-}
-
-func (s *Store) write(ctx context.Context, events []*usagev1.Event, c store.Cursor) (added int, err error) {
-	tx, err := s.w.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = tx.Rollback() }() // nothing after a commit
-	insert := tx.StmtContext(ctx, s.insert)
-	rolls := newRollups()
-	args := make([]any, 0, eventColumns)
-	for _, e := range events {
-		if args, err = eventArgs(args[:0], e); err != nil {
-			return 0, err
-		}
-		res, err := insert.ExecContext(ctx, args...)
-		if err != nil {
-			return 0, err
-		}
-		n, err := res.RowsAffected()
-		if err != nil {
-			return 0, err
-		}
-		if n == 1 {
-			rolls.add(e)
-			added++
-		}
-	}
-	if err := rolls.write(ctx, tx); err != nil {
-		return 0, err
-	}
-	if _, err := tx.ExecContext(ctx, `UPDATE progress SET segment = ?, offset = ?`, int64(c.Segment), c.Offset); err != nil {
-		return 0, err
-	}
-	return added, tx.Commit()
 }
 
 // Cursor implements store.Writer.
@@ -208,8 +178,8 @@ func (s *Store) trim(ctx context.Context, before int64, limit int) (int, error) 
 		return 0, err
 	}
 	defer func() { _ = tx.Rollback() }() // nothing after a commit
-	res, err := tx.ExecContext(ctx, `DELETE FROM events WHERE rowid IN
-		(SELECT rowid FROM events WHERE end_us < ? ORDER BY end_us LIMIT ?)`, before, limit)
+	res, err := tx.ExecContext(ctx, `DELETE FROM events WHERE id IN
+		(SELECT id FROM events WHERE end_us < ? ORDER BY end_us LIMIT ?)`, before, limit)
 	if err != nil {
 		return 0, err
 	}

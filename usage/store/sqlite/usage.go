@@ -12,12 +12,11 @@ import (
 
 // source is a table that usage can be summed from.
 type source struct {
-	table    string
+	table    string // SQL
 	bucket   int64  // seconds that one row covers; 0 for single events
 	bound    string // the column that the bounds are compared with
 	seconds  string // SQL: the row's time in seconds
 	requests string // SQL: how many requests the row stands for
-	estimate string // SQL: how many of its tokens are estimated
 	by       map[store.Dimension]bool
 }
 
@@ -30,12 +29,11 @@ func dims(d ...store.Dimension) map[store.Dimension]bool {
 }
 
 var (
-	minutes = source{"usage_minute", 60, "minute", "minute", "requests", "estimated",
+	minutes = source{"usage_minute", 60, "minute", "minute", "requests",
 		dims(store.Team, store.Model, store.Pool, store.Outcome)}
-	hours = source{"usage_hour", 3600, "hour", "hour", "requests", "estimated",
+	hours = source{"usage_hour", 3600, "hour", "hour", "requests",
 		dims(store.Key, store.Application, store.Team, store.Model)}
-	events = source{"events", 0, "end_us", "end_us / 1000000", "1",
-		"(input_certainty = 3) * (input + cached_input) + (output_certainty = 3) * output",
+	events = source{"events JOIN labels ON labels.id = events.labels", 0, "end_us", "end_us / 1000000", "1",
 		dims(store.Dimensions...)}
 )
 
@@ -113,8 +111,8 @@ func usageSQL(q store.Query, trimmed time.Time) (string, []any) {
 		for i, d := range q.By {
 			fmt.Fprintf(&cols, "%s AS d%d, ", s.column(d), i)
 		}
-		parts = append(parts, fmt.Sprintf(`SELECT %s%s AS requests, input, cached_input, output, reasoning, cost_nanousd, %s AS estimated
-			FROM %s WHERE %s >= ? AND %s < ?`, cols.String(), s.requests, s.estimate, s.table, s.bound, s.bound))
+		parts = append(parts, fmt.Sprintf(`SELECT %s%s AS requests, input, cached_input, output, reasoning, cost_nanousd, estimated
+			FROM %s WHERE %s >= ? AND %s < ?`, cols.String(), s.requests, s.table, s.bound, s.bound))
 		args = append(args, from, to)
 	}
 	since, until := q.Since.UnixMicro(), q.Until.UnixMicro()
