@@ -245,7 +245,7 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 		want                     string // outcome status pool in/out certainty; attempts
 	}{
 		{name: "answered", path: "/v1/x?key=secret", att: "local-vllm:200", use: reported, want: "completed 200 local-vllm 700/9 reported; local-vllm 200"},
-		{name: "without a filter", path: "/v1/x", want: "completed 200 local-vllm 800/0 estimated;"},
+		{name: "without a filter", path: "/v1/x", want: "completed 200 local-vllm 800/2 estimated;"},
 		{name: "backend says 503", path: "/v1/x", do: "503", att: "local-vllm:503", want: "failed 503 local-vllm 0/0 unspecified; local-vllm 503 status"},
 		{name: "refused connection", path: "/nobody", att: "nobody:0", want: "failed 503  0/0 unspecified; nobody 0 connect_failure"},
 		{name: "timeout", path: "/short", do: "hang", att: "local-vllm:0", want: "failed 504  0/0 unspecified; local-vllm 0 timeout"},

@@ -101,10 +101,25 @@ func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	if noted.FirstToken != 0 {
 		ev.FirstTokenUs = max(0, noted.FirstToken-e.Start.UnixMicro())
 	}
-	started := len(attempts) > 0 || e.Cluster != ""
-	u, in, out := used(d, &noted, served, started && ev.Outcome == OutcomeClientGone)
+	if ev.Outcome == OutcomeCompleted && brokeOff(d, &noted) {
+		ev.Outcome = OutcomeFailed
+	}
+	var what serving
+	switch {
+	case served:
+		what = servedAnswer
+	case ev.Outcome == OutcomeClientGone && (len(attempts) > 0 || e.Cluster != ""):
+		what = servedNobody
+	}
+	u, in, out := used(d, &noted, what, e.Bytes)
 	setTokens(ev, u, in, out, priceOf(d, lastPool(attempts, e)).Cost(u))
 	return ev
+}
+
+// brokeOff tells of a stream that the filter read and that ended without a
+// finish reason: after an error event, say. To Envoy it looks whole.
+func brokeOff(d *usagev1.Decision, noted *ai.AdapterUsage) bool {
+	return d.GetStream() && noted.Finish == "" && (noted.Done || noted.Chunks > 0)
 }
 
 // orphan is the event of a request of which weir knows no decision: Envoy
@@ -163,18 +178,29 @@ func fromEntry(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	}
 }
 
+// serving is what a backend did for a request.
+type serving uint8
+
+const (
+	servedNothing serving = iota
+	servedAnswer          // the client got its answer
+	servedNobody          // a backend worked, and the client had left
+)
+
 // used decides what a request used. What the backend reported counts as it is.
 // Otherwise, when content was streamed, or a whole answer came without figures,
 // output is the larger of the content events (each holds a token at least) and
-// a quarter of the text's bytes, and input is what weir knows of it. A client
-// that left while a backend worked is charged its input in the same way. A
-// request of which nothing was served used nothing.
-func used(d *usagev1.Decision, noted *ai.AdapterUsage, served, left bool) (u ai.Usage, in, out usagev1.Certainty) {
+// a quarter of the text's bytes; of an answer that the filter could not read at
+// all (compressed, of another type, cut midway) a quarter of all its bytes.
+// Input is what weir knows of it. A client that left while a backend worked is
+// charged its input in the same way. A request of which nothing was served used
+// nothing.
+func used(d *usagev1.Decision, noted *ai.AdapterUsage, what serving, bytes int64) (u ai.Usage, in, out usagev1.Certainty) {
 	if noted.Reported {
 		reported := usagev1.Certainty_CERTAINTY_REPORTED
 		return clampUsage(noted.Usage), reported, reported
 	}
-	if !served && !left && noted.Chunks == 0 && noted.TextBytes == 0 {
+	if what == servedNothing && noted.Chunks == 0 && noted.TextBytes == 0 {
 		return ai.Usage{}, 0, 0
 	}
 	u.Input = d.GetInputTokens()
@@ -185,7 +211,11 @@ func used(d *usagev1.Decision, noted *ai.AdapterUsage, served, left bool) (u ai.
 		}
 	}
 	if d.GetKind() != string(ai.KindEmbedding) {
-		u.Output = max(noted.Chunks, noted.TextBytes/4+min(1, noted.TextBytes%4))
+		text := noted.TextBytes
+		if what == servedAnswer && text == 0 && noted.Chunks == 0 {
+			text = bytes
+		}
+		u.Output = max(noted.Chunks, text/4+min(1, text%4))
 	}
 	return clampUsage(u), in, usagev1.Certainty_CERTAINTY_ESTIMATED
 }
@@ -288,8 +318,8 @@ func earlierFailure(a attempt) string {
 	switch {
 	case a.status == 0:
 		return "no_response"
-	case a.status < 300: // it began, and its first content did not come in time
-		return "first_token_timeout"
+	case a.status < 300: // it began, and broke off or was given up before its first content
+		return "no_content"
 	}
 	return "status"
 }

@@ -32,7 +32,7 @@ func TestClosed(t *testing.T) {
 		},
 		"first token too late, then refused connection, then an answer": {
 			func(e *Entry, d *usagev1.Decision) { e.Attempts = "local-vllm:200;x:0;provider:200" },
-			"completed provider 712/100/64 reported/reported 1068000; local-vllm 200 first_token_timeout, x 0 no_response, provider 200",
+			"completed provider 712/100/64 reported/reported 1068000; local-vllm 200 no_content, x 0 no_response, provider 200",
 		},
 		"no usage in a stream": {
 			func(e *Entry, d *usagev1.Decision) { e.Usage = "chunks=64 text=301 done" },
@@ -46,7 +46,7 @@ func TestClosed(t *testing.T) {
 			func(e *Entry, d *usagev1.Decision) {
 				d.InputCertainty, e.Usage = usagev1.Certainty_CERTAINTY_COUNTED, ""
 			},
-			"completed local-vllm 800/0/0 counted/estimated 80000; local-vllm 200",
+			"completed local-vllm 800/0/225 counted/estimated 170000; local-vllm 200",
 		},
 		"embedding without usage": {
 			func(e *Entry, d *usagev1.Decision) { d.Kind, e.Usage = "embedding", "text=4000" },
@@ -54,7 +54,7 @@ func TestClosed(t *testing.T) {
 		},
 		"usage cannot be read": {
 			func(e *Entry, d *usagev1.Decision) { e.Usage = "in=lots reported" },
-			"completed local-vllm 800/0/0 estimated/estimated 80000; local-vllm 200",
+			"completed local-vllm 800/0/225 estimated/estimated 170000; local-vllm 200",
 		},
 		"client gone midway": {
 			func(e *Entry, d *usagev1.Decision) { e.Flags, e.Usage = "DC", "chunks=10 text=50" },
@@ -85,6 +85,10 @@ func TestClosed(t *testing.T) {
 		"reset mid-stream": {
 			func(e *Entry, d *usagev1.Decision) { e.Flags, e.Usage = "UC", "chunks=10 text=50" },
 			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200 reset",
+		},
+		"a stream that ended with an error event": {
+			func(e *Entry, d *usagev1.Decision) { d.Stream, e.Usage = true, "chunks=10 text=50 done" },
+			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200",
 		},
 		"the last first token came too late": {
 			func(e *Entry, d *usagev1.Decision) { e.Status, e.Flags, e.Usage = 504, "UT", "" },

@@ -409,7 +409,8 @@ type Attempt struct {
 	// The backend's HTTP status; 0 when no response began.
 	Status int32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
 	// Why the attempt ended without an answer: connect_failure, reset, timeout,
-	// first_token_timeout, status, no_response (no response began, and Envoy does
+	// first_token_timeout, no_content (it began, and the next target was tried
+	// before its first content), status, no_response (no response began, and Envoy does
 	// not say why), or empty for the attempt that answered.
 	Failure       string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
