@@ -26,6 +26,8 @@ func TestFailover(t *testing.T) {
 		{"503", false, simulate.Fault{Status: 503}},
 		{"503 to a stream", true, simulate.Fault{Status: 503}},
 		{"429", false, simulate.Fault{Status: 429, Headers: map[string]string{"retry-after": "7"}}},
+		{"weir's credential is refused", false, simulate.Fault{Status: 401}},
+		{"the balance is used up", true, simulate.Fault{Status: 402}},
 		{"reset", false, simulate.Fault{Reset: true}},
 		{"headers that do not come", false, simulate.Fault{StallBeforeHeadersMS: -1}},
 		{"first token that does not come", true, simulate.Fault{StallFirstTokenMS: -1}},
@@ -192,5 +194,22 @@ func TestDeadEndpointOfOnlyTarget(t *testing.T) {
 		if got := w.chat("embed"); got.status != 200 {
 			t.Fatalf("request %d: status %d: %s", i, got.status, got.body)
 		}
+	}
+}
+
+// What a backend says to its own client, weir, does not reach weir's clients.
+func TestHeadersOfBackends(t *testing.T) {
+	w := newWorld(t)
+	w.a.fault(t, simulate.Fault{Headers: map[string]string{
+		"set-cookie": "a=b", "openai-organization": "ours", "x-ratelimit-remaining-requests": "3", "x-weir-decision": "forged", "access-control-allow-origin": "*",
+	}})
+	got := w.chat("chat")
+	for _, name := range []string{"set-cookie", "openai-organization", "x-ratelimit-remaining-requests", "access-control-allow-origin"} {
+		if v := got.header.Values(name); len(v) != 0 {
+			t.Errorf("%s: %q", name, v)
+		}
+	}
+	if v := got.header.Values("x-weir-decision"); len(v) != 1 || v[0] == "forged" {
+		t.Errorf("x-weir-decision: %q", v)
 	}
 }

@@ -40,6 +40,11 @@ var replies = []localReply{
 		message: "The request headers are larger than this gateway accepts.",
 	},
 	{
+		// weir adds a few headers; with them there are too many.
+		when: `response.code_details == "header_mutation_result_exceeds_limit"`, status: 431, kind: "invalid_request_error", code: "request_too_large",
+		message: "The request has too many headers.",
+	},
+	{
 		when: "response.code == 404", kind: "invalid_request_error", code: "unknown_url",
 		message: "There is nothing at this URL.",
 	},

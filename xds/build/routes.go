@@ -26,12 +26,25 @@ const (
 
 	// retryOn: the next target is tried for these. per_try_timeout counts as 5xx.
 	retryOn = "5xx,reset,connect-failure,refused-stream,retriable-status-codes"
-	// tooManyRequests is the backend's own limit, not weir's.
-	tooManyRequests = 429
-
 	// defaultAttempt bounds silence within an attempt when the plan has no model.
 	defaultAttempt = 600 * time.Second
 )
+
+// retriable are the statuses with which a backend speaks of itself or of weir and
+// not of the client's request: another target may do better. 401, 402 and 403
+// are about weir's credential, its balance and its rights there, 404 about the
+// real model's name, 429 about the backend's own limit.
+var retriable = []uint32{401, 402, 403, 404, 408, 429}
+
+// ofBackends are response headers that speak to the backend's own clients, of
+// which weir is one, or about its own limits and address.
+var ofBackends = []string{
+	"set-cookie", "alt-svc", "location", "www-authenticate", "proxy-authenticate", "strict-transport-security", "via", "x-powered-by",
+	"access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-methods",
+	"access-control-expose-headers", "access-control-max-age",
+	"openai-organization", "openai-project", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+	"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
+}
 
 // routes is the one route configuration that all listeners share.
 func (b *builder) routes() *routev3.RouteConfiguration {
@@ -42,6 +55,7 @@ func (b *builder) routes() *routev3.RouteConfiguration {
 		ResponseHeadersToAdd: []*corev3.HeaderValueOption{
 			setHeader(ai.DecisionHeader, "%DYNAMIC_METADATA("+ai.MetadataNamespace+":"+ai.MetaID+")%"),
 		},
+		ResponseHeadersToRemove: ofBackends,
 	}
 	for _, path := range bodyPaths {
 		host.Routes = append(host.Routes, b.bodyRoute(path))
@@ -99,7 +113,7 @@ func byPriorityGroup() *corev3.TypedExtensionConfig {
 func (b *builder) retryPolicy() *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
 		RetryOn:               retryOn,
-		RetriableStatusCodes:  []uint32{tooManyRequests},
+		RetriableStatusCodes:  retriable,
 		NumRetries:            wrapperspb.UInt32(0),
 		RefreshClusterOnRetry: true,
 		PerTryIdleTimeout:     durationpb.New(b.longestAttempt()),
