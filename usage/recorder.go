@@ -193,10 +193,11 @@ func (r *Recorder) Decided(d *usagev1.Decision) error {
 	if d.GetVerdict() != VerdictAllowed || len(d.GetTargets()) == 0 {
 		return r.decidedWhole(id, d)
 	}
-	seg, err := r.append(kindDecision, d, 1)
+	at, err := r.append(kindDecision, d, 1)
 	if err != nil {
 		return err
 	}
+	seg := at.Segment
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pending.find(id) != nil || r.done.has(id) {
@@ -228,22 +229,23 @@ func (r *Recorder) decidedWhole(id ID, d *usagev1.Decision) error {
 		return nil
 	}
 	e := answered(d, r.opt.Now())
-	if _, err := r.append(kindEvent, e, 0); err != nil {
+	at, err := r.append(kindEvent, e, 0)
+	if err != nil {
 		r.mu.Lock()
 		r.done.remove(id)
 		r.mu.Unlock()
 		return err
 	}
-	r.written(e, false)
+	r.written(e, at, false)
 	return nil
 }
 
-func (r *Recorder) append(kind byte, m proto.Message, holds int) (seg uint64, err error) {
+func (r *Recorder) append(kind byte, m proto.Message, holds int) (at spool.Position, err error) {
 	buf := frames.Get().(*[]byte)
 	defer frames.Put(buf)
 	*buf, err = appendFrame((*buf)[:0], kind, m)
 	if err != nil {
-		return 0, err
+		return spool.Position{}, err
 	}
 	return r.log.Append(*buf, holds)
 }
@@ -257,12 +259,14 @@ func appendFrame(b []byte, kind byte, m proto.Message) ([]byte, error) {
 	return spool.End(out, start)
 }
 
-// written is called once for each event, after it was journalled.
-func (r *Recorder) written(e *usagev1.Event, settle bool) {
+// written is called once for each event, after it was journalled at this
+// position.
+func (r *Recorder) written(e *usagev1.Event, at spool.Position, settle bool) {
 	if settle && r.opt.Settler != nil {
 		r.opt.Settler.Settle(e.GetDecision().GetId(), Used(e))
 	}
 	r.metrics.event(e)
+	r.sink.fresh.put(at, e)
 	r.sink.wake()
 	if r.opt.OnEvent == nil {
 		return

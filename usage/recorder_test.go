@@ -268,7 +268,7 @@ type brokenStore struct {
 	err error
 }
 
-func (s *brokenStore) Write(ctx context.Context, e []*usagev1.Event, c store.Cursor) (int, error) {
+func (s *brokenStore) Write(ctx context.Context, e []store.Record, c store.Cursor) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
@@ -298,7 +298,7 @@ type lostAnswer struct {
 	done bool
 }
 
-func (s *lostAnswer) Write(ctx context.Context, e []*usagev1.Event, c store.Cursor) (int, error) {
+func (s *lostAnswer) Write(ctx context.Context, e []store.Record, c store.Cursor) (int, error) {
 	n, err := s.Store.Write(ctx, e, store.Cursor{}) // the cursor is as it was
 	if !s.done {
 		s.done = true

@@ -24,10 +24,14 @@ type sink struct {
 	// waiting is when the oldest event that is not stored was written, in
 	// nanoseconds since the epoch; 0 when all are stored.
 	waiting atomic.Int64
+	fresh   fresh
 
 	mu     sync.Mutex // guards what follows, and the store's Writer
 	reader *spool.Reader
 	stored spool.Position // all before it is stored
+	// Memory of a batch, used again: the events, and their encodings.
+	events   []store.Record
+	payloads []byte
 }
 
 const (
@@ -35,6 +39,8 @@ const (
 	maxBackoff  = 10 * time.Second
 	// Above so many segments, decisions that stay open are carried forward.
 	maxSegments = 4
+	// What is kept for the next batch of the memory of one, in bytes.
+	maxPayloads = 4 << 20
 )
 
 func newSink(r *Recorder) *sink { return &sink{r: r, work: make(chan struct{}, 1)} }
@@ -119,11 +125,13 @@ func (s *sink) drain(ctx context.Context) error {
 			return err
 		}
 		at := s.reader.Position()
+		s.fresh.forget(at)
 		if len(events) > 0 {
 			added, err := s.r.opt.Store.Write(ctx, events, store.Cursor(at))
 			if err != nil {
 				return err
 			}
+			clear(events)
 			s.r.metrics.stored.Add(float64(added))
 			s.r.metrics.storedTwice.Add(float64(len(events) - added))
 		}
@@ -156,8 +164,12 @@ func (s *sink) seek(ctx context.Context) error {
 }
 
 // read returns the next events, at most limit, fewer when the spool has no more.
-func (s *sink) read(limit int) ([]*usagev1.Event, error) {
-	var events []*usagev1.Event
+func (s *sink) read(limit int) ([]store.Record, error) {
+	events := s.events[:0]
+	if s.payloads = s.payloads[:0]; cap(s.payloads) > maxPayloads {
+		s.payloads = nil
+	}
+	defer func() { s.events = events }()
 	for len(events) < limit {
 		kind, payload, err := s.reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -166,9 +178,18 @@ func (s *sink) read(limit int) ([]*usagev1.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e := s.r.decodeEvent(kind, payload); e != nil {
-			events = append(events, e)
+		if kind != kindEvent {
+			continue
 		}
+		e := s.fresh.take(s.reader.Last())
+		if e == nil {
+			if e = s.r.decodeEvent(kind, payload); e == nil {
+				continue
+			}
+		}
+		n := len(s.payloads)
+		s.payloads = append(s.payloads, payload...) // earlier ones stay where they are
+		events = append(events, store.Record{Event: e, Encoded: s.payloads[n:]})
 	}
 	return events, nil
 }

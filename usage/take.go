@@ -4,6 +4,7 @@ import (
 	"context"
 
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	"github.com/weirproxy/weir/usage/spool"
 )
 
 // Entry takes what Envoy logged about one request and closes its decision. An
@@ -98,7 +99,7 @@ func (r *Recorder) close(events []*usagev1.Event, at *position, late bool) error
 	buf := frames.Get().(*[]byte)
 	defer frames.Put(buf)
 	b := (*buf)[:0]
-	kept := events[:0]
+	kept, offsets := events[:0], make([]int64, 0, len(events))
 	for _, e := range events {
 		next, err := appendFrame(b, kindEvent, e)
 		if err != nil { // its text is not UTF-8, or it is too large
@@ -106,7 +107,8 @@ func (r *Recorder) close(events []*usagev1.Event, at *position, late bool) error
 			r.opt.Logger.Warn("a usage event cannot be written", "id", e.GetDecision().GetId(), "error", err)
 			continue
 		}
-		b, kept = next, append(kept, e)
+		kept, offsets = append(kept, e), append(offsets, int64(len(b)))
+		b = next
 	}
 	if at != nil {
 		b = at.appendFrame(b)
@@ -117,15 +119,16 @@ func (r *Recorder) close(events []*usagev1.Event, at *position, late bool) error
 	if len(b) == 0 {
 		return nil
 	}
-	if _, err := r.log.Append(b, 0); err != nil {
+	first, err := r.log.Append(b, 0)
+	if err != nil {
 		return err
 	}
 	if at != nil {
 		r.setPosition(*at)
 	}
-	for _, e := range kept {
+	for i, e := range kept {
 		r.markClosed(e, late)
-		r.written(e, true)
+		r.written(e, spool.Position{Segment: first.Segment, Offset: first.Offset + offsets[i]}, true)
 	}
 	return nil
 }
@@ -156,7 +159,7 @@ func (r *Recorder) carryForward(seg uint64) error {
 			return err
 		}
 		r.mu.Lock()
-		p.segment = next
+		p.segment = next.Segment
 		r.mu.Unlock()
 		r.log.Release(seg)
 	}

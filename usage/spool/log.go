@@ -76,7 +76,7 @@ type batch struct {
 	buf   []byte
 	holds int
 	done  chan struct{} // nil until somebody waits beside the leader
-	seq   uint64
+	at    Position      // where buf went
 	err   error
 }
 
@@ -118,19 +118,20 @@ func (l *Log) open() error {
 }
 
 // Append writes frames made by Begin and End, in order and together, and
-// returns the segment that they went to. That segment is then held holds times:
+// returns where the first of them stands. That segment is then held holds times:
 // it stays until as many calls of Release. The frames are the caller's again
 // when Append returns.
 //
 // Callers that come while another one writes are written together by the first
 // of them; a caller that comes alone writes at once.
-func (l *Log) Append(frames []byte, holds int) (seq uint64, err error) {
+func (l *Log) Append(frames []byte, holds int) (at Position, err error) {
 	if len(frames) == 0 {
-		return 0, nil
+		return Position{}, nil
 	}
 	l.mu.Lock()
 	b := l.cur
-	leader := len(b.buf) == 0
+	before := int64(len(b.buf))
+	leader := before == 0
 	b.buf = append(b.buf, frames...)
 	b.holds += holds
 	if !leader {
@@ -140,7 +141,7 @@ func (l *Log) Append(frames []byte, holds int) (seq uint64, err error) {
 		done := b.done
 		l.mu.Unlock()
 		<-done
-		return b.seq, b.err
+		return Position{b.at.Segment, b.at.Offset + before}, b.err
 	}
 	l.mu.Unlock()
 
@@ -152,13 +153,13 @@ func (l *Log) Append(frames []byte, holds int) (seq uint64, err error) {
 	}
 	l.spare = nil
 	l.mu.Unlock()
-	b.seq, b.err = l.write(b.buf, b.holds)
+	b.at, b.err = l.write(b.buf, b.holds)
 	l.io.Unlock()
 
-	seq, err = b.seq, b.err
+	at, err = b.at, b.err
 	if b.done != nil {
 		close(b.done) // the others still read b: it is not used again
-		return seq, err
+		return at, err
 	}
 	if cap(b.buf) <= 1<<20 {
 		*b = batch{buf: b.buf[:0]}
@@ -166,28 +167,28 @@ func (l *Log) Append(frames []byte, holds int) (seq uint64, err error) {
 		l.spare = b
 		l.mu.Unlock()
 	}
-	return seq, err
+	return at, err
 }
 
 // write is called with io held.
-func (l *Log) write(frames []byte, holds int) (uint64, error) {
+func (l *Log) write(frames []byte, holds int) (Position, error) {
 	if l.closed {
-		return 0, errors.New("usage spool: closed")
+		return Position{}, errors.New("usage spool: closed")
 	}
 	size := l.tail.size.Load()
 	if size > int64(len(magic)) && size+int64(len(frames)) > l.opt.SegmentBytes {
 		if err := l.rotate(); err != nil {
-			return 0, err
+			return Position{}, err
 		}
 		size = l.tail.size.Load()
 	}
 	if n, err := l.file.WriteAt(frames, size); err != nil {
-		return 0, l.undo(n, size, err)
+		return Position{}, l.undo(n, size, err)
 	}
 	l.tail.holds.Add(int64(holds))
 	l.tail.size.Store(size + int64(len(frames)))
 	l.dirty.Store(true)
-	return l.tail.seq, nil
+	return Position{l.tail.seq, size}, nil
 }
 
 // undo takes back what a failed write left behind, so that a restart does not

@@ -13,6 +13,7 @@ import (
 type Reader struct {
 	log  *Log
 	at   Position
+	last Position
 	file *os.File
 	seg  *segment
 	buf  []byte // bytes of the file from at on; lies in mem
@@ -25,6 +26,9 @@ func (l *Log) NewReader(at Position) *Reader { return &Reader{log: l, at: at} }
 
 // Position is behind the last record that Next returned.
 func (r *Reader) Position() Position { return r.at }
+
+// Last is where the record stands that Next returned.
+func (r *Reader) Last() Position { return r.last }
 
 // Next returns the next record, or io.EOF when there is none yet. The payload
 // holds until the next call. Where a record is found bad, the rest of what its
@@ -41,6 +45,7 @@ func (r *Reader) Next() (kind byte, payload []byte, err error) {
 			kind, payload, n, err := r.decode(size)
 			if err == nil {
 				r.buf = r.buf[n:]
+				r.last = r.at
 				r.at.Offset += int64(n)
 				return kind, payload, nil
 			}

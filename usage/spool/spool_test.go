@@ -84,17 +84,34 @@ func TestReadsWhatWasAppendedWhileAppending(t *testing.T) {
 func TestConcurrentAppendsAllArrive(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{SegmentBytes: 4096})
+	var mu sync.Mutex
+	where := map[Position]string{}
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 200 {
-				if _, err := l.Append(frame(t, 'a', fmt.Sprintf("%d/%d", g, i)), 0); err != nil {
+				text := fmt.Sprintf("%d/%d", g, i)
+				at, err := l.Append(frame(t, 'a', text), 0)
+				if err != nil {
 					t.Error(err)
 				}
+				mu.Lock()
+				where[at] = text
+				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
+	r := l.NewReader(Position{})
+	for {
+		_, payload, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil || where[r.Last()] != string(payload) {
+			t.Fatalf("%v: %q is there, Append said that of %q; %v", r.Last(), payload, where[r.Last()], err)
+		}
+	}
 	l.Close()
 	l = open(t, dir, Options{})
 	got := read(t, l.NewReader(Position{}))
@@ -242,7 +259,8 @@ func TestCorruptUnderTheReader(t *testing.T) {
 
 func TestHoldsKeepSegments(t *testing.T) {
 	l := open(t, t.TempDir(), Options{SegmentBytes: 40, Head: func() []byte { return frame(t, 'a', "head") }})
-	seq, err := l.Append(frame(t, 'a', "0123456789"), 2)
+	at, err := l.Append(frame(t, 'a', "0123456789"), 2)
+	seq := at.Segment
 	if err != nil {
 		t.Fatal(err)
 	}

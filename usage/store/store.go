@@ -22,12 +22,19 @@ type Cursor struct {
 	Offset  int64
 }
 
+// Record is an event and its encoding as a protobuf message. The encoding is the
+// caller's again when it is stored.
+type Record struct {
+	Event   *usagev1.Event
+	Encoded []byte
+}
+
 // Writer takes events in. It has one caller at a time.
 type Writer interface {
 	// Write stores those events whose id is not stored yet, adds these and only
 	// these to the roll-ups, and notes the cursor, all or nothing. It returns how
 	// many were new.
-	Write(ctx context.Context, events []*usagev1.Event, c Cursor) (added int, err error)
+	Write(ctx context.Context, events []Record, c Cursor) (added int, err error)
 	// Cursor is the cursor of the last Write that was kept.
 	Cursor(ctx context.Context) (Cursor, error)
 	// Sync makes what was written survive a power failure.

@@ -30,20 +30,17 @@ func insertEvents(n int) string {
 	return `INSERT OR IGNORE INTO events (` + columns + `) VALUES ` + row + strings.Repeat(","+row, n-1)
 }
 
-// appendArgs appends the columns of an event. It writes what they refer to behind buf.
-func appendArgs(args []any, buf []byte, e *usagev1.Event, labels int64) ([]any, []byte, error) {
+// appendArgs appends the columns of an event, and its id to ids.
+func appendArgs(args []any, ids []byte, r *store.Record, labels int64) ([]any, []byte, error) {
+	e := r.Event
 	d, t := e.GetDecision(), e.GetTokens()
-	start := len(buf)
-	buf, err := hex.AppendDecode(buf, []byte(d.GetId()))
-	if err != nil || len(buf)-start != 16 {
-		return args, buf, fmt.Errorf("event %q: an id is 32 hex digits", d.GetId())
+	start := len(ids)
+	ids, err := hex.AppendDecode(ids, []byte(d.GetId()))
+	if err != nil || len(ids)-start != 16 {
+		return args, ids, fmt.Errorf("event %q: an id is 32 hex digits", d.GetId())
 	}
-	body := len(buf)
-	if buf, err = (proto.MarshalOptions{}).MarshalAppend(buf, e); err != nil {
-		return args, buf, fmt.Errorf("event %q: %w", d.GetId(), err)
-	}
-	return append(args, buf[start:body:body], micros(e.GetEnd()), labels,
-		t.GetInput(), t.GetCachedInput(), t.GetOutput(), t.GetReasoning(), e.GetCostNanousd(), estimated(e), buf[body:len(buf):len(buf)]), buf, nil
+	return append(args, ids[start:], micros(e.GetEnd()), labels, t.GetInput(), t.GetCachedInput(), t.GetOutput(), t.GetReasoning(),
+		e.GetCostNanousd(), estimated(e), r.Encoded), ids, nil
 }
 
 func micros(t *timestamppb.Timestamp) int64 { return t.AsTime().UnixMicro() }

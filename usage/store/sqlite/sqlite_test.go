@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -51,13 +52,27 @@ func event(n int, end time.Time) *usagev1.Event {
 	}
 }
 
+// records are events as the recorder gives them.
+func records(t testing.TB, events []*usagev1.Event) []store.Record {
+	t.Helper()
+	list := make([]store.Record, len(events))
+	for i, e := range events {
+		b, err := proto.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list[i] = store.Record{Event: e, Encoded: b}
+	}
+	return list
+}
+
 func TestEventComesBackAsItWent(t *testing.T) {
 	s, _ := open(t)
 	want := []*usagev1.Event{
 		event(1, noon),
 		{Decision: &usagev1.Decision{Id: fmt.Sprintf("%032x", 2), Time: timestamppb.New(noon)}, End: timestamppb.New(noon), Tokens: &usagev1.Tokens{}},
 	}
-	if n, err := s.Write(t.Context(), want, store.Cursor{Segment: 3, Offset: 4}); n != 2 || err != nil {
+	if n, err := s.Write(t.Context(), records(t, want), store.Cursor{Segment: 3, Offset: 4}); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
 	for _, w := range want {
@@ -82,7 +97,7 @@ func TestWritingAgainChangesNothing(t *testing.T) {
 	s, _ := open(t)
 	batch := []*usagev1.Event{event(1, noon), event(2, noon), event(1, noon)}
 	for i, want := range []int{2, 0} {
-		if n, err := s.Write(t.Context(), batch, store.Cursor{}); n != want || err != nil {
+		if n, err := s.Write(t.Context(), records(t, batch), store.Cursor{}); n != want || err != nil {
 			t.Errorf("write %d: %d added, want %d; %v", i, n, want, err)
 		}
 	}
@@ -102,7 +117,7 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 	s, _ := open(t)
 	bad := event(2, noon)
 	bad.Decision.Id = "no id"
-	if _, err := s.Write(t.Context(), []*usagev1.Event{event(1, noon), bad}, store.Cursor{Segment: 1}); err == nil {
+	if _, err := s.Write(t.Context(), records(t, []*usagev1.Event{event(1, noon), bad}), store.Cursor{Segment: 1}); err == nil {
 		t.Fatal("no error")
 	}
 	if _, err := s.Event(t.Context(), event(1, noon).Decision.Id); !errors.Is(err, store.ErrNotFound) {
@@ -121,7 +136,7 @@ func TestUsageEqualsTheEvents(t *testing.T) {
 	for n := range 600 {
 		all = append(all, event(n, noon.Add(time.Duration(rng.Int64N(int64(5*time.Hour))))))
 	}
-	if _, err := s.Write(t.Context(), all, store.Cursor{}); err != nil {
+	if _, err := s.Write(t.Context(), records(t, all), store.Cursor{}); err != nil {
 		t.Fatal(err)
 	}
 	groupings := [][]store.Dimension{{}, {store.Team}, {store.Team, store.Model, store.Key}, {store.Pool, store.Outcome},
@@ -184,7 +199,7 @@ func TestTrimKeepsRollups(t *testing.T) {
 	for n := range 10 {
 		batch = append(batch, event(n, noon.Add(time.Duration(n)*10*time.Minute)))
 	}
-	if _, err := s.Write(t.Context(), batch, store.Cursor{}); err != nil {
+	if _, err := s.Write(t.Context(), records(t, batch), store.Cursor{}); err != nil {
 		t.Fatal(err)
 	}
 	cut := noon.Add(45 * time.Minute)
@@ -214,7 +229,7 @@ func TestTrimKeepsRollups(t *testing.T) {
 
 func TestAnotherReader(t *testing.T) {
 	s, path := open(t)
-	if _, err := s.Write(t.Context(), []*usagev1.Event{event(1, noon)}, store.Cursor{}); err != nil {
+	if _, err := s.Write(t.Context(), records(t, []*usagev1.Event{event(1, noon)}), store.Cursor{}); err != nil {
 		t.Fatal(err)
 	}
 	check := func(when string) {
@@ -282,7 +297,7 @@ func TestLongQueriesReadRollups(t *testing.T) {
 
 func TestSyncSaysSo(t *testing.T) {
 	s, path := open(t)
-	if _, err := s.Write(t.Context(), []*usagev1.Event{event(1, noon)}, store.Cursor{}); err != nil {
+	if _, err := s.Write(t.Context(), records(t, []*usagev1.Event{event(1, noon)}), store.Cursor{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Sync(t.Context()); err != nil {
@@ -303,13 +318,16 @@ func TestSyncSaysSo(t *testing.T) {
 func BenchmarkWrite(b *testing.B) {
 	s, _ := open(b)
 	n := 0
-	batch := make([]*usagev1.Event, 500)
+	list := make([]*usagev1.Event, 500)
 	b.ReportAllocs()
 	for b.Loop() {
-		for i := range batch {
-			batch[i] = event(n, noon.Add(time.Duration(n)*time.Millisecond))
+		b.StopTimer()
+		for i := range list {
+			list[i] = event(n, noon.Add(time.Duration(n)*time.Millisecond))
 			n++
 		}
+		batch := records(b, list)
+		b.StartTimer()
 		if _, err := s.Write(context.Background(), batch, store.Cursor{}); err != nil {
 			b.Fatal(err)
 		}

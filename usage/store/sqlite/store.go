@@ -29,7 +29,7 @@ type Store struct {
 
 	known map[labels]int64
 	args  []any  // of a statement; used again
-	buf   []byte // what args refer to
+	ids   []byte // what args refer to
 }
 
 var (

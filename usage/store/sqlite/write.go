@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 
-	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/usage/store"
 )
 
 // Write implements store.Writer.
-func (s *Store) Write(ctx context.Context, events []*usagev1.Event, c store.Cursor) (int, error) {
+func (s *Store) Write(ctx context.Context, events []store.Record, c store.Cursor) (int, error) {
 	// A context that can end costs a goroutine for each statement. A batch takes
 	// milliseconds: it is waited for.
 	if err := ctx.Err(); err != nil {
@@ -43,7 +42,7 @@ type batch struct {
 }
 
 // write writes the events in statements of so many rows at most.
-func (s *Store) write(ctx context.Context, events []*usagev1.Event, c store.Cursor, rows int) (added int, err error) {
+func (s *Store) write(ctx context.Context, events []store.Record, c store.Cursor, rows int) (added int, err error) {
 	tx, err := s.w.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, err
@@ -77,14 +76,14 @@ func (s *Store) write(ctx context.Context, events []*usagev1.Event, c store.Curs
 }
 
 // insert inserts one event or rowsAtOnce by one statement.
-func (b *batch) insert(ctx context.Context, events []*usagev1.Event) (err error) {
-	b.args, b.buf = b.args[:0], b.buf[:0]
+func (b *batch) insert(ctx context.Context, events []store.Record) (err error) {
+	b.args, b.ids = b.args[:0], b.ids[:0]
 	for _, e := range events {
-		id, err := b.labelsOf(ctx, e)
+		id, err := b.labelsOf(ctx, e.Event)
 		if err != nil {
 			return err
 		}
-		if b.args, b.buf, err = appendArgs(b.args, b.buf, e, id); err != nil {
+		if b.args, b.ids, err = appendArgs(b.args, b.ids, &e, id); err != nil {
 			return err
 		}
 	}
@@ -106,7 +105,7 @@ func (b *batch) insert(ctx context.Context, events []*usagev1.Event) (err error)
 		return errKnown
 	}
 	for _, e := range events {
-		b.rolls.add(e)
+		b.rolls.add(e.Event)
 	}
 	b.added += len(events)
 	return nil
