@@ -31,7 +31,7 @@ func newPipeline(ledger *limit.Ledger, log *slog.Logger) *pipeline.Pipeline {
 }
 
 // NewPipeline is the production pipeline with a ledger of its own, in which no
-// limit is used yet: for explain.
-func NewPipeline() *pipeline.Pipeline {
-	return newPipeline(limit.New(time.Now), slog.New(slog.DiscardHandler))
+// limit is used yet: for explain. The log has what stages fail of.
+func NewPipeline(log *slog.Logger) *pipeline.Pipeline {
+	return newPipeline(limit.New(time.Now), log)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -45,7 +46,8 @@ Exits with 0 when the request would be allowed, with 3 when it would be refused.
 			if err != nil {
 				return err
 			}
-			r := explain.Explain(cmd.Context(), app.NewPipeline(), p, in)
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			r := explain.Explain(cmd.Context(), app.NewPipeline(log), p, in)
 			if err := writeResult(cmd.OutOrStdout(), r, format); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,14 +20,13 @@ import (
 var usageFormats = []string{"table", "json", "csv"}
 
 func newUsage() *cobra.Command {
-	var data, file, by, format string
-	var since time.Duration
+	var data, file, by, format, sinceText string
 	cmd := &cobra.Command{
 		Use:   "usage",
 		Short: "Show who used what, and what it cost",
 		Long: `Sum up requests, tokens and cost from the usage store. It reads the store of a running
 weir too, which is at most about a second behind.`,
-		Example: "  weir usage --since 1h --by team,model,key\n  weir usage --since 720h --by team --format csv > month.csv",
+		Example: "  weir usage --since 1h --by team,model,key\n  weir usage --since 30d --by team --format csv > month.csv",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains(usageFormats, format) {
@@ -36,8 +36,9 @@ weir too, which is at most about a second behind.`,
 			if err != nil {
 				return misuse(cmd, fmt.Errorf("--by: %w", err))
 			}
-			if since <= 0 {
-				return misuse(cmd, fmt.Errorf("--since: want a time such as 1h, got %s", since))
+			since, err := parseSince(sinceText)
+			if err != nil {
+				return misuse(cmd, fmt.Errorf("--since: %w", err))
 			}
 			dir, err := dataDir(data, file)
 			if err != nil {
@@ -46,7 +47,7 @@ weir too, which is at most about a second behind.`,
 			return printUsage(cmd, dir, since, dims, format)
 		},
 	}
-	cmd.Flags().DurationVar(&since, "since", time.Hour, "how far back")
+	cmd.Flags().StringVar(&sinceText, "since", "1h", "how far back: 90m, 24h, 7d")
 	cmd.Flags().StringVar(&by, "by", "team,model", "what to group by: "+strings.Join(dimensionNames(), ", "))
 	cmd.Flags().StringVar(&format, "format", "table", strings.Join(usageFormats, ", "))
 	cmd.Flags().StringVar(&file, "config", "", "configuration that names the data directory")
@@ -56,6 +57,21 @@ weir too, which is at most about a second behind.`,
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(usageFormats, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions(dimensionNames(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// parseSince reads a time such as 90m or 24h, or days, as 7d.
+func parseSince(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n int
+		if n, err = strconv.Atoi(days); err == nil && n < 100_000 {
+			d = time.Duration(n) * 24 * time.Hour
+		}
+	}
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("want a time such as 90m, 24h or 7d, got %q", text)
+	}
+	return d, nil
 }
 
 func dimensionNames() []string {

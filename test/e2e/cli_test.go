@@ -122,7 +122,7 @@ func TestHelpAndMisuse(t *testing.T) {
 	if code != 0 {
 		t.Errorf("help: exit %d", code)
 	}
-	for _, args := range [][]string{{"up"}, {"no-such-command"}, {"validate"}, {"usage", "--format", "xml"}, {"usage", "--by", "colour"}, {"serve", "--config", "x", "--roles", "cook"}} {
+	for _, args := range [][]string{{"up"}, {"no-such-command"}, {"validate"}, {"usage", "--format", "xml"}, {"usage", "--by", "colour"}, {"usage", "--since", "yesterday"}, {"usage", "--since", "-1h"}, {"serve", "--config", "x", "--roles", "cook"}} {
 		if _, errs, code := weir(t, "", args...); code != 2 || !strings.Contains(errs, "--help") {
 			t.Errorf("weir %v: exit %d: %s", args, code, errs)
 		}
