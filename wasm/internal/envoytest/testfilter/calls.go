@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -39,7 +40,7 @@ func (c *calls) check(what string, ok bool, got ...any) {
 
 func (c *calls) properties() {
 	_, err := proxywasm.GetProperty([]string{"no", "such", "thing"})
-	c.check("missing property", err == types.ErrorStatusNotFound, err)
+	c.check("missing property", errors.Is(err, types.ErrorStatusNotFound), err)
 	got, err := proxywasm.GetProperty([]string{"metadata", "filter_metadata", "dotted.name", "key"})
 	c.check("metadata", string(got) == "value", string(got), err)
 	got, err = proxywasm.GetProperty([]string{"xds", "cluster_metadata", "filter_metadata", "weir.target", "params"})
@@ -62,7 +63,7 @@ func (c *calls) properties() {
 
 func (c *calls) headers() {
 	_, err := proxywasm.GetHttpRequestHeader("x-none")
-	c.check("missing header", err == types.ErrorStatusNotFound, err)
+	c.check("missing header", errors.Is(err, types.ErrorStatusNotFound), err)
 	got, err := proxywasm.GetHttpRequestHeader("x-sent-empty")
 	c.check("empty header", got == "", got, err)
 	for _, value := range []string{"a", "", strings.Repeat("b", 40<<10)} {
@@ -72,7 +73,7 @@ func (c *calls) headers() {
 	}
 	err = proxywasm.RemoveHttpRequestHeader("x-new")
 	_, err2 := proxywasm.GetHttpRequestHeader("x-new")
-	c.check("removed header", err2 == types.ErrorStatusNotFound, err, err2)
+	c.check("removed header", errors.Is(err2, types.ErrorStatusNotFound), err, err2)
 	all, err := proxywasm.GetHttpRequestHeaders()
 	found := false
 	for _, h := range all {
@@ -85,7 +86,7 @@ func (c *calls) headers() {
 // them yet, but the generated code for them is another.
 func (c *calls) shared() {
 	_, _, err := proxywasm.GetSharedData("none")
-	c.check("missing shared data", err == types.ErrorStatusNotFound, err)
+	c.check("missing shared data", errors.Is(err, types.ErrorStatusNotFound), err)
 	err = proxywasm.SetSharedData("key", []byte("value"), 0)
 	got, cas, err2 := proxywasm.GetSharedData("key")
 	c.check("shared data", string(got) == "value" && cas != 0, string(got), cas, err, err2)
