@@ -91,7 +91,7 @@ func (c *calls) shared() {
 	got, cas, err2 := proxywasm.GetSharedData("key")
 	c.check("shared data", string(got) == "value" && cas != 0, string(got), cas, err, err2)
 	err = proxywasm.SetSharedData("key", []byte("late"), cas+1)
-	c.check("shared data of another version", err == types.ErrorStatusCasMismatch, err)
+	c.check("shared data of another version", errors.Is(err, types.ErrorStatusCasMismatch), err)
 	counter := proxywasm.DefineCounterMetric("weir_test_counter")
 	before := counter.Value()
 	counter.Increment(1 << 40)
