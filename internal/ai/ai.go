@@ -142,6 +142,7 @@ const (
 	ReasonNoRoute          Reason = "no_route"
 	ReasonLimitExceeded    Reason = "limit_exceeded"
 	ReasonUnavailable      Reason = "unavailable"
+	ReasonBackendRefused   Reason = "backend_refused"
 	ReasonInternal         Reason = "internal_error"
 )
 
@@ -173,6 +174,7 @@ var answers = map[Reason]Answer{
 	ReasonContextTooLong:   {400, "invalid_request_error", "context_length_exceeded"},
 	ReasonNoRoute:          {403, "permission_error", "no_route"},
 	ReasonLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded"},
+	ReasonBackendRefused:   {502, "server_error", "backend_refused"},
 	ReasonUnavailable:      {503, "server_error", "service_unavailable"},
 	ReasonInternal:         {500, "server_error", "internal_error"},
 }

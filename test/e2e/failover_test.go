@@ -213,3 +213,22 @@ func TestHeadersOfBackends(t *testing.T) {
 		t.Errorf("x-weir-decision: %q", v)
 	}
 }
+
+// A backend that refuses weir is weir's problem: the client is not told that its
+// own key is wrong, and sees nothing of what the backend said.
+func TestBackendRefusesWeir(t *testing.T) {
+	w := newWorld(t)
+	for _, status := range []int{401, 403, 404} {
+		w.a.fault(t, simulate.Fault{Status: status, Body: `{"error":{"message":"backend says ` + realModelA + `"}}`})
+		for _, stream := range []bool{false, true} {
+			got := w.post("/v1/chat/completions", chatBody("by-rule", stream), "authorization", "Bearer "+testKey)
+			if got.status != 502 || got.code() != "backend_refused" || strings.Contains(got.body, realModelA) {
+				t.Errorf("status %d for the backend's %d: %s", got.status, status, got.body)
+			}
+		}
+	}
+	w.a.fault(t, simulate.Fault{Status: 400, Body: `{"error":{"message":"temperature is too hot","type":"BadRequestError","param":null,"code":400}}`})
+	if got := w.chat("by-rule"); got.status != 400 || !strings.Contains(got.body, "too hot") {
+		t.Errorf("the client's own fault became status %d: %s", got.status, got.body)
+	}
+}

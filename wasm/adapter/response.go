@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm"
@@ -24,6 +25,7 @@ const (
 	undecided      // its body has not begun
 	jsonBody
 	eventStream
+	replaced // the client gets weir's words and none of the backend's
 )
 
 // response is the attempt's response.
@@ -51,6 +53,9 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 		return a.refuse(fmt.Errorf("read :status: %w", err))
 	}
 	setState(stateAttempts, []byte(a.attempts+status))
+	if blamesWeir(status) {
+		return a.replaceAnswer(end)
+	}
 	if status != "200" || end {
 		return types.ActionContinue
 	}
@@ -74,6 +79,37 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 	if a.Stream {
 		a.held = true
 		return types.ActionPause
+	}
+	return types.ActionContinue
+}
+
+// blamesWeir tells of a status with which a backend refuses weir, not the
+// client: its credential (401, 403, 407), its balance (402), the real model's
+// name (404), or a redirection, which a client could follow to the backend. The
+// client would take it for its own fault.
+func blamesWeir(status string) bool {
+	switch status {
+	case "401", "402", "403", "404", "407":
+		return true
+	}
+	return status != "" && status[0] == '3'
+}
+
+const backendRefused = "The backend of this model refused the gateway's request."
+
+// replaceAnswer makes a 502 of the backend's answer: a failure like others, for
+// which the next target is tried. An answer without a body stays without one.
+func (a *attempt) replaceAnswer(end bool) types.Action {
+	headers := [][2]string{{":status", strconv.Itoa(ai.ReasonBackendRefused.Answer().Status)}}
+	if !end {
+		a.form = replaced
+		a.heldOut = openai.ErrorBody(ai.ReasonBackendRefused, backendRefused, "")
+		headers = append(headers, [2]string{"content-type", "application/json"}, [2]string{"content-length", strconv.Itoa(len(a.heldOut))})
+	}
+	for _, h := range headers {
+		if err := proxywasm.ReplaceHttpResponseHeader(h[0], h[1]); err != nil {
+			return a.refuse(fmt.Errorf("replace %s: %w", h[0], err))
+		}
 	}
 	return types.ActionContinue
 }
@@ -107,6 +143,10 @@ func (a *attempt) responseBody(size int, end bool) types.Action {
 	switch a.form {
 	case undecided:
 		return a.begin(size, end)
+	case replaced:
+		// The whole of it with the first piece; no other piece leaves anything.
+		replaceBody(a.heldOut)
+		a.heldOut = nil
 	case jsonBody:
 		return a.meterJSON(size, end)
 	case eventStream:
