@@ -6,7 +6,10 @@ package plan
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"hash"
+	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
@@ -31,7 +34,7 @@ type Plan struct {
 	Usage     Usage
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
-	hashKey    []byte
+	hashers    *sync.Pool // of hash.Hash: HMACs under the secret
 }
 
 // KeyHash is the keyed hash of an API key.
@@ -46,12 +49,20 @@ func HashKey(secret []byte, key string) KeyHash {
 
 // SetHashSecret gives the plan the secret of the keyed hash. Only the compiler
 // calls it, before the plan is published.
-func (p *Plan) SetHashSecret(secret []byte) { p.hashKey = secret }
+func (p *Plan) SetHashSecret(secret []byte) {
+	p.hashers = &sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}
+}
 
 // KeyByToken finds the key that a client sent. The look-up compares keyed
 // hashes, so its timing tells nothing about the keys that exist.
 func (p *Plan) KeyByToken(token string) (*Key, bool) {
-	k, ok := p.Keys[HashKey(p.hashKey, token)]
+	m := p.hashers.Get().(hash.Hash)
+	defer p.hashers.Put(m)
+	m.Reset()
+	io.WriteString(m, token) // a hash takes all
+	var h KeyHash
+	m.Sum(h[:0])
+	k, ok := p.Keys[h]
 	return k, ok
 }
 
