@@ -152,7 +152,8 @@ func (g *gateway) launch(args ...string) (ready readyLine) {
 		}
 		g.base, g.admin = ready.BaseURL, ready.AdminURL
 	case <-time.After(60 * time.Second):
-		_ = g.cmd.Process.Kill()
+		_ = g.cmd.Process.Signal(syscall.SIGTERM) // it ends its Envoy too
+		<-g.exited
 		g.t.Fatalf("weir was not ready within 60 s\n%s", g.log)
 	}
 	return ready
