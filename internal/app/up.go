@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -105,6 +106,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	u.warm = u.waitWarm
+	debug.FreeOSMemory() // the start needed several times what running needs
 	u.background("configuration watch", u.watch)
 	return u.announce(p)
 }
