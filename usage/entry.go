@@ -245,8 +245,8 @@ func (e *Entry) clientGone() bool {
 
 // pool is the pool of the last cluster.
 func (e *Entry) pool() string {
-	pool, _ := strings.CutPrefix(e.Cluster, ai.ClusterName(""))
-	if pool == e.Cluster {
+	pool, ok := strings.CutPrefix(e.Cluster, ai.ClusterName(""))
+	if !ok {
 		return ""
 	}
 	return pool

@@ -103,13 +103,13 @@ pools:
 models:
   - name: chat
     aliases: [gpt-4o]
-    first_token_timeout: 1s
-    attempt_timeout: 2s
+    first_token_timeout: 2s
+    attempt_timeout: 3s
     targets: [{pool: a}, {pool: b}]
   - name: cloud
     targets: [{pool: b}]
   - name: anonymous-second
-    first_token_timeout: 1s
+    first_token_timeout: 2s
     targets: [{pool: a}, {pool: b-anonymous}]
   - name: by-rule
     rules:

@@ -100,7 +100,7 @@ func TestStreamsSurviveChanges(t *testing.T) {
 	})
 	for i := range changes {
 		w.write(edited(t, w.yaml, "price: {input: 1, output: 4}", fmt.Sprintf("price: {input: 1, output: %d}", i+5),
-			"first_token_timeout: 1s", fmt.Sprintf("first_token_timeout: %ds", i+2),
+			"first_token_timeout: 2s", fmt.Sprintf("first_token_timeout: %ds", i+3),
 			"  - name: embed\n", fmt.Sprintf("  - name: extra-%d\n    targets: [{pool: b}, {pool: a}]\n  - name: embed\n", i)))
 		time.Sleep(100 * time.Millisecond)
 	}

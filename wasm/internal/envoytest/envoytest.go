@@ -144,21 +144,6 @@ func (e *Envoy) admin(path string) (string, int) {
 	return string(body), resp.StatusCode
 }
 
-// Stat reads one of Envoy's counters or gauges; -1 when there is none.
-func (e *Envoy) Stat(name string) int64 {
-	e.t.Helper()
-	body, _ := e.admin("/stats?format=json&filter=^" + strings.ReplaceAll(name, ".", `\.`) + "$")
-	var stats struct {
-		Stats []struct {
-			Value int64 `json:"value"`
-		} `json:"stats"`
-	}
-	if json.Unmarshal([]byte(body), &stats) != nil || len(stats.Stats) != 1 {
-		return -1
-	}
-	return stats.Stats[0].Value
-}
-
 // Log is what Envoy wrote to stderr, the filter's own log lines included.
 func (e *Envoy) Log() string { return e.stderr.String() }
 
