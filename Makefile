@@ -33,10 +33,12 @@ build: bin/weir ## build bin/weir with the Wasm filter inside
 
 $(FILTER): go.mod go.sum $(GOSRC) | $(TOOLS)/.checked
 	@mkdir -p $(dir $@)
-	GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 go build -buildmode=c-shared -trimpath -ldflags "-s -w" -o $@ ./wasm/cmd/adapter
+	@echo "build: the Wasm filter" >&2
+	@GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 go build -buildmode=c-shared -trimpath -ldflags "-s -w" -o $@ ./wasm/cmd/adapter
 
 bin/weir: $(FILTER) go.mod go.sum $(GOSRC)
-	go build -trimpath -ldflags "-s -w" -o $@ ./cmd/weir
+	@echo "build: bin/weir" >&2
+	@go build -trimpath -ldflags "-s -w" -o $@ ./cmd/weir
 
 run: $(ENVOY) bin/weir ## set up, build, and start the quickstart: Envoy, weir and two simulated backends
 	@bin/weir up --config examples/quickstart/weir.yaml

@@ -59,7 +59,7 @@ func (p *Plan) KeyByToken(token string) (*Key, bool) {
 	m := p.hashers.Get().(hash.Hash)
 	defer p.hashers.Put(m)
 	m.Reset()
-	io.WriteString(m, token) // a hash takes all
+	_, _ = io.WriteString(m, token) // a hash takes all
 	var h KeyHash
 	m.Sum(h[:0])
 	k, ok := p.Keys[h]
