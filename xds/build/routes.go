@@ -124,7 +124,9 @@ func (b *builder) retryPolicy() *routev3.RetryPolicy {
 				TypedConfig: pack(&previousv3.PreviousHostsPredicate{}),
 			},
 		}},
-		HostSelectionRetryMaxAttempts: 5,
+		// Each draw is random: with two endpoints every second one falls on the
+		// one that was tried. Thirty leave no chance worth the name.
+		HostSelectionRetryMaxAttempts: 30,
 		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
 			BaseInterval: durationpb.New(time.Millisecond), // another backend need not be spared
 			MaxInterval:  durationpb.New(25 * time.Millisecond),
