@@ -177,16 +177,22 @@ func receive(stream grpc.ServerStream, r *request, want part) error {
 func (s *Server) reply(stream grpc.ServerStream, c *call, v pipeline.Verdict) error {
 	answer := render(&c.ex, &v)
 	if err := s.opt.Journal.Decided(record(&c.ex, &v)); err != nil {
-		s.opt.Log.Error("decision not journalled", "id", c.ex.In.ID, "err", err)
-		v = unaccounted()
-		answer = render(&c.ex, &v)
+		return s.unaccounted(stream, c, err)
 	}
-	s.opt.Metrics.observe(&c.ex, &v)
-	return stream.SendMsg(rawMessage(answer.append(nil)))
+	return s.answer(stream, c, &v, answer)
 }
 
-func unaccounted() pipeline.Verdict {
-	return pipeline.Refuse(ai.ReasonUnavailable, "The gateway cannot account for this request now; try again.")
+// unaccounted refuses a request whose decision the journal did not take.
+func (s *Server) unaccounted(stream grpc.ServerStream, c *call, why error) error {
+	s.opt.Log.Error("decision not journalled", "id", c.ex.In.ID, "err", why)
+	v := pipeline.Refuse(ai.ReasonUnavailable, "The gateway cannot account for this request now; try again.")
+	return s.answer(stream, c, &v, render(&c.ex, &v))
+}
+
+// answer sends what the verdict was rendered as.
+func (s *Server) answer(stream grpc.ServerStream, c *call, v *pipeline.Verdict, a immediate) error {
+	s.opt.Metrics.observe(&c.ex, v)
+	return stream.SendMsg(rawMessage(a.append(nil)))
 }
 
 // letThrough journals the decision and sends the request on its way.
@@ -199,11 +205,7 @@ func (s *Server) letThrough(ctx context.Context, stream grpc.ServerStream, c *ca
 	}
 	if err := s.opt.Journal.Decided(record(ex, &allowed)); err != nil {
 		s.opt.Pipeline.Undo(ex)
-		s.opt.Log.Error("decision not journalled", "id", ex.In.ID, "err", err)
-		v := unaccounted()
-		s.opt.Metrics.observe(ex, &v)
-		answer := render(ex, &v)
-		return stream.SendMsg(rawMessage(answer.append(nil)))
+		return s.unaccounted(stream, c, err)
 	}
 	err := ctx.Err()
 	if err == nil {

@@ -1,7 +1,11 @@
 package app
 
 import (
+	"context"
+	"errors"
+
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 
 	"github.com/weirproxy/weir/xds"
 )
@@ -21,8 +25,9 @@ func (a *app) registerReload() {
 	}))
 }
 
-// newXDS makes the xDS server and its metrics.
-func (a *app) newXDS() *xds.Server {
+// registerXDS makes the xDS server, with its metrics and its readiness, and adds
+// it to a gRPC server.
+func (a *app) registerXDS(ctx context.Context, g *grpc.Server) {
 	rejections := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "weir_xds_rejections_total", Help: "Refusals by an Envoy of resources of a type.",
 	}, []string{"type"})
@@ -39,5 +44,12 @@ func (a *app) newXDS() *xds.Server {
 		return float64(n)
 	})
 	a.reg.MustRegister(rejections, envoys)
-	return server
+	a.checks[string(RoleXDS)] = func() error {
+		if server.Status().Version == "" {
+			return errors.New("nothing is published yet")
+		}
+		return nil
+	}
+	server.Register(ctx, g)
+	a.xds = server
 }

@@ -84,19 +84,17 @@ func (a *app) change(ctx context.Context) {
 		a.refuse(err)
 		return
 	}
-	if current := a.plan.Load(); current != nil && current.Version == p.Version {
+	current := a.plan.Load() // there is one: the start applied it before anything is watched
+	if current.Version == p.Version {
 		a.reload.note(nil, time.Now())
 		return
 	}
-	current := a.plan.Load()
 	if err := a.apply(ctx, p); err != nil {
 		a.refuse(err)
 		return
 	}
-	if current != nil {
-		for _, field := range needsRestart(current, p) {
-			a.log.Warn("configuration: this change takes effect when weir is started again", "field", field)
-		}
+	for _, field := range needsRestart(current, p) {
+		a.log.Warn("configuration: this change takes effect when weir is started again", "field", field)
 	}
 	a.reload.note(nil, time.Now())
 	a.log.Info("configuration applied", "version", p.Version)

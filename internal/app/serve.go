@@ -270,14 +270,7 @@ func (s *serve) prepareXDS(ctx context.Context, g *grpc.Server, own net.Addr) er
 	s.options = build.Options{
 		ExtProc: service, AccessLog: service, WasmFile: filter, WasmEnvironment: wasm.Environment(), SystemCAFile: envoy.SystemCAFile(),
 	}
-	s.xds = s.newXDS()
-	s.checks[string(RoleXDS)] = func() error {
-		if s.xds.Status().Version == "" {
-			return errors.New("nothing is published yet")
-		}
-		return nil
-	}
-	s.xds.Register(ctx, g)
+	s.registerXDS(ctx, g)
 	return nil
 }
 

@@ -169,20 +169,9 @@ func (u *up) startServers(ctx context.Context) error {
 	if err := u.serveGRPC("ext_proc", u.options.ExtProc.Address, g); err != nil {
 		return err
 	}
-	return u.startXDS(ctx, "unix:"+control)
-}
-
-func (a *app) startXDS(ctx context.Context, address string) error {
-	a.xds = a.newXDS()
-	a.checks[string(RoleXDS)] = func() error {
-		if a.xds.Status().Version == "" {
-			return errors.New("nothing is published yet")
-		}
-		return nil
-	}
-	g := grpc.NewServer(xds.GRPCOptions()...)
-	a.xds.Register(ctx, g)
-	return a.serveGRPC("xds", address, g)
+	c := grpc.NewServer(xds.GRPCOptions()...)
+	u.registerXDS(ctx, c)
+	return u.serveGRPC("xds", "unix:"+control, c)
 }
 
 // writeFilter puts the Wasm filter where Envoy reads it, under its digest: a
