@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
@@ -235,8 +236,8 @@ const maxKept = 4096
 func (c *call) release() {
 	c.head.release()
 	c.tail.release()
-	if cap(c.ex.In.Request.Segments) > maxKept {
-		c.ex.In.Request.Segments = nil
+	if v := &c.ex.In.Request.View; cap(v.Segments)+cap(v.Messages)+cap(v.Media)+cap(v.Fields) > maxKept {
+		*v = dialect.View{}
 	}
 	c.ex.Begin(nil, "", time.Time{}, nil, false)
 	c.forward = forward{set: c.forward.set[:0], scratch: c.forward.scratch[:0], metadata: c.forward.metadata[:0]}

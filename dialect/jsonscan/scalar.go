@@ -1,6 +1,7 @@
 package jsonscan
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
@@ -158,10 +159,12 @@ func AppendText(dst, literal []byte) []byte {
 	in := literal[1 : len(literal)-1]
 	for i := 0; i < len(in); {
 		if in[i] != '\\' || i+1 >= len(in) {
-			run := i
-			for i++; i < len(in) && in[i] != '\\'; i++ {
+			n := bytes.IndexByte(in[i+1:], '\\')
+			if n < 0 {
+				return append(dst, in[i:]...)
 			}
-			dst = append(dst, in[run:i]...)
+			dst = append(dst, in[i:i+1+n]...)
+			i += 1 + n
 			continue
 		}
 		i += 2

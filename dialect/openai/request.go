@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/bits"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/internal/ai"
 )
 
@@ -18,24 +19,11 @@ type Span struct{ Off, Len int }
 // End is the offset behind the span.
 func (s Span) End() int { return s.Off + s.Len }
 
-// Segment is a stretch of a body whose text a model may read.
-type Segment struct {
-	Span
-	// Raw says that the span is JSON of any type, which a backend may render as
-	// text in a way of its own. Otherwise it is one string, quotes included, of
-	// which the model reads the text.
-	Raw bool
-	// Escaped says that a string has escapes.
-	Escaped bool
-	// Bytes is the length of the text: of the decoded string, or of the raw span.
-	Bytes int
-}
-
 // Request is what weir reads of a request body. It may be used again for
 // another Parse; its slices keep their capacity.
 type Request struct {
-	Body []byte // as it was parsed; not a copy
-	Kind ai.Kind
+	dialect.View // what the model may read
+	Kind         ai.Kind
 
 	Model     string // decoded; 1 to MaxModelName bytes
 	ModelSpan Span   // the value, quotes included
@@ -55,20 +43,6 @@ type Request struct {
 	// Prompts is the number of prompts: 1 for a chat, the length of the list for
 	// completions and embeddings that have one. At least 1.
 	Prompts int64
-
-	// What a token count is made of, beside the text in Segments.
-	Messages   int64 // messages of a chat
-	Names      int64 // messages with a name
-	ToolDefs   int64 // tools and functions offered
-	ToolCalls  int64 // tool calls in the history
-	TokenIDs   int64 // of prompts that came as token ids: each is one token
-	Images     int64 // image parts
-	Videos     int64 // video parts
-	AudioURLs  int64 // audio parts that name a URL
-	AudioBytes int64 // bytes of audio parts, as they stand in the body
-	Files      int64 // file parts
-
-	Segments []Segment // in the order of the body
 
 	edits editPoints
 }

@@ -3,6 +3,7 @@ package openai
 import (
 	"strconv"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/dialect/jsonscan"
 )
 
@@ -18,47 +19,118 @@ func (p *parser) messages() bool {
 	}
 	p.s.EnterArray()
 	for p.s.NextItem() {
+		p.message = len(p.r.Messages)
+		p.r.Messages = append(p.r.Messages, dialect.Message{First: len(p.r.Segments), FirstMedia: len(p.r.Media)})
 		if kind := p.s.Peek(); kind != jsonscan.Object {
-			p.wrong("messages["+strconv.FormatInt(p.r.Messages, 10)+"]", "an object", p.s.Offset(), kind)
+			p.wrong("messages["+strconv.Itoa(p.message)+"]", "an object", p.s.Offset(), kind)
 			p.s.Value()
 		} else {
-			p.message()
+			p.oneMessage()
 		}
-		p.r.Messages++
+		m := &p.r.Messages[p.message]
+		m.End, m.EndMedia = len(p.r.Segments), len(p.r.Media)
 	}
+	p.message = dialect.NoMessage
 	return true
 }
 
-// message reads one message. All of its text counts, also that of fields which
+// messageKinds are the fields of a message that are one text.
+var messageKinds = map[string]dialect.Kind{
+	"name": dialect.Name, "refusal": dialect.Refusal, "reasoning": dialect.Reasoning,
+	"reasoning_content": dialect.Reasoning, "tool_call_id": dialect.ToolCallID,
+}
+
+// oneMessage reads one message. All of its text counts, also that of fields which
 // weir does not know: a chat template may show them.
-func (p *parser) message() {
+func (p *parser) oneMessage() {
+	p.s.EnterObject()
+	for key, ok := p.s.NextKey(); ok; key, ok = p.s.NextKey() {
+		switch name := p.s.Text(key); string(name) {
+		case "role":
+			p.role()
+		case "content":
+			if p.s.Peek() == jsonscan.Array {
+				p.r.Messages[p.message].Parts = true
+				p.parts()
+			} else {
+				p.text(dialect.Content, p.s.Value())
+			}
+		case "tool_calls":
+			if p.s.Peek() != jsonscan.Array {
+				p.text(dialect.ToolCall, p.s.Value())
+				continue
+			}
+			p.s.EnterArray()
+			for p.s.NextItem() {
+				p.toolCall()
+			}
+		case "function_call":
+			p.toolCall()
+		default:
+			p.text(messageKinds[string(name)], p.s.Value())
+		}
+	}
+}
+
+// role reads a role; one that weir does not know is text.
+func (p *parser) role() {
+	v := p.s.Value()
+	role := dialect.RoleOther
+	if v.Kind == jsonscan.String {
+		role = dialect.RoleOf(p.s.Text(v))
+	}
+	p.r.Messages[p.message].Role = role
+	if role == dialect.RoleOther {
+		p.text(dialect.RoleName, v)
+	}
+}
+
+// toolCall reads a call that an assistant made: {"id", "type", "function": {"name",
+// "arguments"}}, or the inner object alone, as it was called before tools were.
+func (p *parser) toolCall() {
+	if p.s.Peek() != jsonscan.Object {
+		v := p.s.Value()
+		if v.Kind == jsonscan.Null {
+			return
+		}
+		p.text(dialect.ToolCall, v)
+		p.r.Messages[p.message].ToolCalls++
+		return
+	}
+	p.r.Messages[p.message].ToolCalls++
 	p.s.EnterObject()
 	for key, ok := p.s.NextKey(); ok; key, ok = p.s.NextKey() {
 		switch string(p.s.Text(key)) {
-		case "content":
-			if p.s.Peek() == jsonscan.Array {
-				p.parts()
-			} else {
-				p.text(p.s.Value())
-			}
+		case "type", "index":
+			p.s.Value()
+		case "id":
+			p.text(dialect.ToolCallID, p.s.Value())
 		case "name":
-			v := p.s.Value()
-			if v.Kind != jsonscan.Null {
-				p.r.Names++
-			}
-			p.text(v)
-		case "tool_calls":
-			if p.s.Peek() != jsonscan.Array {
-				p.text(p.s.Value())
-				continue
-			}
-			start := p.s.Offset()
-			if n := p.items(); n > 0 {
-				p.r.ToolCalls += n
-				p.raw(start)
+			p.text(dialect.ToolCallName, p.s.Value())
+		case "arguments":
+			p.text(dialect.ToolArguments, p.s.Value())
+		case "function":
+			if p.s.Peek() == jsonscan.Object {
+				p.function()
+			} else {
+				p.text(dialect.ToolCall, p.s.Value())
 			}
 		default:
-			p.text(p.s.Value())
+			p.text(dialect.Other, p.s.Value())
+		}
+	}
+}
+
+func (p *parser) function() {
+	p.s.EnterObject()
+	for key, ok := p.s.NextKey(); ok; key, ok = p.s.NextKey() {
+		switch string(p.s.Text(key)) {
+		case "name":
+			p.text(dialect.ToolCallName, p.s.Value())
+		case "arguments":
+			p.text(dialect.ToolArguments, p.s.Value())
+		default:
+			p.text(dialect.Other, p.s.Value())
 		}
 	}
 }
@@ -68,7 +140,7 @@ func (p *parser) parts() {
 	p.s.EnterArray()
 	for p.s.NextItem() {
 		if p.s.Peek() != jsonscan.Object {
-			p.text(p.s.Value())
+			p.text(dialect.Content, p.s.Value())
 			continue
 		}
 		p.s.EnterObject()
@@ -81,33 +153,23 @@ func (p *parser) parts() {
 // part reads one field of a content part. Media are known by the field that
 // holds them, as backends know them when the type is missing.
 func (p *parser) part(name []byte) {
-	var media *int64
 	switch string(name) {
 	case "type", "detail", "cache_control", "prompt_cache_breakpoint", "uuid":
 		p.s.Value()
-		return
+	case "text":
+		p.text(dialect.Content, p.s.Value())
+	case "refusal":
+		p.text(dialect.Refusal, p.s.Value())
 	case "image_url", "input_image", "image", "image_pil", "image_embeds":
-		media = &p.r.Images
+		p.media(dialect.Image)
 	case "video_url", "video", "input_video":
-		media = &p.r.Videos
-	case "audio_url":
-		media = &p.r.AudioURLs
-	case "input_audio", "audio", "audio_embeds":
-		p.r.AudioBytes += int64(p.s.Value().Len)
-		return
+		p.media(dialect.Video)
+	case "audio_url", "input_audio", "audio", "audio_embeds":
+		p.media(dialect.Audio)
 	case "file", "input_file":
-		media = &p.r.Files
+		p.media(dialect.File)
 	default:
-		p.text(p.s.Value())
-		return
-	}
-	v := p.s.Value()
-	if v.Kind == jsonscan.Null {
-		return
-	}
-	*media++
-	if media == &p.r.AudioURLs {
-		p.r.AudioBytes += int64(v.Len) // the URL may be the audio itself
+		p.text(dialect.Other, p.s.Value())
 	}
 }
 
@@ -116,7 +178,7 @@ func (p *parser) part(name []byte) {
 // meaning for this kind of request, it is only counted.
 func (p *parser) prompts(param string, mine bool) {
 	if !mine {
-		p.other(false)
+		p.other(dialect.Other)
 		return
 	}
 	const want = "a string, an array of strings or an array of token ids"
@@ -127,7 +189,7 @@ func (p *parser) prompts(param string, mine bool) {
 		case jsonscan.String:
 			p.hasContent = true
 			p.r.Prompts++
-			p.text(v)
+			p.text(dialect.Prompt, v)
 		case jsonscan.Null:
 		default:
 			p.wrong(param, want, v.Off, kind)
@@ -140,7 +202,7 @@ func (p *parser) prompts(param string, mine bool) {
 		switch kind := p.s.Peek(); kind {
 		case jsonscan.String:
 			p.r.Prompts++
-			p.text(p.s.Value())
+			p.text(dialect.Prompt, p.s.Value())
 		case jsonscan.Number:
 			p.flat = true
 			p.r.TokenIDs++

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/dialect/jsonscan"
 	"github.com/weirproxy/weir/internal/ai"
 )
@@ -192,7 +193,8 @@ func FuzzParse(f *testing.F) {
 	}
 	kinds := []ai.Kind{ai.KindChat, ai.KindChat, ai.KindCompletion, ai.KindEmbedding}
 	f.Fuzz(func(t *testing.T, body []byte, kind uint8, n int64) {
-		r := Request{Model: "old", Segments: make([]Segment, 3)}
+		r := Request{Model: "old"}
+		r.Segments = make([]dialect.Segment, 3)
 		fault := Parse(kinds[int(kind)%len(kinds)], body, 64, &r)
 		if fault != nil {
 			if fault.Reason == "" || fault.Message == "" || fault.Offset < 0 || fault.Offset > len(body) {
@@ -202,10 +204,19 @@ func FuzzParse(f *testing.F) {
 		}
 		end := 0
 		for _, s := range r.Segments {
-			if s.Off < end || s.Len <= 0 || s.End() > len(body) || s.Bytes > s.Len {
+			if s.Off < end || s.Len <= 0 || s.End() > len(body) || s.Text > s.Len || s.Message >= len(r.Messages) {
 				t.Fatalf("segment %+v behind %d", s, end)
 			}
 			end = s.End()
+			if text, _ := r.Decode(&s, nil); s.Text != len(text) && (s.Text != 0 || !s.Raw) {
+				t.Fatalf("segment %+v has a text of %d bytes", s, len(text))
+			}
+		}
+		for _, m := range r.Media {
+			if m.Off < 0 || m.Off+m.Len > len(body) || m.Before > len(r.Segments) || m.Message >= len(r.Messages) {
+				t.Fatalf("medium %+v", m)
+			}
+			r.MediaBytes(&m)
 		}
 		checkEdits(t, &r, n%(1<<40))
 	})

@@ -3,6 +3,7 @@ package openai
 import (
 	"strconv"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/dialect/jsonscan"
 )
 
@@ -119,7 +120,7 @@ func (p *parser) streamOptions() {
 	e.options.Len = p.s.Offset() - e.options.Off
 }
 
-// tools reads a list of tools or functions.
+// tools reads a list of tools or functions: each is one segment.
 func (p *parser) tools(param string) {
 	kind := p.s.Peek()
 	start := p.s.Offset()
@@ -130,49 +131,49 @@ func (p *parser) tools(param string) {
 		}
 		return
 	}
-	n := p.items()
-	p.r.ToolDefs += n
-	if n > 0 {
-		p.r.Tools = true
-		p.raw(start)
-	}
-}
-
-// items reads an array and counts its items.
-func (p *parser) items() (n int64) {
 	p.s.EnterArray()
 	for p.s.NextItem() {
-		p.s.Value()
-		n++
+		p.r.Tools = true
+		p.raw(dialect.Tool, p.s.Value())
 	}
-	return n
 }
 
-// raw notes the value that began at start as text that a model may read.
-func (p *parser) raw(start int) {
-	n := p.s.Offset() - start
-	p.r.Segments = append(p.r.Segments, Segment{Span: Span{start, n}, Raw: true, Bytes: n})
+// raw notes v as JSON that a model may read.
+func (p *parser) raw(kind dialect.Kind, v jsonscan.Value) {
+	p.r.Segments = append(p.r.Segments, dialect.Segment{
+		Off: v.Off, Len: v.Len, Text: v.Len, Kind: kind, Message: p.message, Raw: true,
+	})
 }
 
 // text notes v, whatever it is but null, as text that a model may read.
-func (p *parser) text(v jsonscan.Value) {
+func (p *parser) text(kind dialect.Kind, v jsonscan.Value) {
 	switch v.Kind {
 	case jsonscan.Invalid, jsonscan.Null:
 	case jsonscan.String:
-		p.r.Segments = append(p.r.Segments, Segment{Span: Span{v.Off, v.Len}, Bytes: v.Text, Escaped: v.Escaped})
+		p.r.Segments = append(p.r.Segments, dialect.Segment{
+			Off: v.Off, Len: v.Len, Text: v.Text, Kind: kind, Message: p.message, Escaped: v.Escaped,
+		})
 	default:
-		p.raw(v.Off)
+		p.raw(kind, v)
 	}
 }
 
 // other reads a field that weir does not know. Numbers and booleans are settings;
 // anything else may be shown to the model, in a way that only the backend knows.
-func (p *parser) other(ignored bool) {
+func (p *parser) other(kind dialect.Kind) {
 	v := p.s.Value()
 	switch v.Kind {
 	case jsonscan.String, jsonscan.Array, jsonscan.Object:
-		if !ignored {
-			p.raw(v.Off)
-		}
+		p.raw(kind, v)
+	}
+}
+
+// setting reads a field that changes how a request is rendered. It is noted also
+// when it is a number or a boolean; but as one without text.
+func (p *parser) setting(kind dialect.Kind) {
+	v := p.s.Value()
+	p.text(kind, v)
+	if v.Kind != jsonscan.String && v.Kind != jsonscan.Array && v.Kind != jsonscan.Object && v.Kind != jsonscan.Null && v.Kind != jsonscan.Invalid {
+		p.r.Segments[len(p.r.Segments)-1].Text = 0
 	}
 }

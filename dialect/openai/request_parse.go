@@ -2,8 +2,10 @@ package openai
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/dialect/jsonscan"
 	"github.com/weirproxy/weir/internal/ai"
 )
@@ -17,8 +19,10 @@ import (
 // case would read MODEL as model). A null stands for an absent field. Numbers
 // must be written as integers, without fraction or exponent.
 func Parse(kind ai.Kind, body []byte, maxDepth int, r *Request) *Fault {
-	p := parser{r: r, model: r.Model}
-	*r = Request{Body: body, Kind: kind, N: 1, Segments: r.Segments[:0]}
+	p := parser{r: r, model: r.Model, message: dialect.NoMessage}
+	view := r.View
+	view.Reset(body)
+	*r = Request{View: view, Kind: kind, N: 1}
 	p.s = jsonscan.Acquire(body, maxDepth)
 	defer p.s.Release()
 	if p.s.Peek() == jsonscan.Invalid && p.s.Offset() == len(body) && p.s.Fault() == nil {
@@ -51,6 +55,8 @@ type parser struct {
 	fault *Fault
 	model string // of the parse before: it need not be allocated again
 
+	message int // the index of the message that is read, or dialect.NoMessage
+
 	best       int64 // best_of
 	ceilings   [2]ceiling
 	hasContent bool // messages, prompt or input are there
@@ -82,7 +88,11 @@ func article(k jsonscan.Kind) string {
 func (p *parser) top() {
 	p.s.EnterObject()
 	for key, ok := p.s.NextKey(); ok; key, ok = p.s.NextKey() {
+		p.s.Peek()
+		f := dialect.Field{NameOff: key.Off, NameLen: key.Len, Off: p.s.Offset()}
 		p.field(p.s.Text(key), key.Off)
+		f.Len = p.s.Offset() - f.Off
+		p.r.Fields = append(p.r.Fields, f)
 	}
 	p.r.edits.end = p.s.Offset() - 1
 }
@@ -105,7 +115,7 @@ func (p *parser) field(name []byte, offset int) {
 	case "max_completion_tokens":
 		// Completions know max_tokens only.
 		if kind == ai.KindCompletion {
-			p.other(true)
+			p.s.Value()
 		} else {
 			p.ceilings[maxCompletionTokens] = p.ceiling("max_completion_tokens")
 		}
@@ -119,13 +129,26 @@ func (p *parser) field(name []byte, offset int) {
 		p.prompts("prompt", kind == ai.KindCompletion)
 	case "input":
 		p.prompts("input", kind == ai.KindEmbedding)
+	case "mm_processor_kwargs", "media_io_kwargs":
+		p.r.MediaLimits = p.s.Value().Kind != jsonscan.Null
 	case "tool_choice": // a mode, or an object that some templates show
-		p.other(p.s.Peek() == jsonscan.String)
+		if p.s.Peek() == jsonscan.String {
+			p.s.Value()
+		} else {
+			p.other(dialect.ToolChoice)
+		}
 	default:
 		if known := misspelt(name); known != "" {
 			p.refuse(known, offset, "The field '"+known+"' must be written in lower case.")
 		}
-		p.other(neverPrompt[string(name)])
+		switch kind, known := settings[string(name)]; {
+		case known:
+			p.setting(kind)
+		case neverPrompt[string(name)]:
+			p.s.Value()
+		default:
+			p.other(dialect.Other)
+		}
 	}
 }
 
@@ -136,7 +159,7 @@ func (p *parser) finish() {
 	if p.flat || r.Prompts == 0 {
 		r.Prompts++
 	}
-	r.Vision = r.Images+r.Videos > 0
+	r.Vision = slices.ContainsFunc(r.Media, func(m dialect.Media) bool { return m.Kind == dialect.Image || m.Kind == dialect.Video })
 	r.edits.ceilings = p.ceilings
 	for _, c := range p.ceilings {
 		if c.given && (!r.HasMaxOutput || c.value < r.MaxOutput) {
@@ -181,8 +204,17 @@ func misspelt(name []byte) string {
 
 // neverPrompt are fields whose text no backend shows to its model.
 var neverPrompt = map[string]bool{
-	"user": true, "metadata": true, "stop": true, "logit_bias": true, "service_tier": true, "reasoning_effort": true,
+	"user": true, "metadata": true, "stop": true, "logit_bias": true, "service_tier": true,
 	"modalities": true, "verbosity": true, "safety_identifier": true, "prompt_cache_key": true,
 	"prompt_cache_retention": true, "prompt_cache_options": true, "encoding_format": true, "audio": true,
 	"cache_salt": true, "stop_token_ids": true,
+}
+
+// settings are the fields that change what a chat template renders, and those
+// that are text of a kind of their own.
+var settings = map[string]dialect.Kind{
+	"reasoning_effort": dialect.ReasoningEffort, "chat_template": dialect.ChatTemplate,
+	"chat_template_kwargs": dialect.TemplateArguments, "documents": dialect.Documents,
+	"add_generation_prompt": dialect.AddGenerationPrompt, "continue_final_message": dialect.ContinueFinalMessage,
+	"add_special_tokens": dialect.AddSpecialTokens, "response_format": dialect.Schema, "suffix": dialect.Suffix,
 }

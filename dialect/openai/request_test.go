@@ -2,12 +2,14 @@ package openai
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/internal/ai"
 )
 
@@ -17,8 +19,8 @@ func TestParse(t *testing.T) {
 		name string
 		kind ai.Kind
 		body string
-		want Request // Body, Kind, spans and segments aside
-		text string  // the texts of the segments, raw ones in angle brackets
+		want Request // Kind, spans and the view aside
+		text string  // the view, as viewText writes it
 	}{
 		{
 			name: "smallest chat", kind: ai.KindChat,
@@ -29,14 +31,14 @@ func TestParse(t *testing.T) {
 			name: "chat", kind: ai.KindChat,
 			body: ` {"messages":[{"role":"system","content":"be\nkind"},{"role":"user","name":"Ada","content":[{"type":"text","text":"what?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}],
 				"model":"gpt\u002d4","stream":true,"n":2,"max_completion_tokens":100,"temperature":0.5,"user":"u-1","stop":["x"]}`,
-			want: Request{Model: "gpt-4", Stream: true, N: 2, Prompts: 1, MaxOutput: 100, HasMaxOutput: true, Messages: 2, Names: 1, Images: 1, Vision: true},
-			text: "system|be\nkind|user|Ada|what?",
+			want: Request{Model: "gpt-4", Stream: true, N: 2, Prompts: 1, MaxOutput: 100, HasMaxOutput: true, Vision: true},
+			text: "system[content:be\nkind] user[name:Ada content:what? image:auto:data:image/png;base64,AAAA]",
 		},
 		{
 			name: "tools and their calls", kind: ai.KindChat,
 			body: `{"model":"m","tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"auto","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"1"},{"id":"2"}]},{"role":"tool","tool_call_id":"1","content":"7"}]}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, Tools: true, ToolDefs: 1, ToolCalls: 2, Messages: 2},
-			text: `<[{"type":"function","function":{"name":"f"}}]>|assistant|<[{"id":"1"},{"id":"2"}]>|tool|1|7`,
+			want: Request{Model: "m", N: 1, Prompts: 1, Tools: true},
+			text: `tool:<{"type":"function","function":{"name":"f"}}> assistant[tool_call_id:1 tool_call_id:2 calls:2] tool[tool_call_id:1 content:7]`,
 		},
 		{
 			name: "nulls are absent", kind: ai.KindChat,
@@ -57,56 +59,71 @@ func TestParse(t *testing.T) {
 			name: "ceiling of zero", kind: ai.KindCompletion,
 			body: `{"model":"m","prompt":"x","max_tokens":0}`,
 			want: Request{Model: "m", N: 1, Prompts: 1, HasMaxOutput: true},
-			text: "x",
+			text: "prompt:x",
 		},
 		{
 			name: "media", kind: ai.KindChat,
-			body: `{"model":"m","messages":[{"role":"user","content":["plain",{"type":"input_audio","input_audio":{"data":"AAAA"}},{"type":"video_url","video_url":{"url":"u"}},{"type":"audio_url","audio_url":{"url":"u"}},{"type":"file","file":{"file_id":"f"}},{"type":"new","new":{"a":1}}]}]}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, Messages: 1, Videos: 1, AudioURLs: 1, AudioBytes: 15 + 11, Files: 1, Vision: true},
-			text: `user|plain|<{"a":1}>`,
+			body: `{"model":"m","messages":[{"role":"user","content":["plain",{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}},{"type":"video_url","video_url":{"url":"u"}},{"type":"audio_url","audio_url":{"url":"u"}},{"type":"file","file":{"file_id":"f"}},{"type":"new","new":{"a":1}}]}]}`,
+			want: Request{Model: "m", N: 1, Prompts: 1, Vision: true},
+			text: `user[content:plain other:<{"a":1}> audio:base64:wav:AAAA video:url:u audio:url:u file:elsewhere:]`,
 		},
 		{
 			name: "fields that weir does not know", kind: ai.KindChat,
 			body: `{"model":"m","messages":[{"role":"user","content":{"a":1},"prefix":true}],"documents":[{"text":"d"}],"chat_template":"t","guided":true,"metadata":{"a":"b"}}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, Messages: 1},
-			text: `user|<{"a":1}>|<true>|<[{"text":"d"}]>|<"t">`,
+			want: Request{Model: "m", N: 1, Prompts: 1},
+			text: `user[content:<{"a":1}> other:<true>] documents:<[{"text":"d"}]> chat_template:t`,
 		},
 		{
 			name: "completion of several prompts", kind: ai.KindCompletion,
 			body: `{"model":"m","prompt":["a","b","c"],"n":2,"best_of":4,"suffix":"s"}`,
 			want: Request{Model: "m", N: 4, Prompts: 3},
-			text: `a|b|c|<"s">`,
+			text: `prompt:a prompt:b prompt:c suffix:s`,
 		},
 		{
 			name: "completion of token ids", kind: ai.KindCompletion,
 			body: `{"model":"m","prompt":[1,2,3]}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, TokenIDs: 3},
+			want: Request{Model: "m", N: 1, Prompts: 1},
+			text: "ids:3",
 		},
 		{
 			name: "embedding of lists of token ids", kind: ai.KindEmbedding,
 			body: `{"model":"m","input":[[1,2,3],[4]]}`,
-			want: Request{Model: "m", N: 1, Prompts: 2, TokenIDs: 4},
+			want: Request{Model: "m", N: 1, Prompts: 2},
+			text: "ids:4",
 		},
 		{
 			name: "embedding of a string", kind: ai.KindEmbedding,
 			body: `{"model":"m","input":"é\u00e9"}`,
 			want: Request{Model: "m", N: 1, Prompts: 1},
-			text: "éé",
+			text: "prompt:éé",
 		},
 		{
 			name: "embedding of messages", kind: ai.KindEmbedding,
 			body: `{"model":"m","messages":[{"role":"user","content":"x"}]}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, Messages: 1},
-			text: "user|x",
+			want: Request{Model: "m", N: 1, Prompts: 1},
+			text: "user[content:x]",
+		},
+		{
+			name: "calls, thoughts and results", kind: ai.KindChat,
+			body: `{"model":"m","messages":[{"role":"assistant","reasoning_content":"hm","content":null,"refusal":"no","tool_calls":[{"id":"c1","type":"function","function":{"name":"get\u005fx","arguments":"{\"a\":1}"}},"odd"],"function_call":{"name":"g","arguments":"{}"}},{"role":"critic","content":"x"},{"role":"function","name":"g","content":"9"}],"tool_choice":{"type":"function"},"response_format":{"type":"text"},"chat_template_kwargs":{"enable_thinking":false},"add_generation_prompt":false,"reasoning_effort":"low"}`,
+			want: Request{Model: "m", N: 1, Prompts: 1},
+			text: `assistant[reasoning:hm refusal:no tool_call_id:c1 tool_call_name:get_x tool_arguments:{"a":1} tool_call:odd tool_call_name:g tool_arguments:{} calls:3] [role:critic content:x] function[name:g content:9] tool_choice:<{"type":"function"}> schema:<{"type":"text"}> chat_template_kwargs:<{"enable_thinking":false}> add_generation_prompt:<false> reasoning_effort:low`,
+		},
+		{
+			name: "media in their forms", kind: ai.KindChat,
+			body: `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":"HTTP://x/y.png"},{"type":"image_url","image_url":{"url":"d\u0061ta:image/png;base64,QQ==","detail":"high"}},{"type":"file","file":{"filename":"a b.pdf","file_data":"DATA:application/pdf;base64,QQ=="}},{"type":"input_image","image_url":null}]}],"mm_processor_kwargs":{"max_pixels":1e9}}`,
+			want: Request{Model: "m", N: 1, Prompts: 1, Vision: true},
+			text: `user[file_name:a b.pdf image:auto:HTTP://x/y.png image:high:d\u0061ta:image/png;base64,QQ== file:data:DATA:application/pdf;base64,QQ==] limits`,
 		},
 	}
-	r := Request{Segments: []Segment{{Bytes: 99}}, Images: 7, Model: "old"} // as left behind
+	r := Request{Model: "old"} // as left behind
+	r.Segments, r.Media, r.TokenIDs = []dialect.Segment{{Text: 99}}, []dialect.Media{{}}, 7
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if f := Parse(tt.kind, []byte(tt.body), 64, &r); f != nil {
 				t.Fatal(f)
 			}
-			ignore := cmpopts.IgnoreFields(Request{}, "Body", "Kind", "ModelSpan", "Segments")
+			ignore := cmpopts.IgnoreFields(Request{}, "View", "Kind", "ModelSpan")
 			if d := cmp.Diff(tt.want, r, ignore, cmpopts.IgnoreUnexported(Request{})); d != "" {
 				t.Error(d)
 			}
@@ -114,35 +131,91 @@ func TestParse(t *testing.T) {
 			if err := json.Unmarshal(r.Body[r.ModelSpan.Off:r.ModelSpan.End()], &model); err != nil || model != r.Model {
 				t.Errorf("the model's span holds %q, %v", model, err)
 			}
-			if got := segmentTexts(t, &r); got != tt.text {
-				t.Errorf("segments %q, want %q", got, tt.text)
+			if got := viewText(t, &r.View); got != tt.text {
+				t.Errorf("the view is\n%s, want\n%s", got, tt.text)
 			}
 		})
 	}
 }
 
-func segmentTexts(t *testing.T, r *Request) string {
+// viewText writes a view: segments as kind:text, raw ones in angle brackets, those
+// of a message behind its role, then its media.
+func viewText(t *testing.T, v *dialect.View) string {
 	t.Helper()
-	var texts []string
-	for _, s := range r.Segments {
-		text := string(r.Body[s.Off:s.End()])
-		if s.Raw {
-			texts = append(texts, "<"+text+">")
+	var all []string
+	message := dialect.NoMessage
+	var open []string
+	flush := func() {
+		if message == dialect.NoMessage {
+			return
+		}
+		m := v.Messages[message]
+		for i := m.FirstMedia; i < m.EndMedia; i++ {
+			open = append(open, mediaText(v, &v.Media[i]))
+		}
+		if m.ToolCalls > 0 {
+			open = append(open, "calls:"+strconv.Itoa(m.ToolCalls))
+		}
+		all = append(all, m.Role.String()+"["+strings.Join(open, " ")+"]")
+		open = nil
+	}
+	for i := range v.Segments {
+		s := &v.Segments[i]
+		text := s.Kind.String() + ":" + segmentText(t, v, s)
+		if s.Message != message {
+			flush()
+			message = s.Message
+		}
+		if message == dialect.NoMessage {
+			all = append(all, text)
 			continue
 		}
-		if s.Escaped != strings.Contains(text, `\`) {
-			t.Errorf("segment %s: escaped is %t", text, s.Escaped)
+		if m := v.Messages[message]; i < m.First || i >= m.End {
+			t.Errorf("segment %d is not within its message", i)
 		}
-		var decoded string
-		if err := json.Unmarshal([]byte(text), &decoded); err != nil {
-			t.Error(err)
-		}
-		if len(decoded) != s.Bytes {
-			t.Errorf("segment of %d bytes, want %d: %s", s.Bytes, len(decoded), text)
-		}
-		texts = append(texts, decoded)
+		open = append(open, text)
 	}
-	return strings.Join(texts, "|")
+	flush()
+	if v.MediaLimits {
+		all = append(all, "limits")
+	}
+	if v.TokenIDs > 0 {
+		all = append(all, "ids:"+strconv.FormatInt(v.TokenIDs, 10))
+	}
+	return strings.Join(all, " ")
+}
+
+func segmentText(t *testing.T, v *dialect.View, s *dialect.Segment) string {
+	t.Helper()
+	if s.Raw {
+		return "<" + string(v.Bytes(s)) + ">"
+	}
+	literal := string(v.Body[s.Off:s.End()])
+	if s.Escaped != strings.Contains(literal, `\`) {
+		t.Errorf("segment %s: escaped is %t", literal, s.Escaped)
+	}
+	var want string
+	if err := json.Unmarshal([]byte(literal), &want); err != nil {
+		t.Error(err)
+	}
+	text, _ := v.Decode(s, nil)
+	if string(text) != want || s.Text != len(want) {
+		t.Errorf("segment %s is %q, of %d bytes", literal, text, s.Text)
+	}
+	return string(text)
+}
+
+func mediaText(v *dialect.View, m *dialect.Media) string {
+	text := m.Kind.String() + ":"
+	if m.Kind == dialect.Image {
+		text += [...]string{"auto", "low", "high", "original"}[m.Detail] + ":"
+	} else {
+		text += [...]string{"elsewhere", "url", "data", "base64"}[m.Source] + ":"
+	}
+	if m.Format != nil {
+		text += strings.Trim(string(m.Format), `"`) + ":"
+	}
+	return text + string(v.MediaBytes(m))
 }
 
 func TestParseFaults(t *testing.T) {
