@@ -9,13 +9,16 @@ FILTER := wasm/dist/adapter.wasm
 GOSRC  := $(shell find cmd dialect envoy extproc internal limit proto tokens usage wasm xds -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race lint gen bench check clean
+.PHONY: help setup build run test race exact lint gen bench check clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: $(TOOLS)/.checked $(ENVOY) $(PYSITE)/.done ## fetch all that is needed: Envoy, Go modules, Python packages for the tests
+setup: $(TOOLS)/.checked $(ENVOY) $(PYSITE)/.done ## fetch all that is needed: Envoy, Go modules, clients, and what token counts are compared with
 	@go mod download
+	@scripts/fetch-tokenizers.sh $(TOOLS)/tokenizers
+	@scripts/fetch-corpora.sh $(TOOLS)/corpora
+	@scripts/fetch-chats.sh $(TOOLS)/chats
 
 $(TOOLS)/.checked: scripts/check-tools.sh
 	@scripts/check-tools.sh
@@ -49,6 +52,9 @@ test: setup build ## set up, build, and run every test, the real-Envoy ones incl
 
 race: setup build ## run the tests of the concurrent packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout 12m ./limit/... ./extproc/... ./usage/... ./xds ./internal/...
+
+exact: setup ## compare token counts with the reference tokenizers on all of the corpora, 100 MB: some eight minutes
+	go test -timeout 30m -run TestCountsEqualReferences -v ./tokens/vocab -full
 
 lint: ## run golangci-lint (built from source the first time)
 	go tool -modfile=tools/lint/go.mod golangci-lint run ./...

@@ -31,13 +31,18 @@ import (
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	counting "github.com/weirproxy/weir/tokens"
 )
 
 // testPlan is a plan with two teams: "private" may call model chat at private
 // pools only, "open" may call every model everywhere.
 func testPlan() *plan.Plan {
-	near := &plan.Pool{Name: "near", Placement: ai.Private, Model: "deepseek-v3", ContextWindow: 8192, Price: ai.Price{Input: 1, Output: 2}}
-	far := &plan.Pool{Name: "far", Placement: ai.Public, Model: "qwen-max", Price: ai.Price{Input: 3, CachedInput: 4, Output: 5}}
+	counts, err := counting.New(counting.Choice{Model: "gpt-4o"})
+	if err != nil {
+		panic(err)
+	}
+	near := &plan.Pool{Tokenizer: counts, Name: "near", Placement: ai.Private, Model: "deepseek-v3", ContextWindow: 8192, Price: ai.Price{Input: 1, Output: 2}}
+	far := &plan.Pool{Tokenizer: counts, Name: "far", Placement: ai.Public, Model: "qwen-max", Price: ai.Price{Input: 3, CachedInput: 4, Output: 5}}
 	chat := &plan.Model{
 		Name: "chat", Aliases: []string{"gpt-4o"}, DefaultMaxTokens: 256,
 		Targets:           []plan.Step{{Choices: []plan.Choice{{Pool: near, Weight: 1}}}, {Choices: []plan.Choice{{Pool: far, Weight: 1}}}},
@@ -147,7 +152,7 @@ func start(t testing.TB, p *plan.Plan) *gateway {
 
 // pipeline is that of the product, with more stages behind it.
 func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
-	stages := []pipeline.Stage{auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(words{}), route.New(), quota.New(g.ledger)}
+	stages := []pipeline.Stage{auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), route.New(), quota.New(g.ledger)}
 	run := pipeline.New(append(stages, more...)...)
 	run.Log = g.log
 	return run
@@ -195,11 +200,6 @@ func (l *logBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
-
-// words counts a token for each word: enough for tests, and below the bound.
-type words struct{}
-
-func (words) Count(text string) (int64, bool) { return int64(len(strings.Fields(text))), true }
 
 // hdr makes headers of "name", "value", ….
 func hdr(pairs ...string) []*corev3.HeaderValue {

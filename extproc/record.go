@@ -9,7 +9,6 @@ import (
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
-	"github.com/weirproxy/weir/tokens"
 )
 
 // The verdicts of a decision.
@@ -36,11 +35,14 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 		d.Model = m.Name
 	}
 	d.RequestedModel = requestedModel(ex)
-	n, certainty := ex.Estimate.Known()
-	d.InputTokens, d.InputCertainty = n, usagev1.Certainty(certainty)
-	if certainty == ai.Estimated {
-		d.LikelyInputTokens = tokens.Likely(&ex.In.Request)
+	var n int64
+	var certainty ai.Certainty
+	if len(ex.Decision.Targets) > 0 && v.Reply == nil && !v.Stops() {
+		n, certainty = ex.Estimate.Known(ex.Decision.Targets[0])
+	} else {
+		n, certainty = ex.Estimate.Likely()
 	}
+	d.InputTokens, d.InputCertainty = n, usagev1.Certainty(certainty)
 	switch {
 	case v.Reply != nil:
 		d.Status = int32(v.Reply.Status)

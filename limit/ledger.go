@@ -54,11 +54,7 @@ func (l *Ledger) Reserve(limits []*plan.Limit, r Request) Result {
 	defer l.mu.Unlock()
 	now := l.time()
 	l.sweep(now, len(limits)+2)
-	l.find(limits, &r, now)
-	res := Result{OK: true}
-	for _, d := range l.found {
-		l.check(d, now, &res)
-	}
+	res := l.judge(limits, &r, now)
 	if res.OK && len(l.found) > 0 {
 		l.settleAsHeld(r.ID, now)
 		l.hold(r.ID, now, now)
@@ -66,6 +62,28 @@ func (l *Ledger) Reserve(limits []*plan.Limit, r Request) Result {
 	}
 	for _, d := range l.found {
 		res.note(d, now)
+	}
+	return res
+}
+
+// Check tells whether Reserve would admit r now, and holds nothing.
+func (l *Ledger) Check(limits []*plan.Limit, r Request) Result {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.time()
+	res := l.judge(limits, &r, now)
+	for _, d := range l.found {
+		res.note(d, now)
+	}
+	return res
+}
+
+// judge finds what r wants and tells whether all of it is free.
+func (l *Ledger) judge(limits []*plan.Limit, r *Request, now time.Duration) Result {
+	l.find(limits, r, now)
+	res := Result{OK: true}
+	for _, d := range l.found {
+		l.check(d, now, &res)
 	}
 	return res
 }

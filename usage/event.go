@@ -206,9 +206,6 @@ func used(d *usagev1.Decision, noted *ai.AdapterUsage, what serving, bytes int64
 	u.Input = d.GetInputTokens()
 	if in = d.GetInputCertainty(); in != usagev1.Certainty_CERTAINTY_COUNTED {
 		in = usagev1.Certainty_CERTAINTY_ESTIMATED
-		if likely := d.GetLikelyInputTokens(); likely > 0 {
-			u.Input = likely // a bound is for admission; charged as use it would be many times too much
-		}
 	}
 	if d.GetKind() != string(ai.KindEmbedding) {
 		text := noted.TextBytes

@@ -40,6 +40,7 @@ type Options struct {
 	Deadline  time.Duration        // after which an open decision is closed; default 15 min
 	Retention time.Duration        // of single events in the store; 0 keeps them
 	OnEvent   func(*usagev1.Event) // called for each event, one at a time, by Run; may be nil
+	OnSettled func(*usagev1.Event) // called for each event of an admitted request; must be quick; may be nil
 	Logger    *slog.Logger         // default: slog.Default()
 
 	// Grace is for how long after Open no decision is closed by its deadline, so
@@ -264,6 +265,9 @@ func appendFrame(b []byte, kind byte, m proto.Message) ([]byte, error) {
 func (r *Recorder) written(e *usagev1.Event, at spool.Position, settle bool) {
 	if settle && r.opt.Settler != nil {
 		r.opt.Settler.Settle(e.GetDecision().GetId(), Used(e))
+	}
+	if settle && r.opt.OnSettled != nil {
+		r.opt.OnSettled(e)
 	}
 	r.metrics.event(e)
 	r.sink.fresh.put(at, e)

@@ -207,7 +207,10 @@ func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
 
 func request(ex *pipeline.Exchange) *Request {
 	in := &ex.In.Request
-	n, certainty := ex.Estimate.Known()
+	n, certainty := ex.Estimate.Likely()
+	if targets := ex.Decision.Targets; len(targets) > 0 {
+		n, certainty = ex.Estimate.Known(targets[0])
+	}
 	r := &Request{
 		Kind: string(ex.In.Kind), RequestedModel: in.Model, Stream: in.Stream, Tools: in.Tools, Vision: in.Vision,
 		MaxOutputTokens: in.MaxOutput, InputTokens: n, InputCertainty: certainty.String(),

@@ -20,15 +20,12 @@ import (
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
+	counting "github.com/weirproxy/weir/tokens"
 )
 
 type condition bool
 
 func (c condition) Holds(plan.Facts) (bool, error) { return bool(c), nil }
-
-type words struct{}
-
-func (words) Count(text string) (int64, bool) { return int64(len(strings.Fields(text))), true }
 
 func testPlan() *plan.Plan {
 	near := &plan.Pool{Name: "near", Placement: ai.Private, Model: "deepseek-v3"}
@@ -52,7 +49,7 @@ func testPlan() *plan.Plan {
 
 func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
 	t.Helper()
-	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(words{}), route.New(), quota.New(limit.New(time.Now)))
+	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), route.New(), quota.New(limit.New(time.Now)))
 	return explain.Explain(t.Context(), run, p, in)
 }
 

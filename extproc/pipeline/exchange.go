@@ -7,6 +7,7 @@ import (
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
+	"github.com/weirproxy/weir/tokens"
 )
 
 // Exchange is one client request on its way. Each field has one writer, named
@@ -26,9 +27,11 @@ type Exchange struct {
 // Begin starts an exchange under a plan, with what is known from the headers.
 // What an earlier exchange left in ex is forgotten; its memory is used again.
 func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Header, bodyFollows bool) {
+	view := ex.In.Request.View
+	view.Reset(nil)
 	*ex = Exchange{
 		Plan:     p,
-		In:       Inbound{ID: id, Time: now, Headers: headers, BodyFollows: bodyFollows, Request: openai.Request{Segments: ex.In.Request.Segments[:0]}},
+		In:       Inbound{ID: id, Time: now, Headers: headers, BodyFollows: bodyFollows, Request: openai.Request{View: view}},
 		Edits:    ex.Edits[:0],
 		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0]},
 		Trace:    Trace{Steps: ex.Trace.Steps[:0]},
@@ -37,50 +40,81 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 
 // Counter counts the input tokens of a request.
 type Counter interface {
-	// Bound is never less than what a backend counts, and cheap.
-	Bound(*openai.Request) int64
-	// Exact counts with weir's tokenizer. It returns false when something in
-	// the request (an image, say) could only be estimated.
-	Exact(*openai.Request) (n int64, exact bool)
+	// Bound is above what any backend counts, without looking at the text.
+	Bound(*Exchange) int64
+	// Count counts as the pool's backend does. It costs time in proportion to the
+	// body.
+	Count(*Exchange, *plan.Pool) tokens.Count
 }
 
-// Estimate is what weir knows of a request's input tokens.
+// Estimate is what weir knows of a request's input tokens. Counts are made when
+// they are asked for, once for each pool.
 type Estimate struct {
-	Bound   int64 // the backend counts no more
 	counter Counter
-	request *openai.Request
-	n       int64
-	asked   bool
-	exact   bool
+	ex      *Exchange
+	bound   int64
+	pools   [4]*plan.Pool // counted so far
+	counts  [4]tokens.Count
+	n       int
 }
 
-// NewEstimate bounds the input now and leaves counting for when somebody asks.
-func NewEstimate(c Counter, r *openai.Request) Estimate {
-	return Estimate{Bound: c.Bound(r), counter: c, request: r}
-}
+// NewEstimate leaves counting for when somebody asks.
+func NewEstimate(c Counter, ex *Exchange) Estimate { return Estimate{counter: c, ex: ex} }
 
-// Count counts the input tokens with weir's tokenizer, once. It returns false
-// when the count is not exact. A backend with another tokenizer may count a
-// little more: a reservation takes Bound where it can. It costs time in
-// proportion to the body: ask only when a decision depends on it.
-func (e *Estimate) Count() (n int64, exact bool) {
-	if !e.asked && e.counter != nil {
-		e.asked = true
-		e.n, e.exact = e.counter.Exact(e.request)
-		e.n = min(e.n, e.Bound)
+// Counts tells whether anything is counted: the stage may be off.
+func (e *Estimate) Counts() bool { return e.counter != nil }
+
+// Bound is above what any backend counts, and cheap; 0 when nothing is counted.
+func (e *Estimate) Bound() int64 {
+	if e.bound == 0 && e.counter != nil {
+		e.bound = e.counter.Bound(e.ex)
 	}
-	return e.n, e.exact
+	return e.bound
 }
 
-// Known is the best figure that is there already; it never counts.
-func (e *Estimate) Known() (int64, ai.Certainty) {
+// Count is the input tokens as the pool's backend counts them.
+func (e *Estimate) Count(p *plan.Pool) tokens.Count {
+	if e.counter == nil {
+		return tokens.Count{}
+	}
+	for i, known := range e.pools[:e.n] {
+		if known == p {
+			return e.counts[i]
+		}
+	}
+	c := e.counter.Count(e.ex, p)
+	if e.n < len(e.pools) {
+		e.pools[e.n], e.counts[e.n] = p, c
+		e.n++
+	}
+	return c
+}
+
+// Likely is the best figure for a request that was refused: what was counted, if
+// anything was, or else a guess.
+func (e *Estimate) Likely() (int64, ai.Certainty) {
 	switch {
-	case e.exact:
-		return e.n, ai.Counted
 	case e.counter == nil:
 		return 0, ai.CertaintyUnspecified
+	case e.n == 0:
+		return tokens.Likely(&e.ex.In.Request), ai.Estimated
 	}
-	return e.Bound, ai.Estimated
+	return certainty(e.counts[0])
+}
+
+// Known is the figure for a request that goes to the pool, and how it is known.
+func (e *Estimate) Known(p *plan.Pool) (int64, ai.Certainty) {
+	if e.counter == nil {
+		return 0, ai.CertaintyUnspecified
+	}
+	return certainty(e.Count(p))
+}
+
+func certainty(c tokens.Count) (int64, ai.Certainty) {
+	if c.Exact {
+		return c.Tokens, ai.Counted
+	}
+	return c.Tokens, ai.Estimated
 }
 
 // Decision is where the request may go, and why.

@@ -11,9 +11,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/weirproxy/weir/dialect"
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/tokens"
 )
 
 // stage is a stage that does as it is told, and tells that it ran.
@@ -159,7 +161,11 @@ func TestCallerGone(t *testing.T) {
 func TestBeginForgets(t *testing.T) {
 	ex := begin(nil)
 	ex.In.Body, ex.In.Kind, ex.In.ModelPath = []byte("secret"), ai.KindChat, "m"
-	ex.In.Request = openai.Request{Model: "m", Stream: true, MaxOutput: 5, Segments: make([]openai.Segment, 3)}
+	ex.In.Request = openai.Request{Model: "m", Stream: true, MaxOutput: 5}
+	ex.In.Request.Segments, ex.In.Request.Messages = make([]dialect.Segment, 3), make([]dialect.Message, 2)
+	ex.In.Request.Media, ex.In.Request.TokenIDs = make([]dialect.Media, 1), 4
+	ex.In.Request.Fields, ex.In.Request.MediaLimits = make([]dialect.Field, 1), true
+	ex.Estimate = NewEstimate(&counter{}, ex)
 	ex.Principal = ai.Principal{Key: "k"}
 	ex.Grants = new(plan.Grants)
 	ex.Edits = append(ex.Edits, openai.Edit{Text: "e"})
@@ -173,14 +179,16 @@ func TestBeginForgets(t *testing.T) {
 		name string
 		n    int
 	}{
-		{"segments", len(got.In.Request.Segments)}, {"edits", len(got.Edits)}, {"targets", len(got.Decision.Targets)},
+		{"segments", len(got.In.Request.Segments)}, {"messages", len(got.In.Request.Messages)}, {"media", len(got.In.Request.Media)}, {"fields", len(got.In.Request.Fields)}, {"edits", len(got.Edits)}, {"targets", len(got.Decision.Targets)},
 		{"dropped", len(got.Decision.Dropped)}, {"steps", len(got.Trace.Steps)},
 	} {
 		if s.n != 0 {
 			t.Errorf("%d %s left", s.n, s.name)
 		}
 	}
-	got.In.Request.Segments, got.Edits, got.Decision.Targets, got.Decision.Dropped, got.Trace.Steps = nil, nil, nil, nil, nil
+	v := &got.In.Request.View
+	v.Segments, v.Messages, v.Media, v.Fields = nil, nil, nil, nil
+	got.Edits, got.Decision.Targets, got.Decision.Dropped, got.Trace.Steps = nil, nil, nil, nil
 	fresh := Exchange{Plan: p, In: Inbound{ID: "next", Time: time.Unix(1, 0)}}
 	all := cmp.Exporter(func(reflect.Type) bool { return true })
 	if diff := cmp.Diff(fresh, got, all); diff != "" {
@@ -225,38 +233,52 @@ func TestHeaderList(t *testing.T) {
 
 // counter counts as it is told.
 type counter struct {
-	bound, n int64
-	exact    bool
-	asked    int
+	count  tokens.Count
+	bounds int
+	asked  int
 }
 
-func (c *counter) Bound(*openai.Request) int64 { return c.bound }
+func (c *counter) Bound(*Exchange) int64 { c.bounds++; return c.count.Bound }
 
-func (c *counter) Exact(*openai.Request) (int64, bool) { c.asked++; return c.n, c.exact }
+func (c *counter) Count(_ *Exchange, p *plan.Pool) tokens.Count { c.asked++; return c.count }
 
+// Each pool is counted once, and only when somebody asks.
 func TestEstimate(t *testing.T) {
+	pools := make([]plan.Pool, 6)
 	for _, tc := range []struct {
 		name      string
-		c         counter
-		ceiling   int64
+		count     tokens.Count
 		certainty ai.Certainty
 	}{
-		{"exact", counter{bound: 100, n: 60, exact: true}, 60, ai.Counted},
-		{"not exact", counter{bound: 100, n: 60}, 100, ai.Estimated},
-		{"never above the bound", counter{bound: 100, n: 160, exact: true}, 100, ai.Counted},
+		{"exact", tokens.Count{Tokens: 60, Bound: 60, Exact: true}, ai.Counted},
+		{"not exact", tokens.Count{Tokens: 60, Bound: 100}, ai.Estimated},
 	} {
-		e := NewEstimate(&tc.c, nil)
-		if n, certainty := e.Known(); n != 100 || certainty != ai.Estimated || tc.c.asked != 0 {
-			t.Errorf("%s: before counting: %d, %v, asked %d times", tc.name, n, certainty, tc.c.asked)
+		c := &counter{count: tc.count}
+		ex := begin(nil)
+		ex.In.Request.TokenIDs = 7
+		e := NewEstimate(c, ex)
+		if n, certainty := e.Likely(); n != 7 || certainty != ai.Estimated || c.asked+c.bounds != 0 {
+			t.Errorf("%s: before counting: %d, %v, asked %d times", tc.name, n, certainty, c.asked)
 		}
-		e.Count()
-		e.Count()
-		if n, certainty := e.Known(); n != tc.ceiling || certainty != tc.certainty || tc.c.asked != 1 {
-			t.Errorf("%s: %d, %v, asked %d times", tc.name, n, certainty, tc.c.asked)
+		if e.Bound() != tc.count.Bound || e.Bound() != tc.count.Bound || c.bounds != 1 {
+			t.Errorf("%s: bound %d, asked %d times", tc.name, e.Bound(), c.bounds)
+		}
+		for range 2 {
+			if n, certainty := e.Known(&pools[0]); n != tc.count.Tokens || certainty != tc.certainty || c.asked != 1 {
+				t.Errorf("%s: %d, %v, asked %d times", tc.name, n, certainty, c.asked)
+			}
+		}
+		if n, certainty := e.Likely(); n != tc.count.Tokens || certainty != tc.certainty {
+			t.Errorf("%s: after counting: %d, %v", tc.name, n, certainty)
+		}
+		for i := range pools { // more than are remembered
+			if got := e.Count(&pools[i]); got != tc.count {
+				t.Errorf("%s: pool %d: %+v", tc.name, i, got)
+			}
 		}
 	}
 	var none Estimate
-	if n, certainty := none.Known(); n != 0 || certainty != ai.CertaintyUnspecified {
+	if n, certainty := none.Likely(); n != 0 || certainty != ai.CertaintyUnspecified || none.Counts() || none.Bound() != 0 {
 		t.Errorf("nothing known: %d, %v", n, certainty)
 	}
 }

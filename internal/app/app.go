@@ -27,6 +27,7 @@ import (
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
+	"github.com/weirproxy/weir/tokens"
 	"github.com/weirproxy/weir/usage"
 	"github.com/weirproxy/weir/usage/store/sqlite"
 	"github.com/weirproxy/weir/xds"
@@ -107,6 +108,7 @@ type app struct {
 	reg     *prometheus.Registry
 	plan    atomic.Pointer[plan.Plan]
 	ledger  *limit.Ledger
+	learned *tokens.Learned
 	usage   *usage.Recorder
 	xds     *xds.Server
 	admin   *admin
@@ -205,10 +207,11 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		return fmt.Errorf("usage store: %w", err)
 	}
 	a.onStop(func() { _ = store.Close() })
-	a.ledger = limit.New(time.Now)
+	a.ledger, a.learned = limit.New(time.Now), tokens.NewLearned()
 	a.usage, err = usage.Open(usage.Options{
 		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.ledger,
-		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent, Logger: a.log,
+		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent,
+		OnSettled: a.learn, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("usage journal: %w", err)
@@ -235,7 +238,9 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 // newExtProc makes the external processor; the plan must be applied before
 // the first request comes.
 func (a *app) newExtProc() *extproc.Server {
-	pipe := newPipeline(a.ledger, a.log)
+	memo := tokens.NewMemo()
+	a.onStop(memo.Close)
+	pipe := newPipeline(a.ledger, memo, a.learned, a.log)
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {
 			return errors.New("no configuration is in force yet")
@@ -246,6 +251,20 @@ func (a *app) newExtProc() *extproc.Server {
 		Plan: a.plan.Load, Pipeline: pipe, Journal: a.usage,
 		Metrics: extproc.NewMetrics(a.reg, pipe.Stages()), Log: a.log,
 	})
+}
+
+// learn learns from what the backend that served a request reported of its input.
+func (a *app) learn(e *usagev1.Event) {
+	d := e.GetDecision()
+	if e.GetInputCertainty() != usagev1.Certainty_CERTAINTY_REPORTED || len(d.GetTargets()) == 0 || e.GetPool() != d.GetTargets()[0] {
+		return
+	}
+	reported := e.GetTokens().GetInput() + e.GetTokens().GetCachedInput()
+	exact := d.GetInputCertainty() == usagev1.Certainty_CERTAINTY_COUNTED
+	if a.learned.Observe(e.GetPool(), d.GetInputTokens(), exact, reported) {
+		a.log.Warn("a backend counts more input tokens than weir: the pool's limits are reserved by the length of the text from now on (does its tokenizer fit the model?)",
+			"pool", e.GetPool(), "counted", d.GetInputTokens(), "reported", reported, "decision", d.GetId())
+	}
 }
 
 // serveGRPC serves on unix:/path or host:port until stop.

@@ -20,6 +20,10 @@ var walls = []struct {
 		"google.golang.org/", "github.com/envoyproxy/",
 	}},
 	{"internal/plan", []string{module + "internal/rule", module + "internal/config", module + "extproc", module + "xds", module + "usage", "google.golang.org/"}},
+	{"tokens/...", []string{
+		module + "internal/plan", module + "internal/rule", module + "internal/config", module + "extproc", module + "xds", module + "usage",
+		"google.golang.org/", "github.com/envoyproxy/",
+	}},
 	{"limit/...", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
 	{"internal/rule", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
 	{"extproc/...", []string{module + "xds", module + "envoy", module + "usage", module + "internal/app", module + "internal/config"}},

@@ -17,12 +17,12 @@ import (
 
 // newPipeline is the order in which a request is judged. Network rules come
 // after auth, PII and moderation after tokens, the response cache after quota.
-func newPipeline(ledger *limit.Ledger, log *slog.Logger) *pipeline.Pipeline {
+func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
 	p := pipeline.New(
 		auth.Stage{},
 		models.Stage{},
 		decode.Stage{},
-		tokens.New(counting.O200k()),
+		tokens.New(memo, learned),
 		route.New(),
 		quota.New(ledger),
 	)
@@ -33,5 +33,5 @@ func newPipeline(ledger *limit.Ledger, log *slog.Logger) *pipeline.Pipeline {
 // NewPipeline is the production pipeline with a ledger of its own, in which no
 // limit is used yet: for explain. The log has what stages fail of.
 func NewPipeline(log *slog.Logger) *pipeline.Pipeline {
-	return newPipeline(limit.New(time.Now), log)
+	return newPipeline(limit.New(time.Now), nil, counting.NewLearned(), log)
 }

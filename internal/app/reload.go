@@ -36,6 +36,9 @@ func (r *reloadState) note(err error, now time.Time) {
 func (a *app) apply(ctx context.Context, p *plan.Plan) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
+	for _, pool := range p.Pools { // the first request is not to wait for it
+		pool.Tokenizer.Load()
+	}
 	if a.xds != nil {
 		res, err := build.Build(p, a.options)
 		if err != nil {

@@ -149,7 +149,7 @@ func Files(path string) []string {
 		add(l.GetTls().GetCertificateFile(), l.GetTls().GetPrivateKeyFile())
 	}
 	for _, p := range cfg.GetPools() {
-		add(p.GetCredential().GetSecret().GetFile(), p.GetTls().GetCaFile())
+		add(p.GetCredential().GetSecret().GetFile(), p.GetTls().GetCaFile(), p.GetTokenizer().GetFile())
 	}
 	for _, k := range cfg.GetKeys() {
 		add(k.GetSecret().GetFile())

@@ -35,6 +35,7 @@ func (c *compilation) compileModels() {
 		}
 		model.Rules = c.rules(path, m, rules)
 		model.Targets = c.steps(path+".targets", m.Targets)
+		model.Pools = pools(model)
 		if m.Name != "" && c.models[m.Name] == nil {
 			c.models[m.Name] = model
 		}
@@ -46,6 +47,22 @@ func (c *compilation) compileModels() {
 		c.out.ModelList = append(c.out.ModelList, model)
 	}
 	slices.SortFunc(c.out.ModelList, func(a, b *plan.Model) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// pools are all pools that a model's rules and targets name, each once.
+func pools(m *plan.Model) (all []*plan.Pool) {
+	steps := slices.Clone(m.Targets)
+	for _, r := range m.Rules {
+		steps = append(steps, r.Targets...)
+	}
+	for _, s := range steps {
+		for _, choice := range s.Choices {
+			if choice.Pool != nil && !slices.Contains(all, choice.Pool) {
+				all = append(all, choice.Pool)
+			}
+		}
+	}
+	return all
 }
 
 // claim gives a name or an alias to a model, once.

@@ -2,6 +2,8 @@ package config
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"errors"
 	"math"
 	"net"
 	"net/netip"
@@ -12,6 +14,7 @@ import (
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
+	"github.com/weirproxy/weir/tokens"
 )
 
 // compilePools compiles the pools.
@@ -32,6 +35,7 @@ func (c *compilation) compilePools() {
 		c.endpoints(path, p, pool)
 		c.upstreamTLS(path, p, pool)
 		pool.Credential = c.credential(path, p, pool)
+		pool.Tokenizer = c.tokenizer(path, p)
 		if p.Price.GetCachedInput() > p.Price.GetInput() {
 			c.warn(path+".price.cached_input", "cached input costs more than input")
 		}
@@ -41,6 +45,39 @@ func (c *compilation) compilePools() {
 		}
 	}
 	slices.SortFunc(c.out.Pools, func(a, b *plan.Pool) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// maxVocabularyBytes is the largest vocabulary file.
+const maxVocabularyBytes = 64 << 20
+
+// tokenizer is how the pool's input is counted; nil when the choice is faulty.
+func (c *compilation) tokenizer(path string, p *configv1.Pool) *tokens.Tokenizer {
+	path += ".tokenizer"
+	choice := tokens.Choice{
+		Model: p.Model, Adapter: p.Adapter,
+		Vocabulary: p.Tokenizer.GetVocabulary(), Template: p.Tokenizer.GetTemplate(), File: p.Tokenizer.GetFile(),
+	}
+	if choice.File != "" {
+		var err error
+		choice.Content, err = readFile(relativeTo(c.secrets.configDir, choice.File), maxVocabularyBytes)
+		if err != nil {
+			c.fault(path+".file", "%s", reasonOf(err))
+			return nil
+		}
+		sum := sha256.Sum256(choice.Content)
+		c.material = append(c.material, string(sum[:]))
+	}
+	t, err := tokens.New(choice)
+	var wrong *tokens.ChoiceError
+	switch {
+	case errors.As(err, &wrong):
+		c.fault(path+"."+wrong.Field, "%s", wrong.Err)
+		return nil
+	case err != nil:
+		c.fault(path, "%s", err)
+		return nil
+	}
+	return t
 }
 
 // price converts US dollars for a million tokens to nano-dollars.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/tokens"
 )
 
 // Plan is one configuration, ready to be evaluated. Nothing in it changes after
@@ -116,6 +117,7 @@ type Pool struct {
 	BasePath       string // without a trailing slash, as "/v1"; may be ""
 	Model          string // the real name
 	ContextWindow  int64  // tokens; 0 is not known
+	Tokenizer      *tokens.Tokenizer
 	Price          ai.Price
 	Credential     *Credential
 	ConnectTimeout time.Duration
@@ -141,7 +143,8 @@ type Model struct {
 	Name              string
 	Aliases           []string
 	Rules             []*Rule
-	Targets           []Step // the default; may be empty
+	Targets           []Step  // the default; may be empty
+	Pools             []*Pool // all that the rules and targets name, each once
 	DefaultMaxTokens  int64
 	FirstTokenTimeout time.Duration
 	AttemptTimeout    time.Duration
@@ -183,7 +186,7 @@ type Facts struct {
 	Vision    bool
 	MaxOutput int64 // as the client gave it; 0 when it gave none
 	// InputTokens is called only when a condition reads input_tokens, since
-	// counting exactly is costly.
+	// counting costs time.
 	InputTokens func() int64
 	Headers     map[string]string // only those that the configuration names
 	Now         time.Time

@@ -1,11 +1,14 @@
 package simulate
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/weirproxy/weir/internal/ai"
 )
 
 // shape is how an endpoint writes the parts of an answer. The strings are JSON.
@@ -56,6 +59,11 @@ func (x *exchange) generate(chat bool, s *shape) {
 	}
 	g, fail := readGeneration(x.body, chat)
 	if fail == nil {
+		kind := ai.KindCompletion
+		if chat {
+			kind = ai.KindChat
+		}
+		g.exact, _ = x.s.exactTokens(kind, x.body, cmp.Or(x.s.opts.Model, g.model))
 		fail = x.fits(g)
 	}
 	if fail != nil {

@@ -49,10 +49,14 @@ type generation struct {
 	ignoreEOS       bool
 	reasoning       bool
 	prompts         []prompt // one for chat
+	exact           int      // tokens of all prompts, when they are known exactly
 	call            *call    // the answer is a tool call
 }
 
 func (g *generation) promptTokens() int {
+	if g.exact > 0 {
+		return g.exact
+	}
 	sum := 0
 	for _, p := range g.prompts {
 		sum += p.tokens

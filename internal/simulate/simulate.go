@@ -6,6 +6,8 @@
 // It runs no model. The words of an answer and their number follow from a hash
 // of the prompt, and tokens are counted by rule, so that a test can predict both:
 //
+//   - where weir knows how the model's backend counts a prompt, it is counted so;
+//     otherwise:
 //   - a text of n bytes (UTF-8, JSON escapes undone) has ⌈n/4⌉ tokens;
 //   - a chat prompt has, for each message, 4 tokens, those of its texts (content,
 //     text parts, name, arguments of its tool calls) and 256 for each part that is
@@ -25,6 +27,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -112,6 +115,8 @@ type Server struct {
 	faults  faults
 	log     recorder
 	served  atomic.Int64
+
+	tokenizers sync.Map // *tokens.Tokenizer by model
 }
 
 // route is one endpoint: the method that it takes, and who answers.

@@ -129,7 +129,7 @@ func (w *world) both(t *testing.T, model string) []simulate.Request {
 // whose entries never come are closed at their reservations, once each.
 func TestEnvoyKilled(t *testing.T) {
 	w := newWorld(t, "settle_deadline: 5s", "settle_deadline: 2s", "limits:\n",
-		"limits:\n  - {name: tokens, unit: tokens, amount: 4000, models: [chat], per: [key]}\n")
+		"limits:\n  - {name: tokens, unit: tokens, amount: 5500, models: [chat], per: [key]}\n")
 	w.a.fault(t, simulate.Fault{ChunkDelayMS: 50, Chunks: 400})
 	const streams, reserved = 5, 600
 	body := strings.Replace(chatBody("chat", true), `"max_tokens":12`, fmt.Sprintf(`"max_tokens":%d`, reserved), 1)
@@ -146,7 +146,8 @@ func TestEnvoyKilled(t *testing.T) {
 		}
 		return ""
 	})
-	// 5 × 600 and the input are reserved of 4000 tokens: 1200 more do not fit.
+	// 5 × 600 and the inputs, at the bound of the second target, are reserved of 5500
+	// tokens: 1200 more do not fit.
 	big := strings.Replace(body, fmt.Sprint(reserved), "1200", 1)
 	if got := w.post("/v1/chat/completions", big, "authorization", "Bearer "+testKey); got.status != 429 {
 		t.Errorf("over the reserved tokens: status %d: %s", got.status, got.body)

@@ -19,6 +19,7 @@ import (
 
 // Ledger holds reservations. limit.Ledger is one.
 type Ledger interface {
+	Check(limits []*plan.Limit, r limit.Request) limit.Result
 	Reserve(limits []*plan.Limit, r limit.Request) limit.Result
 	Release(id string)
 }
@@ -32,36 +33,36 @@ func New(l Ledger) *Stage { return &Stage{l} }
 // Name of the stage.
 func (*Stage) Name() string { return "quota" }
 
-// Request reserves input and allowed output. The input is the proven bound; only
-// when a limit or a context window is too small for that is it counted, which
-// costs time.
+// Request reserves input and allowed output. The input is counted for each target:
+// the largest bound is what the request can use.
 func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
 	limits := applying(ex)
 	if len(limits) == 0 {
 		return pipeline.Verdict{}, nil
 	}
 	ex.Reserved.Limits = limits
-	byTokens := slices.ContainsFunc(limits, func(l *plan.Limit) bool { return l.Unit != plan.UnitRequests })
-	input := ex.Estimate.Bound
-	output := allowed(ex, limits, input)
-	if byTokens && output < wanted(ex) {
-		input, output = counted(ex, limits, input, output)
-	}
-	held := s.reserve(ex, input, output)
-	if !held && countHelps(&ex.Reserved.Result) {
-		if n, out := counted(ex, limits, input, output); n < input {
-			output = out
-			held = s.reserve(ex, n, output)
-		}
-	}
-	if !held {
+	if !s.anythingLeft(ex) || !s.reserve(ex) {
 		return refusal(&ex.Reserved.Result), nil
 	}
 	if slices.ContainsFunc(limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding {
-		ex.Reserved.MaxOutput = output
-		ex.Edits = ex.In.Request.MaxOutputEdits(ex.Edits, output)
+		ex.Edits = ex.In.Request.MaxOutputEdits(ex.Edits, ex.Reserved.MaxOutput)
+	} else {
+		ex.Reserved.MaxOutput = 0
 	}
 	return pipeline.Verdict{}, nil
+}
+
+// anythingLeft tells whether the smallest request would be admitted. A request that
+// is refused anyway must be cheap to refuse: who is over a limit would otherwise
+// make weir count for nothing.
+func (s *Stage) anythingLeft(ex *pipeline.Exchange) bool {
+	r := s.request(ex)
+	r.Input = 1
+	if wanted(ex) > 0 {
+		r.Output = answers(ex)
+	}
+	ex.Reserved.Result = s.ledger.Check(ex.Reserved.Limits, r)
+	return ex.Reserved.Result.OK
 }
 
 // Undo gives the reservation back.
@@ -72,16 +73,29 @@ func (s *Stage) Undo(ex *pipeline.Exchange) {
 	}
 }
 
-func (s *Stage) reserve(ex *pipeline.Exchange, input, output int64) bool {
+func (s *Stage) reserve(ex *pipeline.Exchange) bool {
 	res := &ex.Reserved
-	res.Input, res.Output = input, times(output, answers(ex))
-	res.Result = s.ledger.Reserve(res.Limits, limit.Request{
-		ID: ex.In.ID, Principal: ex.Principal, Model: ex.Decision.Model.Name, Input: res.Input, Output: res.Output,
-	})
-	if !res.Result.OK {
-		res.Input, res.Output = 0, 0
+	input := most(ex)
+	res.MaxOutput = allowed(ex, res.Limits, input)
+	r := s.request(ex)
+	r.Input, r.Output = input, times(res.MaxOutput, answers(ex))
+	res.Result = s.ledger.Reserve(res.Limits, r)
+	if res.Result.OK {
+		res.Input, res.Output = r.Input, r.Output
 	}
 	return res.Result.OK
+}
+
+func (s *Stage) request(ex *pipeline.Exchange) limit.Request {
+	return limit.Request{ID: ex.In.ID, Principal: ex.Principal, Model: ex.Decision.Model.Name}
+}
+
+// most is the most input tokens that a target can count.
+func most(ex *pipeline.Exchange) (n int64) {
+	for _, p := range ex.Decision.Targets {
+		n = max(n, ex.Estimate.Count(p).Bound)
+	}
+	return n
 }
 
 // applying are the limits that count this request.
@@ -99,27 +113,6 @@ func boundsOutput(l *plan.Limit) bool {
 	return l.Unit == plan.UnitTokens || l.Unit == plan.UnitOutputTokens
 }
 
-// counted is input and allowed output by an exact count, or what they were when
-// there is none.
-func counted(ex *pipeline.Exchange, limits []*plan.Limit, input, output int64) (int64, int64) {
-	n, exact := ex.Estimate.Count()
-	if !exact || n >= input {
-		return input, output
-	}
-	return n, allowed(ex, limits, n)
-}
-
-// countHelps tells whether a smaller input than the bound could be admitted.
-// A request that would be refused anyway must be cheap to refuse: who is over
-// a limit would otherwise make weir count for nothing.
-func countHelps(r *limit.Result) bool {
-	switch r.Limit.Unit {
-	case plan.UnitTokens, plan.UnitInputTokens:
-		return r.Tokens.Remaining > 0 && (r.Requests.Limit == 0 || r.Requests.Remaining > 0)
-	}
-	return false
-}
-
 // wanted is the output of one answer that the client asks for, or the model's
 // default.
 func wanted(ex *pipeline.Exchange) int64 {
@@ -131,6 +124,9 @@ func wanted(ex *pipeline.Exchange) int64 {
 	}
 	return ex.Decision.Model.DefaultMaxTokens
 }
+
+// slack is the part of an estimate that is kept free beside it.
+const slack = 8
 
 // allowed is what is wanted, lowered to what the limits can hold at all beside
 // the input. A default is lowered to what every target has room for too: the
@@ -153,7 +149,8 @@ func allowed(ex *pipeline.Exchange, limits []*plan.Limit, input int64) int64 {
 	if !ex.In.Request.HasMaxOutput {
 		for _, p := range ex.Decision.Targets {
 			if p.ContextWindow > 0 {
-				out = min(out, p.ContextWindow-input)
+				n := ex.Estimate.Count(p)
+				out = min(out, p.ContextWindow-min(n.Bound, n.Tokens+n.Tokens/slack))
 			}
 		}
 	}

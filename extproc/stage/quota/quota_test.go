@@ -13,33 +13,56 @@ import (
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
+	counting "github.com/weirproxy/weir/tokens"
 )
 
 // ledger admits up to room tokens and notes what it was asked for.
 type ledger struct {
 	room     int64
+	checked  int
 	asked    []limit.Request
 	released []string
 }
 
+func (l *ledger) Check(limits []*plan.Limit, r limit.Request) limit.Result {
+	l.checked++
+	return l.judge(limits, r)
+}
+
 func (l *ledger) Reserve(limits []*plan.Limit, r limit.Request) limit.Result {
 	l.asked = append(l.asked, r)
+	res := l.judge(limits, r)
+	res.Held = res.OK
+	return res
+}
+
+func (l *ledger) judge(limits []*plan.Limit, r limit.Request) limit.Result {
 	if sum := r.Input + r.Output; sum < 0 || sum > l.room {
 		return limit.Result{Limit: limits[0], RetryAfter: 3 * time.Second, Tokens: limit.Figure{Limit: limits[0].Amount, Remaining: l.room}}
 	}
-	return limit.Result{OK: true, Held: true}
+	return limit.Result{OK: true}
 }
 
 func (l *ledger) Release(id string) { l.released = append(l.released, id) }
 
+// count counts as it is told: n, exactly or not, with bound above it.
 type count struct {
 	bound, n int64
 	exact    bool
+	asked    *int
 }
 
-func (c count) Bound(*openai.Request) int64 { return c.bound }
+func (c count) Bound(*pipeline.Exchange) int64 { return c.bound }
 
-func (c count) Exact(*openai.Request) (int64, bool) { return c.n, c.exact }
+func (c count) Count(*pipeline.Exchange, *plan.Pool) counting.Count {
+	if c.asked != nil {
+		*c.asked++
+	}
+	if c.exact {
+		return counting.Count{Tokens: c.n, Bound: c.n, Exact: true}
+	}
+	return counting.Count{Tokens: c.n, Bound: c.bound}
+}
 
 var (
 	requests = &plan.Limit{Name: "r", Unit: plan.UnitRequests, Amount: 5}
@@ -58,7 +81,7 @@ func exchange(t *testing.T, kind ai.Kind, body string, c count, window int64, li
 	if fault := openai.Parse(kind, ex.In.Body, 64, &ex.In.Request); fault != nil {
 		t.Fatal(fault)
 	}
-	ex.Estimate = pipeline.NewEstimate(c, &ex.In.Request)
+	ex.Estimate = pipeline.NewEstimate(c, ex)
 	ex.Decision.Model = &plan.Model{Name: "m", DefaultMaxTokens: 400}
 	ex.Decision.Targets = []*plan.Pool{{Name: "p"}, {Name: "q", ContextWindow: window}}
 	return ex
@@ -87,8 +110,8 @@ func TestReserve(t *testing.T) {
 	}{
 		{name: "no limit", body: plain, count: count{bound: 9}},
 		{name: "limit of another team", body: plain, count: count{bound: 9}, limits: []*plan.Limit{others}},
-		{name: "requests only: nothing is lowered or counted", body: much, count: count{bound: 90, n: 1, exact: true}, room: 9999,
-			limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 90, Output: 5000}}, max: 5000},
+		{name: "requests only: nothing is lowered", body: much, count: count{bound: 90, n: 1, exact: true}, room: 9999,
+			limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 1, Output: 5000}}, max: 5000},
 		{name: "default ceiling", body: plain, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 400}}, max: 400},
 		{name: "the client's ceiling", body: given, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 50}}, max: 50},
 		{name: "never raised", body: given, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{output}, asked: []limit.Request{{Input: 100, Output: 50}}, max: 50},
@@ -98,17 +121,16 @@ func TestReserve(t *testing.T) {
 			asked: []limit.Request{{Input: 400, Output: 600}}, max: 600},
 		{name: "each answer counts", body: three, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 900}}, max: 300},
 		{name: "output limit over all answers", body: three, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{output}, asked: []limit.Request{{Input: 100, Output: 99}}, max: 33},
-		{name: "a default fits the smallest window", body: plain, count: count{bound: 100}, window: 300, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 200}}, max: 200},
-		{name: "counted when the bound is refused", body: given, count: count{bound: 500, n: 80, exact: true}, room: 200, limits: []*plan.Limit{tokens},
-			asked: []limit.Request{{Input: 500, Output: 50}, {Input: 80, Output: 50}}, max: 50},
-		{name: "refused with the count", body: given, count: count{bound: 500, n: 300, exact: true}, room: 200, limits: []*plan.Limit{tokens},
-			asked: []limit.Request{{Input: 500, Output: 50}, {Input: 300, Output: 50}}, refused: true},
-		{name: "refused without a count", body: given, count: count{bound: 500}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
-		{name: "not counted when nothing is left", body: given, count: count{bound: 500, n: 80, exact: true}, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
-		{name: "not counted when an output limit refuses", body: given, count: count{bound: 500, n: 80, exact: true}, room: 200, limits: []*plan.Limit{output}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
+		{name: "a default fits the smallest window", body: plain, count: count{bound: 100, n: 100, exact: true}, window: 300, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 200}}, max: 200},
+		{name: "an estimate leaves some of the window free", body: plain, count: count{bound: 900, n: 80}, window: 300, room: 2000, limits: []*plan.Limit{input}, asked: []limit.Request{{Input: 900, Output: 210}}},
+		{name: "reserved by the count", body: given, count: count{bound: 500, n: 80, exact: true}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 80, Output: 50}}, max: 50},
+		{name: "refused with the count", body: given, count: count{bound: 500, n: 300, exact: true}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 300, Output: 50}}, refused: true},
+		{name: "refused by the bound of an estimate", body: given, count: count{bound: 500, n: 80}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
+		{name: "not counted when nothing is left", body: given, count: count{bound: 500, n: 80, exact: true, asked: new(int)}, limits: []*plan.Limit{tokens}, refused: true},
+		{name: "not counted when not each answer could have a token", body: three, count: count{bound: 500, n: 80, exact: true, asked: new(int)}, room: 3, limits: []*plan.Limit{output}, refused: true},
 		{name: "input only sends no ceiling", body: plain, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{input}, asked: []limit.Request{{Input: 100, Output: 400}}},
 		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens, output}, asked: []limit.Request{{Input: 100}}},
-		{name: "counts do not overflow", body: huge, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 100, Output: math.MaxInt64}}, refused: true},
+		{name: "counts do not overflow", body: huge, count: count{bound: 100}, room: math.MaxInt64 - 1, limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 100, Output: math.MaxInt64}}, refused: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.kind == "" {
@@ -125,6 +147,9 @@ func TestReserve(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.asked, l.asked); diff != "" {
 				t.Errorf("asked for (-want +got):\n%s", diff)
+			}
+			if tc.count.asked != nil && *tc.count.asked > 0 {
+				t.Errorf("counted %d times", *tc.count.asked)
 			}
 			if tc.refused {
 				if ex.Reserved.Input != 0 || ex.Reserved.Output != 0 || len(ex.Edits) != 0 {

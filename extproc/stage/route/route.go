@@ -75,18 +75,15 @@ func choose(ex *pipeline.Exchange, m *plan.Model) ([]plan.Step, error) {
 func facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 	r := &ex.In.Request
 	f := plan.Facts{
-		Principal: ex.Principal,
-		Model:     m.Name,
-		Kind:      ex.In.Kind,
-		Stream:    r.Stream,
-		Tools:     r.Tools,
-		Vision:    r.Vision,
-		MaxOutput: r.MaxOutput,
-		InputTokens: func() int64 {
-			n, _ := ex.Estimate.Count()
-			return n
-		},
-		Now: ex.In.Time.UTC().Truncate(time.Microsecond),
+		Principal:   ex.Principal,
+		Model:       m.Name,
+		Kind:        ex.In.Kind,
+		Stream:      r.Stream,
+		Tools:       r.Tools,
+		Vision:      r.Vision,
+		MaxOutput:   r.MaxOutput,
+		InputTokens: func() int64 { return most(ex, m) },
+		Now:         ex.In.Time.UTC().Truncate(time.Microsecond),
 	}
 	if names := ex.Plan.Bounds.HeaderFacts; len(names) > 0 {
 		f.Headers = make(map[string]string, len(names))
@@ -97,6 +94,15 @@ func facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 		}
 	}
 	return f
+}
+
+// most is the largest count of input tokens among the pools that the model could go
+// to: a rule on the length of the input holds whichever is chosen.
+func most(ex *pipeline.Exchange, m *plan.Model) (n int64) {
+	for _, p := range m.Pools {
+		n = max(n, ex.Estimate.Count(p).Tokens)
+	}
+	return n
 }
 
 // add appends the pools of a step that the request may use: the one that is
@@ -161,27 +167,27 @@ func bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
 	if !ex.Grants.MayReach(p) {
 		return ai.ReasonEgressNotAllowed
 	}
-	if !fits(ex, p.ContextWindow) {
+	if !fits(ex, p) {
 		return ai.ReasonContextTooLong
 	}
 	return ai.ReasonNone
 }
 
-// fits tells whether input and output fit into a context window. Only an exact
-// count proves that they do not; without one the backend is asked.
-func fits(ex *pipeline.Exchange, window int64) bool {
-	if window <= 0 {
+// fits tells whether input and output fit into a pool's context window. Only an
+// exact count proves that they do not; without one the backend is asked.
+func fits(ex *pipeline.Exchange, p *plan.Pool) bool {
+	if p.ContextWindow <= 0 || !ex.Estimate.Counts() {
 		return true
 	}
-	room := window
+	room := p.ContextWindow
 	if ex.In.Kind != ai.KindEmbedding {
 		room -= max(1, ex.In.Request.MaxOutput)
 	}
-	if input, _ := ex.Estimate.Known(); input <= room {
+	if ex.Estimate.Bound() <= room {
 		return true
 	}
-	n, exact := ex.Estimate.Count()
-	return !exact || n <= room
+	n := ex.Estimate.Count(p)
+	return !n.Exact || n.Tokens <= room
 }
 
 // nowhere says why no target is left.

@@ -12,6 +12,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/tokens"
 )
 
 var (
@@ -47,16 +48,23 @@ type count struct {
 	asked    int
 }
 
-func (c *count) Bound(*openai.Request) int64 { return c.bound }
+func (c *count) Bound(*pipeline.Exchange) int64 { return c.bound }
 
-func (c *count) Exact(*openai.Request) (int64, bool) { c.asked++; return c.n, c.exact }
+func (c *count) Count(_ *pipeline.Exchange, p *plan.Pool) tokens.Count {
+	c.asked++
+	n := c.n
+	if p == public { // whose tokenizer makes a tenth more of a text
+		n += n / 10
+	}
+	return tokens.Count{Tokens: n, Bound: max(n, c.bound), Exact: c.exact}
+}
 
 func exchange(m *plan.Model, g plan.Grants, r openai.Request, c *count) *pipeline.Exchange {
 	ex := new(pipeline.Exchange)
 	ex.Begin(&plan.Plan{Models: map[string]*plan.Model{"m": m, "alias": m}}, "id", time.Unix(1e9, 0), nil, true)
 	ex.In.Kind, ex.In.Request = ai.KindChat, r
 	ex.Grants = &g
-	ex.Estimate = pipeline.NewEstimate(c, &ex.In.Request)
+	ex.Estimate = pipeline.NewEstimate(c, ex)
 	return ex
 }
 
@@ -73,7 +81,7 @@ var all = plan.Grants{AllModels: true, AllEgress: true}
 func TestRoute(t *testing.T) {
 	private := plan.Grants{AllModels: true}
 	some := plan.Grants{Models: map[string]bool{"m": true}, EgressPools: map[string]bool{"other": true}}
-	routed := &plan.Model{Name: "m", Targets: to(small, public), Rules: []*plan.Rule{
+	routed := &plan.Model{Name: "m", Targets: to(small, public), Pools: []*plan.Pool{small, public, large}, Rules: []*plan.Rule{
 		{Name: "long", When: longerThan(500), Targets: to(large)},
 		{Name: "never", When: when(func(plan.Facts) (bool, error) { return false, nil }), Targets: to(other)},
 	}}
@@ -91,9 +99,10 @@ func TestRoute(t *testing.T) {
 	}{
 		{name: "default", model: &plan.Model{Name: "m", Targets: to(small, public)}, grants: all, count: count{bound: 10}, want: []string{"small", "public"}, rule: "default"},
 		{name: "alias", model: &plan.Model{Name: "m", Targets: to(small)}, ask: "alias", grants: all, want: []string{"small"}, rule: "default"},
-		{name: "rule", model: routed, grants: all, count: count{bound: 4000, n: 600, exact: true}, want: []string{"large"}, rule: "long", asked: 1},
-		{name: "no rule holds", model: routed, grants: all, count: count{bound: 400, n: 60, exact: true}, want: []string{"small", "public"}, rule: "default", asked: 1},
-		{name: "rules and no default", model: &plan.Model{Name: "m", Rules: routed.Rules}, grants: all, refused: ai.ReasonNoRoute, asked: 1},
+		{name: "rule", model: routed, grants: all, count: count{bound: 4000, n: 600, exact: true}, want: []string{"large"}, rule: "long", asked: 3},
+		{name: "the largest count among the pools", model: routed, grants: all, count: count{bound: 4000, n: 460, exact: true}, want: []string{"large"}, rule: "long", asked: 3},
+		{name: "no rule holds", model: routed, grants: all, count: count{bound: 400, n: 60, exact: true}, want: []string{"small", "public"}, rule: "default", asked: 3},
+		{name: "rules and no default", model: &plan.Model{Name: "m", Pools: []*plan.Pool{large}, Rules: routed.Rules}, grants: all, refused: ai.ReasonNoRoute, asked: 1},
 		{name: "a pool is tried once", model: &plan.Model{Name: "m", Targets: to(small, public, small)}, grants: all, want: []string{"small", "public"}, rule: "default"},
 		{name: "unknown", model: routed, ask: "x", grants: all, refused: ai.ReasonUnknownModel},
 		{name: "case counts", model: routed, ask: "M", grants: all, refused: ai.ReasonUnknownModel},
@@ -139,7 +148,7 @@ func TestRuleThatFailsIsAnError(t *testing.T) {
 
 func TestFacts(t *testing.T) {
 	var got plan.Facts
-	m := &plan.Model{Name: "m", Targets: to(small), Rules: []*plan.Rule{{When: when(func(f plan.Facts) (bool, error) { got = f; return false, nil })}}}
+	m := &plan.Model{Name: "m", Targets: to(small), Pools: []*plan.Pool{small}, Rules: []*plan.Rule{{When: when(func(f plan.Facts) (bool, error) { got = f; return false, nil })}}}
 	ex := exchange(m, all, openai.Request{Model: "alias", Stream: true, Tools: true, Vision: true, MaxOutput: 7}, &count{bound: 9, n: 5})
 	ex.Principal = ai.Principal{Key: "k", Team: "t", Roles: []string{"r"}}
 	ex.Plan.Bounds.HeaderFacts = []string{"x-absent", "x-tier"}

@@ -498,7 +498,9 @@ type Pool struct {
 	// The longest time to connect. Default: 2s
 	ConnectTimeout *durationpb.Duration `protobuf:"bytes,9,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
 	// How to verify a backend that is spoken to over TLS.
-	Tls           *UpstreamTLS `protobuf:"bytes,10,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls *UpstreamTLS `protobuf:"bytes,10,opt,name=tls,proto3" json:"tls,omitempty"`
+	// How input tokens are counted. Default: by the model's name.
+	Tokenizer     *Tokenizer `protobuf:"bytes,11,opt,name=tokenizer,proto3" json:"tokenizer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,6 +605,81 @@ func (x *Pool) GetTls() *UpstreamTLS {
 	return nil
 }
 
+func (x *Pool) GetTokenizer() *Tokenizer {
+	if x != nil {
+		return x.Tokenizer
+	}
+	return nil
+}
+
+// Tokenizer says how a pool's input tokens are counted, where the model's name
+// does not say it, or where its maker does not let weir have the vocabulary.
+type Tokenizer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A vocabulary that weir has: cl100k, deepseek, o200k, qwen, qwen3.6 or tekken.
+	Vocabulary string `protobuf:"bytes,1,opt,name=vocabulary,proto3" json:"vocabulary,omitempty"`
+	// The model's own vocabulary: a tokenizer.json (Hugging Face), a tekken.json
+	// (Mistral), or a file in tiktoken's format, which vocabulary then says how to
+	// cut texts for (Llama's is known).
+	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// The chat template by which the backend renders messages: deepseek-v3, qwen3,
+	// llama-3.1, … `weir validate --help` lists them all.
+	Template      string `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tokenizer) Reset() {
+	*x = Tokenizer{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tokenizer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tokenizer) ProtoMessage() {}
+
+func (x *Tokenizer) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tokenizer.ProtoReflect.Descriptor instead.
+func (*Tokenizer) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Tokenizer) GetVocabulary() string {
+	if x != nil {
+		return x.Vocabulary
+	}
+	return ""
+}
+
+func (x *Tokenizer) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Tokenizer) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
 // UpstreamTLS verifies the certificate of an https endpoint. A certificate is
 // always verified.
 type UpstreamTLS struct {
@@ -617,7 +694,7 @@ type UpstreamTLS struct {
 
 func (x *UpstreamTLS) Reset() {
 	*x = UpstreamTLS{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +706,7 @@ func (x *UpstreamTLS) String() string {
 func (*UpstreamTLS) ProtoMessage() {}
 
 func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +719,7 @@ func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
 func (*UpstreamTLS) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpstreamTLS) GetCaFile() string {
@@ -675,7 +752,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +764,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +777,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Endpoint) GetUrl() string {
@@ -732,7 +809,7 @@ type Price struct {
 
 func (x *Price) Reset() {
 	*x = Price{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +821,7 @@ func (x *Price) String() string {
 func (*Price) ProtoMessage() {}
 
 func (x *Price) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +834,7 @@ func (x *Price) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Price.ProtoReflect.Descriptor instead.
 func (*Price) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Price) GetInput() float64 {
@@ -797,7 +874,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +886,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +899,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Credential) GetSecret() *SecretRef {
@@ -873,7 +950,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +962,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +975,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Model) GetName() string {
@@ -970,7 +1047,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1059,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1072,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Rule) GetName() string {
@@ -1033,7 +1110,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1122,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1135,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Target) GetPool() string {
@@ -1088,7 +1165,7 @@ type WeightedPool struct {
 
 func (x *WeightedPool) Reset() {
 	*x = WeightedPool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1177,7 @@ func (x *WeightedPool) String() string {
 func (*WeightedPool) ProtoMessage() {}
 
 func (x *WeightedPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1190,7 @@ func (x *WeightedPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedPool.ProtoReflect.Descriptor instead.
 func (*WeightedPool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WeightedPool) GetPool() string {
@@ -1143,7 +1220,7 @@ type Team struct {
 
 func (x *Team) Reset() {
 	*x = Team{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1232,7 @@ func (x *Team) String() string {
 func (*Team) ProtoMessage() {}
 
 func (x *Team) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1245,7 @@ func (x *Team) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Team.ProtoReflect.Descriptor instead.
 func (*Team) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Team) GetName() string {
@@ -1200,7 +1277,7 @@ type Application struct {
 
 func (x *Application) Reset() {
 	*x = Application{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1289,7 @@ func (x *Application) String() string {
 func (*Application) ProtoMessage() {}
 
 func (x *Application) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1302,7 @@ func (x *Application) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Application.ProtoReflect.Descriptor instead.
 func (*Application) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Application) GetName() string {
@@ -1266,7 +1343,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1355,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1368,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Role) GetName() string {
@@ -1346,7 +1423,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1435,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1448,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Key) GetName() string {
@@ -1480,7 +1557,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1569,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1582,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Limit) GetName() string {
@@ -1586,7 +1663,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1675,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1688,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StageMode) GetStage() string {
@@ -1643,7 +1720,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1732,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1745,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -1707,7 +1784,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1796,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1809,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -1767,7 +1844,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1856,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1869,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Simulator) GetName() string {
@@ -1853,7 +1930,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xb3\x04\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xec\x04\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12D\n" +
 	"\aadapter\x18\x02 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aadapter\x124\n" +
@@ -1867,7 +1944,14 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"credential\x12L\n" +
 	"\x0fconnect_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0econnectTimeout\x12-\n" +
 	"\x03tls\x18\n" +
-	" \x01(\v2\x1b.weir.config.v1.UpstreamTLSR\x03tls\"G\n" +
+	" \x01(\v2\x1b.weir.config.v1.UpstreamTLSR\x03tls\x127\n" +
+	"\ttokenizer\x18\v \x01(\v2\x19.weir.config.v1.TokenizerR\ttokenizer\"[\n" +
+	"\tTokenizer\x12\x1e\n" +
+	"\n" +
+	"vocabulary\x18\x01 \x01(\tR\n" +
+	"vocabulary\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x1a\n" +
+	"\btemplate\x18\x03 \x01(\tR\btemplate\"G\n" +
 	"\vUpstreamTLS\x12\x17\n" +
 	"\aca_file\x18\x01 \x01(\tR\x06caFile\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -1966,7 +2050,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -1974,62 +2058,64 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Admin)(nil),               // 3: weir.config.v1.Admin
 	(*SecretRef)(nil),           // 4: weir.config.v1.SecretRef
 	(*Pool)(nil),                // 5: weir.config.v1.Pool
-	(*UpstreamTLS)(nil),         // 6: weir.config.v1.UpstreamTLS
-	(*Endpoint)(nil),            // 7: weir.config.v1.Endpoint
-	(*Price)(nil),               // 8: weir.config.v1.Price
-	(*Credential)(nil),          // 9: weir.config.v1.Credential
-	(*Model)(nil),               // 10: weir.config.v1.Model
-	(*Rule)(nil),                // 11: weir.config.v1.Rule
-	(*Target)(nil),              // 12: weir.config.v1.Target
-	(*WeightedPool)(nil),        // 13: weir.config.v1.WeightedPool
-	(*Team)(nil),                // 14: weir.config.v1.Team
-	(*Application)(nil),         // 15: weir.config.v1.Application
-	(*Role)(nil),                // 16: weir.config.v1.Role
-	(*Key)(nil),                 // 17: weir.config.v1.Key
-	(*Limit)(nil),               // 18: weir.config.v1.Limit
-	(*StageMode)(nil),           // 19: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 20: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 21: weir.config.v1.Usage
-	(*Simulator)(nil),           // 22: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
+	(*Tokenizer)(nil),           // 6: weir.config.v1.Tokenizer
+	(*UpstreamTLS)(nil),         // 7: weir.config.v1.UpstreamTLS
+	(*Endpoint)(nil),            // 8: weir.config.v1.Endpoint
+	(*Price)(nil),               // 9: weir.config.v1.Price
+	(*Credential)(nil),          // 10: weir.config.v1.Credential
+	(*Model)(nil),               // 11: weir.config.v1.Model
+	(*Rule)(nil),                // 12: weir.config.v1.Rule
+	(*Target)(nil),              // 13: weir.config.v1.Target
+	(*WeightedPool)(nil),        // 14: weir.config.v1.WeightedPool
+	(*Team)(nil),                // 15: weir.config.v1.Team
+	(*Application)(nil),         // 16: weir.config.v1.Application
+	(*Role)(nil),                // 17: weir.config.v1.Role
+	(*Key)(nil),                 // 18: weir.config.v1.Key
+	(*Limit)(nil),               // 19: weir.config.v1.Limit
+	(*StageMode)(nil),           // 20: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 21: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 22: weir.config.v1.Usage
+	(*Simulator)(nil),           // 23: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
 	3,  // 1: weir.config.v1.Config.admin:type_name -> weir.config.v1.Admin
 	4,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
 	5,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
-	10, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
-	14, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
-	15, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
-	16, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	17, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	18, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	19, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	20, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	21, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	22, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	11, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
+	15, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
+	16, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
+	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
+	18, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	19, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	20, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	21, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	22, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	23, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
 	2,  // 14: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	7,  // 15: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	8,  // 16: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	9,  // 17: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	23, // 18: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	6,  // 19: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	4,  // 20: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	11, // 21: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	12, // 22: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	23, // 23: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	23, // 24: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	12, // 25: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	13, // 26: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 27: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	23, // 28: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	23, // 29: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	23, // 30: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	8,  // 15: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	9,  // 16: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	10, // 17: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	24, // 18: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	7,  // 19: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	6,  // 20: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	4,  // 21: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	12, // 22: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	13, // 23: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	24, // 24: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	24, // 25: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	13, // 26: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	14, // 27: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	4,  // 28: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	24, // 29: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	24, // 30: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	24, // 31: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2042,9 +2128,9 @@ func file_weir_config_v1_config_proto_init() {
 		(*SecretRef_File)(nil),
 		(*SecretRef_Generated)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{}
 	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[17].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
@@ -2054,7 +2140,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -33,7 +33,7 @@ const (
 	Certainty_CERTAINTY_REPORTED Certainty = 1
 	// Weir's tokenizer counted it.
 	Certainty_CERTAINTY_COUNTED Certainty = 2
-	// An upper bound, a reservation, or a figure derived from what was streamed.
+	// An estimate, a reservation, or a figure derived from what was streamed.
 	Certainty_CERTAINTY_ESTIMATED Certainty = 3
 )
 
@@ -114,13 +114,11 @@ type Decision struct {
 	Targets []string `protobuf:"bytes,15,rep,name=targets,proto3" json:"targets,omitempty"`
 	// The W3C trace id of the request, 32 hex digits; empty when the client sent none.
 	TraceId string `protobuf:"bytes,16,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	// Input tokens as weir knows them, and how.
+	// Input tokens as the first target's backend counts them: counted where weir has
+	// its vocabulary and chat template, estimated otherwise. It stands for the
+	// input when no backend reports it; limits are reserved by a bound above it.
 	InputTokens    int64     `protobuf:"varint,17,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
 	InputCertainty Certainty `protobuf:"varint,18,opt,name=input_certainty,json=inputCertainty,proto3,enum=weir.usage.v1.Certainty" json:"input_certainty,omitempty"`
-	// What the input probably has, when input_tokens is a bound: a quarter of the
-	// text's bytes and the usual overheads. It stands for the input when no
-	// backend reports it; nothing is admitted or refused by it.
-	LikelyInputTokens int64 `protobuf:"varint,24,opt,name=likely_input_tokens,json=likelyInputTokens,proto3" json:"likely_input_tokens,omitempty"`
 	// Tokens reserved: input and output; zero when no limit applies.
 	ReservedInputTokens  int64 `protobuf:"varint,19,opt,name=reserved_input_tokens,json=reservedInputTokens,proto3" json:"reserved_input_tokens,omitempty"`
 	ReservedOutputTokens int64 `protobuf:"varint,20,opt,name=reserved_output_tokens,json=reservedOutputTokens,proto3" json:"reserved_output_tokens,omitempty"`
@@ -289,13 +287,6 @@ func (x *Decision) GetInputCertainty() Certainty {
 		return x.InputCertainty
 	}
 	return Certainty_CERTAINTY_UNSPECIFIED
-}
-
-func (x *Decision) GetLikelyInputTokens() int64 {
-	if x != nil {
-		return x.LikelyInputTokens
-	}
-	return 0
 }
 
 func (x *Decision) GetReservedInputTokens() int64 {
@@ -731,7 +722,7 @@ var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x06\n" +
+	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x05\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -751,8 +742,7 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\atargets\x18\x0f \x03(\tR\atargets\x12\x19\n" +
 	"\btrace_id\x18\x10 \x01(\tR\atraceId\x12!\n" +
 	"\finput_tokens\x18\x11 \x01(\x03R\vinputTokens\x12A\n" +
-	"\x0finput_certainty\x18\x12 \x01(\x0e2\x18.weir.usage.v1.CertaintyR\x0einputCertainty\x12.\n" +
-	"\x13likely_input_tokens\x18\x18 \x01(\x03R\x11likelyInputTokens\x122\n" +
+	"\x0finput_certainty\x18\x12 \x01(\x0e2\x18.weir.usage.v1.CertaintyR\x0einputCertainty\x122\n" +
 	"\x15reserved_input_tokens\x18\x13 \x01(\x03R\x13reservedInputTokens\x124\n" +
 	"\x16reserved_output_tokens\x18\x14 \x01(\x03R\x14reservedOutputTokens\x12*\n" +
 	"\x11max_output_tokens\x18\x15 \x01(\x03R\x0fmaxOutputTokens\x122\n" +

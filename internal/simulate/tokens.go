@@ -1,0 +1,35 @@
+package simulate
+
+import (
+	"github.com/weirproxy/weir/dialect/openai"
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/tokens"
+)
+
+// exactTokens is what the real backend of the model counts for a body, when that is
+// known: weir's own tokenizer, which is held against the real ones elsewhere.
+// Other models count a token for every few bytes.
+func (s *Server) exactTokens(kind ai.Kind, body, model string) (int, bool) {
+	t, ok := s.tokenizers.Load(model)
+	if !ok {
+		adapter := ""
+		if s.opts.Profile == VLLM {
+			adapter = VLLM
+		}
+		made, err := tokens.New(tokens.Choice{Model: model, Adapter: adapter})
+		if err != nil {
+			return 0, false
+		}
+		t, _ = s.tokenizers.LoadOrStore(model, made)
+	}
+	tokenizer := t.(*tokens.Tokenizer)
+	if tokenizer.Estimates() {
+		return 0, false
+	}
+	var r openai.Request
+	if openai.Parse(kind, []byte(body), maxDepth, &r) != nil {
+		return 0, false
+	}
+	n := tokenizer.Count(&r, tokens.Session{Now: s.opts.Now()})
+	return int(n.Tokens), n.Exact
+}
