@@ -91,14 +91,14 @@ pools:
   adapter: vllm
   placement: private
   endpoints: [{url: "http://127.0.0.1:{{.Backend}}/v1"}]
-  model: benchmark-model
+  model: Qwen/Qwen3-32B
   price: {input: 0.27, output: 1.1}
   credential: {secret: {env: {{.PoolKeyEnv}}}}
 - name: second
   adapter: openai
   placement: public
   endpoints: [{url: "http://127.0.0.1:{{.Backend}}/v1"}]
-  model: benchmark-model-2
+  model: gpt-4o-mini
   price: {input: 1, output: 4}
   credential: {secret: {env: {{.PoolKeyEnv}}}}
 models:
