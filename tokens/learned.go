@@ -98,3 +98,12 @@ func (l *Learned) Correct(pool string, c Count) Count {
 	}
 	return c
 }
+
+// Each calls f for every pool of which something was learnt, in no order.
+func (l *Learned) Each(f func(pool string, factor float64, doubts bool)) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for pool, p := range l.pools {
+		f(pool, factor(p.factor.Load()), p.doubt.Load())
+	}
+}

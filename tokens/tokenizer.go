@@ -37,6 +37,10 @@ func (t *Tokenizer) Template() string { return t.template.Name() }
 // Estimates tells that no count can be exact: the vocabulary is only a near one.
 func (t *Tokenizer) Estimates() bool { return t.estimate }
 
+// Approximate tells that no chat can be counted exactly, because the template is not
+// the model's, only a usual one.
+func (t *Tokenizer) Approximate() bool { return t.template.Estimate() }
+
 // Load builds the vocabulary's tables now and not at the first count.
 func (t *Tokenizer) Load() { t.vocabulary() }
 

@@ -86,6 +86,11 @@ type Target struct {
 	Placement string `json:"placement"`
 	Model     string `json:"model"`             // the real model
 	Dropped   string `json:"dropped,omitempty"` // why it is not tried
+	// Input tokens as its backend counts them, the most that they can be, and
+	// whether they are counted or estimated; absent where nothing is counted.
+	InputTokens    int64  `json:"input_tokens,omitempty"`
+	InputBound     int64  `json:"input_bound,omitempty"`
+	InputCertainty string `json:"input_certainty,omitempty"`
 }
 
 // Reserve is what quota reserved, or tried to.
@@ -267,7 +272,12 @@ func noRoute(ex *pipeline.Exchange) bool {
 func targets(ex *pipeline.Exchange) []Target {
 	var all []Target
 	for _, p := range ex.Decision.Targets {
-		all = append(all, Target{Pool: p.Name, Placement: string(p.Placement), Model: p.Model})
+		t := Target{Pool: p.Name, Placement: string(p.Placement), Model: p.Model}
+		if ex.Estimate.Counts() {
+			n, certainty := ex.Estimate.Known(p)
+			t.InputTokens, t.InputBound, t.InputCertainty = n, ex.Estimate.Count(p).Bound, certainty.String()
+		}
+		all = append(all, t)
 	}
 	for _, d := range ex.Decision.Dropped {
 		all = append(all, Target{Pool: d.Pool.Name, Placement: string(d.Pool.Placement), Model: d.Pool.Model, Dropped: string(d.Reason)})

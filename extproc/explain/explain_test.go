@@ -28,7 +28,11 @@ type condition bool
 func (c condition) Holds(plan.Facts) (bool, error) { return bool(c), nil }
 
 func testPlan() *plan.Plan {
-	near := &plan.Pool{Name: "near", Placement: ai.Private, Model: "deepseek-v3"}
+	counts, err := counting.New(counting.Choice{Model: "deepseek-v3", Adapter: "vllm"})
+	if err != nil {
+		panic(err)
+	}
+	near := &plan.Pool{Name: "near", Tokenizer: counts, Placement: ai.Private, Model: "deepseek-v3"}
 	far := &plan.Pool{Name: "far", Placement: ai.Public, Model: "qwen-max"}
 	steps := []plan.Step{{Choices: []plan.Choice{{Pool: far, Weight: 1}}}, {Choices: []plan.Choice{{Pool: near, Weight: 1}}}}
 	m := &plan.Model{Name: "chat", Aliases: []string{"gpt"}, DefaultMaxTokens: 100, Targets: steps, Rules: []*plan.Rule{
@@ -68,13 +72,17 @@ func TestAllowed(t *testing.T) {
 		target := func(pool, placement, model, dropped string) explain.Target {
 			return explain.Target{Pool: pool, Placement: placement, Model: model, Dropped: dropped}
 		}
+		counted := func(t explain.Target) explain.Target {
+			t.InputTokens, t.InputBound, t.InputCertainty = 4, 4, "counted" // three marks and "hello"
+			return t
+		}
 		want := &explain.Result{
 			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}},
 			Request: &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "estimated"},
 			Rules: []explain.Rule{{Name: "no", When: "stream", Outcome: explain.DidNot}, {Name: "yes", When: "true", Outcome: explain.Held},
 				{Name: "later", When: "tools", Outcome: explain.NotTried}},
 			Route:   "yes",
-			Targets: []explain.Target{target("near", "private", "deepseek-v3", ""), target("far", "public", "qwen-max", "egress_not_allowed")},
+			Targets: []explain.Target{counted(target("near", "private", "deepseek-v3", "")), target("far", "public", "qwen-max", "egress_not_allowed")},
 			Reserved: &explain.Reserve{Limits: []explain.Limit{{Name: "minute", Unit: "tokens", Amount: 5000, Window: "1m0s"}},
 				OutputTokens: 7, MaxOutputTokens: 7, Held: true},
 			Edits: []explain.Edit{{Offset: len(body) - 1, Text: `,"stream_options":{"include_usage":true}`}},

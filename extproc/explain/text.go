@@ -79,6 +79,12 @@ func (t *Target) text() string {
 	if t.Dropped != "" {
 		text += ": dropped, " + t.Dropped
 	}
+	if t.InputCertainty != "" {
+		text += fmt.Sprintf(", input tokens %d (%s)", t.InputTokens, t.InputCertainty)
+		if t.InputBound != t.InputTokens {
+			text += fmt.Sprintf(", at most %d", t.InputBound)
+		}
+	}
 	return text
 }
 

@@ -108,7 +108,7 @@ type app struct {
 	reg     *prometheus.Registry
 	plan    atomic.Pointer[plan.Plan]
 	ledger  *limit.Ledger
-	learned *tokens.Learned
+	learned *lessons
 	usage   *usage.Recorder
 	xds     *xds.Server
 	admin   *admin
@@ -207,11 +207,11 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		return fmt.Errorf("usage store: %w", err)
 	}
 	a.onStop(func() { _ = store.Close() })
-	a.ledger, a.learned = limit.New(time.Now), tokens.NewLearned()
+	a.ledger, a.learned = limit.New(time.Now), newLessons(a.reg, a.log)
 	a.usage, err = usage.Open(usage.Options{
 		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.ledger,
 		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent,
-		OnSettled: a.learn, Logger: a.log,
+		OnSettled: a.learned.settled, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("usage journal: %w", err)
@@ -240,7 +240,7 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 func (a *app) newExtProc() *extproc.Server {
 	memo := tokens.NewMemo()
 	a.onStop(memo.Close)
-	pipe := newPipeline(a.ledger, memo, a.learned, a.log)
+	pipe := newPipeline(a.ledger, memo, a.learned.Learned, a.log)
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {
 			return errors.New("no configuration is in force yet")
@@ -251,20 +251,6 @@ func (a *app) newExtProc() *extproc.Server {
 		Plan: a.plan.Load, Pipeline: pipe, Journal: a.usage,
 		Metrics: extproc.NewMetrics(a.reg, pipe.Stages()), Log: a.log,
 	})
-}
-
-// learn learns from what the backend that served a request reported of its input.
-func (a *app) learn(e *usagev1.Event) {
-	d := e.GetDecision()
-	if e.GetInputCertainty() != usagev1.Certainty_CERTAINTY_REPORTED || len(d.GetTargets()) == 0 || e.GetPool() != d.GetTargets()[0] {
-		return
-	}
-	reported := e.GetTokens().GetInput() + e.GetTokens().GetCachedInput()
-	exact := d.GetInputCertainty() == usagev1.Certainty_CERTAINTY_COUNTED
-	if a.learned.Observe(e.GetPool(), d.GetInputTokens(), exact, reported) {
-		a.log.Warn("a backend counts more input tokens than weir: the pool's limits are reserved by the length of the text from now on (does its tokenizer fit the model?)",
-			"pool", e.GetPool(), "counted", d.GetInputTokens(), "reported", reported, "decision", d.GetId())
-	}
 }
 
 // serveGRPC serves on unix:/path or host:port until stop.

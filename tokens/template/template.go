@@ -75,6 +75,9 @@ func (t *Template) Name() string { return t.name }
 // special or added token that stands in a message is one token.
 func (t *Template) PlainText() bool { return t.plainText }
 
+// Estimate reports whether no rendering is ever exact.
+func (t *Template) Estimate() bool { return t.estimate }
+
 // Bound is what the template adds to the text of a chat at the most.
 func (t *Template) Bound() Bound { return t.bound }
 

@@ -623,7 +623,7 @@ type Tokenizer struct {
 	// cut texts for (Llama's is known).
 	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
 	// The chat template by which the backend renders messages: deepseek-v3, qwen3,
-	// llama-3.1, … `weir validate --help` lists them all.
+	// llama-3.1 and others, which `weir tokenizers` lists.
 	Template      string `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
