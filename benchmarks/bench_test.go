@@ -190,7 +190,7 @@ func TestProcessFigures(t *testing.T) {
 }
 
 func TestWeirConfigIsValid(t *testing.T) {
-	text, err := weirConfig{Backend: "8000", Model: plainModel, CountedModel: countedModel, KeyEnv: keyEnv, PoolKeyEnv: poolKeyEnv}.render()
+	text, err := weirConfig{Backend: "8000", Model: plainModel, KeyEnv: keyEnv, PoolKeyEnv: poolKeyEnv}.render()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (c envoyConfig) render() (string, error) {
 
 // weirTemplate is a configuration with every stage at work: a keyed key, roles,
 // a rule, limits in requests and in tokens, a fallback target, a credential that
-// Envoy injects. The model "counted" routes by the exact number of input tokens.
+// Envoy injects. Its two targets have two vocabularies.
 var weirTemplate = template.Must(template.New("weir").Parse(`listeners:
 - {name: main, address: "127.0.0.1:0"}
 admin: {address: "127.0.0.1:0"}
@@ -106,10 +106,6 @@ models:
   rules:
   - {name: nightly, when: 'team == "nightly" && kind == "chat"', targets: [{pool: second}]}
   targets: [{pool: first}, {pool: second}]
-- name: {{.CountedModel}}
-  rules:
-  - {name: long, when: 'input_tokens > 1000000000', targets: [{pool: second}]}
-  targets: [{pool: first}, {pool: second}]
 teams:
 - {name: trading, roles: [caller]}
 - {name: nightly, roles: [caller]}
@@ -126,9 +122,8 @@ limits:
 
 // weirConfig is the data of weir's configuration. Secrets come by environment.
 type weirConfig struct {
-	Backend             string
-	Model, CountedModel string
-	KeyEnv, PoolKeyEnv  string
+	Backend, Model     string
+	KeyEnv, PoolKeyEnv string
 }
 
 func (c weirConfig) render() (string, error) {

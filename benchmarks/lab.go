@@ -21,11 +21,10 @@ import (
 )
 
 const (
-	plainModel   = "bench"
-	countedModel = "counted"
-	keyEnv       = "BENCHMARK_KEY"
-	poolKeyEnv   = "BENCHMARK_POOL_KEY"
-	readyTime    = 60 * time.Second
+	plainModel = "bench"
+	keyEnv     = "BENCHMARK_KEY"
+	poolKeyEnv = "BENCHMARK_POOL_KEY"
+	readyTime  = 60 * time.Second
 )
 
 // target is one way to the backend.
@@ -95,7 +94,7 @@ func (l *lab) start(ctx context.Context) ([]target, error) {
 	if err := l.ready(ctx, p, list[0]); err != nil {
 		return nil, err
 	}
-	for _, add := range []func(context.Context) ([]target, error){l.startBare, l.startNoop, l.startPlain, l.startCounted} {
+	for _, add := range []func(context.Context) ([]target, error){l.startBare, l.startNoop, l.startPlain} {
 		more, err := add(ctx)
 		if err != nil {
 			return nil, err
@@ -156,14 +155,7 @@ func (l *lab) startEnvoy(ctx context.Context, name, extProc string) (target, err
 func (l *lab) startPlain(ctx context.Context) ([]target, error) {
 	return l.startWeir(ctx, target{
 		name: "weir", model: plainModel,
-		about: "`weir up` with all stages, limits in requests and tokens, a fallback target, the request log off",
-	})
-}
-
-func (l *lab) startCounted(ctx context.Context) ([]target, error) {
-	return l.startWeir(ctx, target{
-		name: "counted", model: countedModel,
-		about: "another weir of the same configuration, asked for a model whose rule reads input_tokens: tokens are counted exactly",
+		about: "`weir up` with all stages, limits in requests and tokens, two targets of two vocabularies whose tokens are both counted for each request, the request log off",
 	})
 }
 
@@ -173,7 +165,7 @@ func (l *lab) startWeir(ctx context.Context, t target) ([]target, error) {
 		return nil, nil
 	}
 	text, err := weirConfig{
-		Backend: l.simulator, Model: plainModel, CountedModel: countedModel, KeyEnv: keyEnv, PoolKeyEnv: poolKeyEnv,
+		Backend: l.simulator, Model: plainModel, KeyEnv: keyEnv, PoolKeyEnv: poolKeyEnv,
 	}.render()
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type loadSpec struct {
 	Key         string        `json:"key"`
 	Connections int           `json:"connections"`
 	BodyBytes   int           `json:"body_bytes"`
+	Same        bool          `json:"same"` // the same body each time
 	Stream      bool          `json:"stream"`
 	MaxTokens   int           `json:"max_tokens"`
 	Rate        int           `json:"rate"` // requests a second, all connections together; 0: one after the other

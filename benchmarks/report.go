@@ -105,6 +105,7 @@ var (
 var tables = []table{
 	{"Requests of 2 KB, answers of 1 KB, by connections", "json-", slices.Concat([]column{rate, p50, p99}, cpuColumns("request", requestsOf), memoryColumns), 5, -1},
 	{"Bodies, 4 connections", "body-", slices.Concat([]column{rate, p50, p99}, cpuColumns("request", requestsOf), memoryColumns), 5, -1},
+	{"The same body each time: 2 KB by 32 connections, 200 KB by 4", "same-", slices.Concat([]column{rate, p50, p99}, cpuColumns("request", requestsOf), memoryColumns), 5, -1},
 	{"1000 requests a second", "paced-", slices.Concat([]column{p50, p99, rate}, cpuColumns("request", requestsOf), memoryColumns), 5, 0},
 	{"16 streams of 100 chunks", "stream-", slices.Concat([]column{
 		{"chunks/s", always(func(c cell) float64 { return float64(c.Events) / c.Seconds })},

@@ -14,14 +14,18 @@ const messageBytes = 4 << 10
 const counterDigits = 16
 
 // request is an HTTP request whose body differs from time to time in one number,
-// which stands in the text of its first message.
+// which stands in the text of its first message, unless it is to be the same.
 type request struct {
+	same    bool
 	text    []byte
 	counter []byte // within text
 	n       uint64
 }
 
 func (r *request) next() []byte {
+	if r.same {
+		return r.text
+	}
 	const hex = "0123456789abcdef"
 	r.n++
 	for i, n := counterDigits-1, r.n; i >= 0; i, n = i-1, n>>4 {
@@ -58,7 +62,7 @@ func newRequest(spec *loadSpec, i int) request {
 		"content-type: application/json\r\naccept: application/json\r\nuser-agent: benchmarks\r\ncontent-length: %d\r\n\r\n%s",
 		spec.Addr, spec.Key, b.Len(), b.String())
 	at := strings.Index(text, mark)
-	r := request{text: []byte(text), n: uint64(time.Now().UnixNano())<<12 + uint64(i)<<44}
+	r := request{same: spec.Same, text: []byte(text), n: uint64(time.Now().UnixNano())<<12 + uint64(i)<<44}
 	r.counter = r.text[at : at+counterDigits]
 	return r
 }

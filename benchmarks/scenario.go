@@ -24,7 +24,7 @@ type scenario struct {
 	tokens      int // of the answer: 150 make a JSON body of about 1 KB
 	chunkDelay  time.Duration
 	rate        int
-	counted     bool // also with tokens counted exactly
+	same        bool // the same body each time, as an agent repeats its context
 	leastWindow time.Duration
 }
 
@@ -33,15 +33,17 @@ const answerTokens = 150
 var scenarios = []scenario{
 	{name: "rest", leastWindow: 2 * time.Second},
 	{name: "json-1", connections: 1, bodyBytes: 2 << 10},
-	{name: "json-32", connections: 32, bodyBytes: 2 << 10, counted: true},
+	{name: "json-32", connections: 32, bodyBytes: 2 << 10},
 	{name: "json-128", connections: 128, bodyBytes: 2 << 10},
 	{name: "stream-unpaced", connections: 16, bodyBytes: 2 << 10, stream: true, tokens: 100},
 	{name: "stream-10ms", connections: 16, bodyBytes: 2 << 10, stream: true, tokens: 100, chunkDelay: 10 * time.Millisecond, leastWindow: 2 * time.Second},
 	{name: "paced-1000", connections: 16, bodyBytes: 2 << 10, rate: 1000},
-	{name: "body-2k", connections: 4, bodyBytes: 2 << 10, counted: true},
-	{name: "body-20k", connections: 4, bodyBytes: 20 << 10, counted: true},
-	{name: "body-200k", connections: 4, bodyBytes: 200 << 10, counted: true},
-	{name: "body-2m", connections: 4, bodyBytes: 2 << 20, counted: true},
+	{name: "body-2k", connections: 4, bodyBytes: 2 << 10},
+	{name: "body-20k", connections: 4, bodyBytes: 20 << 10},
+	{name: "body-200k", connections: 4, bodyBytes: 200 << 10},
+	{name: "same-2k", connections: 32, bodyBytes: 2 << 10, same: true},
+	{name: "same-200k", connections: 4, bodyBytes: 200 << 10, same: true},
+	{name: "body-2m", connections: 4, bodyBytes: 2 << 20},
 }
 
 // cell is one measurement of one target in one scenario. Times are in
@@ -71,7 +73,7 @@ func (l *lab) measure(ctx context.Context, targets []target) (*results, error) {
 		for _, s := range r.scenarios {
 			for i := range targets {
 				t := targets[(i+round)%len(targets)] // nobody is always the first
-				if t.model == countedModel && !s.counted || !l.targets.MatchString(t.name) {
+				if !l.targets.MatchString(t.name) {
 					continue
 				}
 				c, err := l.cell(ctx, s, t)
@@ -127,7 +129,7 @@ func (t target) rest(ctx context.Context, window time.Duration) (cell, error) {
 func (l *lab) load(ctx context.Context, s scenario, t target) (cell, error) {
 	spec := loadSpec{
 		Addr: t.addr, Model: t.model, Key: l.key, Connections: s.connections, BodyBytes: s.bodyBytes, Stream: s.stream,
-		MaxTokens: s.tokens, Rate: s.rate, Warm: l.warm, Window: max(l.window, s.leastWindow),
+		MaxTokens: s.tokens, Rate: s.rate, Same: s.same, Warm: l.warm, Window: max(l.window, s.leastWindow),
 	}
 	if spec.MaxTokens == 0 {
 		spec.MaxTokens = answerTokens

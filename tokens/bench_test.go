@@ -81,3 +81,42 @@ func BenchmarkBound(b *testing.B) {
 		Bound(&r)
 	}
 }
+
+// BenchmarkTools counts the same 40 tools, 20 KB of JSON, with each request, as an
+// agent sends them.
+func BenchmarkTools(b *testing.B) {
+	var tools []any
+	for i := range 40 {
+		tools = append(tools, map[string]any{"type": "function", "function": map[string]any{
+			"name": fmt.Sprintf("lookup_%d", i), "description": "Looks up what is known about a customer, an order or an invoice, and returns it as text.",
+			"parameters": map[string]any{"type": "object", "required": []string{"id"}, "properties": map[string]any{
+				"id":     map[string]any{"type": "string", "description": "What to look up: the number on the invoice, or the customer's name."},
+				"fields": map[string]any{"type": "array", "items": map[string]any{"type": "string"}, "description": "Which fields are wanted."},
+				"limit":  map[string]any{"type": "integer", "minimum": 1, "maximum": 100},
+			}},
+		}})
+	}
+	body, err := json.Marshal(map[string]any{"model": "m", "tools": tools, "messages": []any{map[string]any{"role": "user", "content": "Which invoices are open?"}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var r openai.Request
+	if f := openai.Parse(ai.KindChat, body, 64, &r); f != nil {
+		b.Fatal(f)
+	}
+	for _, c := range models[:12] {
+		tok := tokenizer(b, c)
+		b.Run(tok.Template()+"/"+c.Adapter, func(b *testing.B) {
+			memo := NewMemo()
+			defer memo.Close()
+			s := Session{Memo: memo, Tenant: "a", Now: day}
+			tok.Count(&r, s)
+			memo.Wait()
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				tok.Count(&r, s)
+			}
+		})
+	}
+}
