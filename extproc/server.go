@@ -238,6 +238,7 @@ func (c *call) release() {
 	c.tail.release()
 	if v := &c.ex.In.Request.View; cap(v.Segments)+cap(v.Messages)+cap(v.Media)+cap(v.Fields) > maxKept {
 		*v = dialect.View{}
+		c.ex.Estimate = pipeline.Estimate{}
 	}
 	c.ex.Begin(nil, "", time.Time{}, nil, false)
 	c.forward = forward{set: c.forward.set[:0], scratch: c.forward.scratch[:0], metadata: c.forward.metadata[:0]}

@@ -29,6 +29,7 @@ type counter struct {
 	bytes []byte // of the parts that are neither literals nor segments
 	text  []byte // decoded text
 	whole []byte // parts that were put together
+	hash  []byte // of the memo
 }
 
 // part is a piece of rendered text: a literal, or a segment, or bytes of the counter.
@@ -199,7 +200,7 @@ func (c *counter) decode(s *dialect.Segment, trim bool) (text []byte, escaped bo
 // segment counts a segment by itself. The memo knows it as it stands in the body:
 // what is known need not be decoded.
 func (c *counter) segment(s *dialect.Segment, trim bool) (n int64) {
-	k, worth := c.key(c.v.Bytes(s), s.Escaped && !s.Raw, trim)
+	k, worth := c.key(c.v.Bytes(s), c.index(s), s.Escaped && !s.Raw, trim)
 	known := false
 	if worth {
 		n, known = c.s.Memo.get(k)
@@ -220,7 +221,7 @@ func (c *counter) segment(s *dialect.Segment, trim bool) (n int64) {
 
 // remembered counts text that is no segment.
 func (c *counter) remembered(text []byte) (n int64) {
-	k, worth := c.key(text, false, false)
+	k, worth := c.key(text, noSegment, false, false)
 	if worth {
 		if n, known := c.s.Memo.get(k); known {
 			return n
@@ -236,8 +237,9 @@ func (c *counter) remembered(text []byte) (n int64) {
 	return n
 }
 
-// key is the memo's key of a text; worth tells whether looking it up is.
-func (c *counter) key(text []byte, escaped, trim bool) (k memoKey, worth bool) {
+// key is the memo's key of a text; worth tells whether looking it up is. i is the
+// index of the segment that the text is, or noSegment.
+func (c *counter) key(text []byte, i int, escaped, trim bool) (k memoKey, worth bool) {
 	if c.s.Memo == nil || len(text) < worthKeeping {
 		return k, false
 	}
@@ -248,7 +250,29 @@ func (c *counter) key(text []byte, escaped, trim bool) (k memoKey, worth bool) {
 	if trim {
 		kind |= 2
 	}
-	return c.s.Memo.key(c.s.Tenant, kind, text), true
+	if i == noSegment || c.s.Hashes == nil {
+		k, c.hash = c.s.Memo.hash(c.s.Tenant, text, c.hash)
+	} else {
+		kept, known := c.s.Hashes.slot(i, len(c.v.Segments))
+		if !*known {
+			*kept, c.hash = c.s.Memo.hash(c.s.Tenant, text, c.hash)
+			*known = true
+		}
+		k = *kept
+	}
+	k, c.hash = c.s.Memo.of(k, kind, c.hash)
+	return k, true
+}
+
+const noSegment = -1
+
+// index is the index of a segment of the view, whose segments are in order.
+func (c *counter) index(s *dialect.Segment) int {
+	i, ok := slices.BinarySearchFunc(c.v.Segments, s.Off, func(x dialect.Segment, off int) int { return x.Off - off })
+	if !ok {
+		return noSegment
+	}
+	return i
 }
 
 // spend takes n bytes of what may be counted.

@@ -1,18 +1,27 @@
 package tokens
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
 	"hash/maphash"
+	"slices"
 
 	"github.com/dgraph-io/ristretto/v2"
 )
 
 // Memo remembers how many tokens texts have: agents send their whole context with
 // every turn, and only what is new should cost time. Texts are known by a keyed hash
-// of 128 bits under a secret of the process, which the tenant and the vocabulary go
-// into: no tenant can tell what another one sent.
+// of 128 bits, GMAC (NIST SP 800-38D) under a secret of the process, which the tenant
+// goes into: two texts have the same with a probability of their length in blocks
+// of 16 bytes by 2^128, whoever chose them without knowing a hash, and no hash is
+// ever shown. No tenant can tell what another one sent.
 type Memo struct {
 	cache *ristretto.Cache[uint64, remembered]
-	seeds [2]maphash.Seed
+	block cipher.Block
+	mac   cipher.AEAD
+	seed  maphash.Seed // of tenants
 }
 
 type memoKey [2]uint64
@@ -20,6 +29,25 @@ type memoKey [2]uint64
 type remembered struct {
 	check  uint64 // the second half of the key
 	tokens int64
+}
+
+// Hashes are the hashes of the segments of one request, which several vocabularies
+// look up. Its memory is used again.
+type Hashes struct {
+	of    []memoKey // by segment
+	known []bool
+}
+
+// Reset forgets the hashes.
+func (h *Hashes) Reset() { h.of, h.known = h.of[:0], h.known[:0] }
+
+// slot is where the hash of a segment is kept, of so many, and whether it is there.
+func (h *Hashes) slot(i, of int) (k *memoKey, known *bool) {
+	if len(h.of) < of {
+		h.of, h.known = slices.Grow(h.of[:0], of)[:of], slices.Grow(h.known[:0], of)[:of]
+		clear(h.known)
+	}
+	return &h.of[i], &h.known[i]
 }
 
 const (
@@ -41,7 +69,17 @@ func NewMemo() *Memo {
 	if err != nil {
 		panic(err) // of the configuration above
 	}
-	return &Memo{cache: cache, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+	var secret [16]byte
+	_, _ = rand.Read(secret[:]) // never fails
+	block, err := aes.NewCipher(secret[:])
+	if err != nil {
+		panic(err) // of the key's length
+	}
+	mac, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err) // of the block's length
+	}
+	return &Memo{cache: cache, block: block, mac: mac, seed: maphash.MakeSeed()}
 }
 
 // Close ends the memo's goroutines.
@@ -50,17 +88,24 @@ func (m *Memo) Close() { m.cache.Close() }
 // Wait waits until what was counted is remembered.
 func (m *Memo) Wait() { m.cache.Wait() }
 
-func (m *Memo) key(tenant string, kind uint64, text []byte) (k memoKey) {
-	for i, seed := range m.seeds {
-		var h maphash.Hash
-		h.SetSeed(seed)
-		maphash.WriteComparable(&h, kind)
-		maphash.WriteComparable(&h, len(tenant))
-		_, _ = h.WriteString(tenant) // a hash takes all
-		_, _ = h.Write(text)
-		k[i] = h.Sum64()
-	}
-	return k
+// hash is the keyed hash of a tenant's text.
+func (m *Memo) hash(tenant string, text []byte, scratch []byte) (k memoKey, grown []byte) {
+	var nonce [12]byte
+	binary.LittleEndian.PutUint64(nonce[:], maphash.String(m.seed, tenant))
+	scratch = append(scratch[:0], nonce[:]...)
+	scratch = m.mac.Seal(scratch, scratch, nil, text)
+	tag := scratch[len(nonce):]
+	return memoKey{binary.LittleEndian.Uint64(tag), binary.LittleEndian.Uint64(tag[8:])}, scratch
+}
+
+// of is the key of a text with that hash for a kind of count: a mask for each kind
+// keeps them apart.
+func (m *Memo) of(k memoKey, kind uint64, scratch []byte) (memoKey, []byte) {
+	scratch = append(scratch[:0], make([]byte, aes.BlockSize)...)
+	binary.LittleEndian.PutUint64(scratch, kind)
+	scratch[aes.BlockSize-1] = 0xFF // no block of the hash ends so: its counter is 1
+	m.block.Encrypt(scratch, scratch)
+	return memoKey{k[0] ^ binary.LittleEndian.Uint64(scratch), k[1] ^ binary.LittleEndian.Uint64(scratch[8:])}, scratch
 }
 
 func (m *Memo) get(k memoKey) (int64, bool) {

@@ -46,9 +46,11 @@ func (t *Tokenizer) Load() { t.vocabulary() }
 
 // Session is what a count depends on beside the request.
 type Session struct {
-	// Memo remembers counts of text, nil for none; Tenant is whose they are.
+	// Memo remembers counts of text, nil for none; Tenant is whose they are. Hashes
+	// keeps the hashes of the request's text between counts; it may be nil.
 	Memo   *Memo
 	Tenant string
+	Hashes *Hashes
 	// Now is for templates that print the date.
 	Now time.Time
 	// Doubt says that the tokenizer was seen to count less than the backend: no count

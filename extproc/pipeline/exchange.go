@@ -32,6 +32,7 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 	*ex = Exchange{
 		Plan:     p,
 		In:       Inbound{ID: id, Time: now, Headers: headers, BodyFollows: bodyFollows, Request: openai.Request{View: view}},
+		Estimate: Estimate{hashes: ex.Estimate.hashes},
 		Edits:    ex.Edits[:0],
 		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0]},
 		Trace:    Trace{Steps: ex.Trace.Steps[:0]},
@@ -56,10 +57,19 @@ type Estimate struct {
 	pools   [4]*plan.Pool // counted so far
 	counts  [4]tokens.Count
 	n       int
+	hashes  tokens.Hashes
 }
 
-// NewEstimate leaves counting for when somebody asks.
-func NewEstimate(c Counter, ex *Exchange) Estimate { return Estimate{counter: c, ex: ex} }
+// NewEstimate leaves counting for when somebody asks. It takes over the memory of
+// the estimate that ex has.
+func NewEstimate(c Counter, ex *Exchange) Estimate {
+	e := Estimate{counter: c, ex: ex, hashes: ex.Estimate.hashes}
+	e.hashes.Reset()
+	return e
+}
+
+// Hashes are those of the request's texts, for the counter.
+func (e *Estimate) Hashes() *tokens.Hashes { return &e.hashes }
 
 // Counts tells whether anything is counted: the stage may be off.
 func (e *Estimate) Counts() bool { return e.counter != nil }

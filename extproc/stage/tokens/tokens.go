@@ -45,7 +45,7 @@ func (c counter) Count(ex *pipeline.Exchange, p *plan.Pool) tokens.Count {
 		tenant = ex.Principal.Key
 	}
 	n := t.Count(&ex.In.Request, tokens.Session{
-		Memo: c.memo, Tenant: tenant, Now: ex.In.Time, Doubt: c.learned.Doubts(p.Name),
+		Memo: c.memo, Tenant: tenant, Hashes: ex.Estimate.Hashes(), Now: ex.In.Time, Doubt: c.learned.Doubts(p.Name),
 	})
 	return c.learned.Correct(p.Name, n)
 }
