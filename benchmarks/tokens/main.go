@@ -41,6 +41,7 @@ func init() {
 
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == "--worker" {
+		runtime.UnlockOSThread()
 		if err := runWorker(os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -89,7 +90,7 @@ func parseFlags(args []string) (options, error) {
 	return o, err
 }
 
-func run(ctx context.Context, args []string) (err error) {
+func run(ctx context.Context, args []string) error {
 	o, err := parseFlags(args)
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lab.close()) }()
+	defer lab.close()
 	results, err := lab.measure(ctx, plan)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")

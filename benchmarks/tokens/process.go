@@ -71,7 +71,8 @@ func start(ctx context.Context, cmd *exec.Cmd) (*process, error) {
 		err = fmt.Errorf("a worker that says %q at first", line)
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.kill())
+		p.kill()
+		return nil, err
 	}
 	return p, nil
 }
@@ -142,15 +143,14 @@ func (p *process) ended(err error) error {
 }
 
 // kill ends the worker, by its pid, at once.
-func (p *process) kill() error {
+func (p *process) kill() {
 	_ = p.in.Close()
 	if p.cmd.ProcessState == nil {
 		_ = p.cmd.Process.Kill() // it may have ended
-		for range p.lines {
+		for range p.lines {      // Wait closes the pipe
 		}
 		_ = p.cmd.Wait() // says that it was killed
 	}
-	return nil
 }
 
 // failure is what a worker tells of a text that it cannot count.

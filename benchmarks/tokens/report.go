@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+// spread is the values of all rounds.
+type spread []float64
+
+func (s spread) median() float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(s))
+	mid := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[mid]
+	}
+	return (sorted[mid-1] + sorted[mid]) / 2
+}
+
+// String is the median, with the extremes when there are several rounds.
+func (s spread) String() string {
+	if len(s) == 0 {
+		return ""
+	}
+	text := number(s.median())
+	if len(s) > 1 {
+		text += fmt.Sprintf(" (%s–%s)", number(slices.Min(s)), number(slices.Max(s)))
+	}
+	return text
+}
+
+// rate is MB/s, of nanoseconds for so many bytes.
+func (s spread) rate(bytes int) spread {
+	return s.each(func(nanos float64) float64 { return float64(bytes) / nanos * 1e3 })
+}
+
+func (s spread) micros() spread {
+	return s.each(func(nanos float64) float64 { return nanos / 1e3 })
+}
+
+func (s spread) each(f func(float64) float64) spread {
+	list := make(spread, len(s))
+	for i, v := range s {
+		list[i] = f(v)
+	}
+	return list
+}
+
+// number prints three digits that matter, or all before the point.
+func number(v float64) string {
+	switch {
+	case v == 0:
+		return "0"
+	case v < 10:
+		return fmt.Sprintf("%.2f", v)
+	case v < 100:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
+}
+
+// report renders all results as Markdown.
+func report(o options, about []string, p *plan, r results) string {
+	var b strings.Builder
+	b.WriteString("# Token counters\n\n")
+	for _, line := range about {
+		fmt.Fprintf(&b, "- %s\n", line)
+	}
+	fmt.Fprintf(&b, "- %d rounds, interleaved, %v of CPU time a cell after a pass to warm up; medians (least–most). One process a counter, "+
+		"GOMAXPROCS=1, GOGC=100, one at a time. Times are CPU times, garbage collection included.\n", o.rounds, o.window)
+	b.WriteString("- A text is counted over and over: what a counter remembers of it, it has; *first pass* is without.\n")
+	for _, g := range p.vocab {
+		speed(&b, g, r)
+	}
+	for _, g := range p.vocab {
+		counts(&b, g, r)
+	}
+	ofWeir(&b, p, r)
+	ofAgent(&b, p.agent, r)
+	return b.String()
+}
+
+// write writes a table.
+func write(b *strings.Builder, title string, head []string, rows [][]string) {
+	fmt.Fprintf(b, "\n## %s\n\n| %s |\n|%s\n", title, strings.Join(head, " | "), strings.Repeat(" --- |", len(head)))
+	for _, row := range rows {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+	}
+}
+
+// heads are the titles of a group's columns: peers, or vocabularies.
+func (g *group) heads() []string {
+	head := []string{"", "bytes"}
+	for _, c := range g.contenders {
+		if slices.Contains(shared, c.vocabulary) {
+			head = append(head, c.peer)
+		} else {
+			head = append(head, c.vocabulary)
+		}
+	}
+	return head
+}
+
+// rows are the rows of a group: a text's name, its size, and a figure of each
+// contender's.
+func (g *group) rows(r results, figure func(t *text, name cellName, c *cell) string) (rows [][]string) {
+	for i := range g.texts {
+		t := &g.texts[i]
+		row := []string{t.name, fmt.Sprint(len(t.bytes))}
+		for _, who := range g.contenders {
+			name := cellName{who, t.name}
+			if c := r[name]; c != nil {
+				row = append(row, figure(t, name, c))
+			} else {
+				row = append(row, "")
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// speed is the table of a group's speeds.
+func speed(b *strings.Builder, g group, r results) {
+	head := g.heads()
+	rows := g.rows(r, func(t *text, _ cellName, c *cell) string {
+		if c.fault != "" {
+			return c.fault
+		}
+		return c.nanos.rate(len(t.bytes)).String()
+	})
+	if slices.Contains(shared, g.title) {
+		head = append(head, "weir ÷ best peer")
+		for i := range rows {
+			rows[i] = append(rows[i], g.ratio(r, g.texts[i].name))
+		}
+	}
+	write(b, "MB/s, "+g.title, head, rows)
+}
+
+// ratio is how often weir counts a text while the fastest peer counts it once.
+func (g *group) ratio(r results, text string) string {
+	own, best := 0.0, 0.0 // nanoseconds
+	for _, who := range g.contenders {
+		c := r[cellName{who, text}]
+		if c == nil || c.fault != "" {
+			continue
+		}
+		if nanos := c.nanos.median(); who.peer == weir {
+			own = nanos
+		} else if best == 0 || nanos < best {
+			best = nanos
+		}
+	}
+	if own == 0 || best == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", best/own)
+}
+
+// counts is the table of the tokens that a group's contenders count.
+func counts(b *strings.Builder, g group, r results) {
+	var differ []string
+	rows := g.rows(r, func(_ *text, name cellName, c *cell) string {
+		own := r[cellName{contender{name.vocabulary, weir}, name.text}]
+		switch {
+		case c.fault != "":
+			return "–"
+		case own == nil || own.fault != "" || own.tokens == c.tokens:
+			return fmt.Sprint(c.tokens)
+		}
+		differ = append(differ, name.text+" ("+name.peer+")")
+		return fmt.Sprintf("**≠ %d (%+d)**", c.tokens, c.tokens-own.tokens)
+	})
+	write(b, "Tokens, "+g.title, g.heads(), rows)
+	if len(differ) > 0 {
+		fmt.Fprintf(b, "\nOther than weir's: %s.\n", strings.Join(differ, ", "))
+	} else if slices.Contains(shared, g.title) {
+		b.WriteString("\nAll counts are weir's.\n")
+	}
+}
+
+// ofWeir are weir's first passes, its allocations, and the texts that it is slowest
+// on.
+func ofWeir(b *strings.Builder, p *plan, r results) {
+	all := group{}
+	for _, g := range p.vocab {
+		for _, c := range g.contenders {
+			if c.peer == weir {
+				all.contenders = append(all.contenders, c)
+				all.texts = g.texts
+			}
+		}
+	}
+	if len(all.contenders) == 0 {
+		return
+	}
+	head := []string{"", "bytes"}
+	for _, c := range all.contenders {
+		head = append(head, c.vocabulary)
+	}
+	write(b, "weir, first pass, MB/s", head, all.rows(r, func(t *text, _ cellName, c *cell) string { return c.first.rate(len(t.bytes)).String() }))
+	write(b, "weir, allocations a call", head, all.rows(r, func(_ *text, _ cellName, c *cell) string { return fmt.Sprint(c.allocations) }))
+	b.WriteString("\n## weir, slowest text of each vocabulary\n\n")
+	for _, c := range all.contenders {
+		fmt.Fprintf(b, "- %s: %s\n", c.vocabulary, slowest(all.texts, c, r))
+	}
+}
+
+func slowest(texts []text, who contender, r results) string {
+	least, name := 0.0, ""
+	for _, t := range texts {
+		switch c := r[cellName{who, t.name}]; {
+		case c == nil:
+		case c.fault != "":
+			return t.name + ", " + c.fault
+		default:
+			if rate := c.nanos.rate(len(t.bytes)).median(); name == "" || rate < least {
+				least, name = rate, t.name
+			}
+		}
+	}
+	return fmt.Sprintf("%s, %s MB/s", name, number(least))
+}
+
+// ofAgent is the table of an agent's context.
+func ofAgent(b *strings.Builder, g group, r results) {
+	if len(g.contenders) == 0 {
+		return
+	}
+	var rows [][]string
+	name := g.texts[0].name
+	for _, choice := range agents {
+		cold, next := r[cellName{contender{choice.Model, coldTurn}, name}], r[cellName{contender{choice.Model, nextTurn}, name}]
+		if cold == nil && next == nil {
+			continue
+		}
+		row := []string{choice.Model}
+		tokens := ""
+		for _, c := range []*cell{cold, next} {
+			switch {
+			case c == nil:
+				row = append(row, "", "")
+			case c.fault != "":
+				row = append(row, c.fault, "")
+			default:
+				row = append(row, c.nanos.micros().String(), fmt.Sprint(c.allocations))
+				tokens = fmt.Sprint(c.tokens)
+			}
+		}
+		share := ""
+		if cold != nil && next != nil && len(cold.nanos) > 0 && len(next.nanos) > 0 {
+			share = fmt.Sprintf("%.3f", next.nanos.median()/cold.nanos.median())
+		}
+		rows = append(rows, append(row, share, tokens))
+	}
+	title := fmt.Sprintf("A chat of %d KB whose last %d KB are new", contextBytes>>10, messageBytes>>10)
+	write(b, title, []string{"", "never seen, µs", "allocations", "next turn, µs", "allocations", "next ÷ never seen", "tokens"}, rows)
+	b.WriteString("\n`tokens.Tokenizer.Count` of a parsed request; the next turn with a Memo that has the messages before it.\n")
+}
+
+// about describes the machine and the programs.
+func about(ctx context.Context, root string, p *plan) []string {
+	list := []string{fmt.Sprintf("%s, %d cores (%s), %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(), runtime.Version())}
+	for _, peer := range peers {
+		if !p.has(peer.name) {
+			continue
+		}
+		version := ""
+		switch {
+		case peer.module != "":
+			version = " " + moduleVersion(peer.module)
+		case peer.name == bpeOpenAI:
+			lock, _ := os.ReadFile(filepath.Join(root, rustFolder, "Cargo.lock"))
+			rustc, _ := exec.CommandContext(ctx, "rustc", "--version").Output()
+			version = " " + lockedVersion(lock, bpeOpenAI) + ", " + strings.TrimSpace(string(rustc))
+		}
+		list = append(list, fmt.Sprintf("**%s**: %s%s", peer.name, peer.about, version))
+	}
+	return list
+}
+
+func moduleVersion(path string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == path {
+				return m.Version
+			}
+		}
+	}
+	return "unknown version"
+}
+
+func cpuModel() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown CPU"
+}
