@@ -171,7 +171,7 @@ func (c *counter) together(parts []part) int64 {
 		p := &parts[i]
 		switch {
 		case p.segment != nil:
-			text, _ := c.decode(p.segment, p.trim)
+			text := c.decode(p.segment, p.trim)
 			c.whole = append(c.whole, text...)
 		case p.literal != "":
 			c.whole = append(c.whole, p.literal...)
@@ -185,8 +185,8 @@ func (c *counter) together(parts []part) int64 {
 	return c.remembered(c.whole)
 }
 
-func (c *counter) decode(s *dialect.Segment, trim bool) (text []byte, escaped bool) {
-	text = c.v.Bytes(s)
+func (c *counter) decode(s *dialect.Segment, trim bool) []byte {
+	text := c.v.Bytes(s)
 	if s.Escaped && !s.Raw {
 		c.text = jsonscan.AppendText(c.text[:0], c.v.Body[s.Off:s.End()])
 		text = c.text
@@ -194,7 +194,7 @@ func (c *counter) decode(s *dialect.Segment, trim bool) (text []byte, escaped bo
 	if trim {
 		text = template.Trim(text)
 	}
-	return text, s.Escaped
+	return text
 }
 
 // segment counts a segment by itself. The memo knows it as it stands in the body:
@@ -209,7 +209,7 @@ func (c *counter) segment(s *dialect.Segment, trim bool) (n int64) {
 		if !c.spend(s.Text) {
 			return int64(s.Text) / usualBytes
 		}
-		text, _ := c.decode(s, trim)
+		text := c.decode(s, trim)
 		n = c.plain(text)
 		if worth {
 			c.s.Memo.put(k, n)

@@ -115,7 +115,7 @@ func TestRecordedChats(t *testing.T) {
 func unlike(r *recorded) bool {
 	return strings.Contains(r.Model, "compound") || // a system that asks its models several times, with tools and texts of its own
 		strings.Contains(r.URL, "localhost") || // whatever was there
-		strings.Contains(r.Source, "magentic-0.41.1") && r.Model == "mistral-large-latest" // stood for Mistral Large 2411, with another vocabulary
+		strings.Contains(r.Source, "test_mistral_chat_model") && r.Model == "mistral-large-latest" // stood for Mistral Large 2411, with another vocabulary
 }
 
 // content says what there is in a request beside text.

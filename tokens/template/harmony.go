@@ -42,7 +42,7 @@ func (r *renderer) harmony() {
 		m := &ms[i]
 		// What was thought is dropped before the answer it led to.
 		hide := i >= from && i <= until && until >= 0 || lastFinal && i <= firstFinal
-		r.harmonyMessage(ms, i, m, hide)
+		r.harmonyMessage(ms, m, hide)
 	}
 	r.w.Special(hStart)
 	r.w.Literal("assistant")
@@ -144,7 +144,7 @@ func (r *renderer) harmonyDeveloper(m *dialect.Message, tools bool) {
 	r.w.Special(hEnd)
 }
 
-func (r *renderer) harmonyMessage(ms []dialect.Message, i int, m *dialect.Message, hide bool) {
+func (r *renderer) harmonyMessage(ms []dialect.Message, m *dialect.Message, hide bool) {
 	switch m.Role {
 	case dialect.RoleAssistant:
 		r.harmonyAssistant(m, hide)
@@ -153,7 +153,7 @@ func (r *renderer) harmonyMessage(ms []dialect.Message, i int, m *dialect.Messag
 		r.w.Literal("functions.")
 		r.harmonyCallee(ms, m)
 		r.w.Literal(" to=assistant")
-		r.harmonyBody("commentary", r.harmonyContent(m), hEnd)
+		r.harmonyBody("commentary", r.harmonyContent(m))
 	case dialect.RoleUser:
 		c := r.harmonyContent(m)
 		if c.segment == nil && c.bytes != nil {
@@ -161,31 +161,31 @@ func (r *renderer) harmonyMessage(ms []dialect.Message, i int, m *dialect.Messag
 		}
 		r.w.Special(hStart)
 		r.w.Literal("user")
-		r.harmonyBody("", c, hEnd)
+		r.harmonyBody("", c)
 	default:
 		// The system's and the developer's, but the first: versions differ.
 		r.doubt()
 		r.w.Special(hStart)
 		r.role(m)
-		r.harmonyBody("", r.harmonyContent(m), hEnd)
+		r.harmonyBody("", r.harmonyContent(m))
 	}
 }
 
 // harmonyBody writes a message behind the name of who speaks.
-func (r *renderer) harmonyBody(channel string, c content, end string) {
+func (r *renderer) harmonyBody(channel string, c content) {
 	if channel != "" {
 		r.w.Special(hChannel)
 		r.w.Literal(channel)
 	}
 	r.w.Special(hMessage)
 	r.emit(c, false)
-	r.w.Special(end)
+	r.w.Special(hEnd)
 }
 
 func (r *renderer) harmonySay(channel string, c content) {
 	r.w.Special(hStart)
 	r.w.Literal("assistant")
-	r.harmonyBody(channel, c, hEnd)
+	r.harmonyBody(channel, c)
 }
 
 func (r *renderer) harmonyAssistant(m *dialect.Message, hide bool) {

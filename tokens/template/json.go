@@ -76,15 +76,15 @@ type members struct {
 	start, end int
 }
 
-// object is a walk over the object that starts at i, behind white space.
-func object(b []byte, i int) (members, bool) {
-	i = skipSpace(b, i)
+// object is a walk over the object that b is, behind white space.
+func object(b []byte) (members, bool) {
+	i := skipSpace(b, 0)
 	return members{b: b, i: i + 1}, i < len(b) && b[i] == '{'
 }
 
-// array is a walk over the array that starts at i.
-func array(b []byte, i int) (members, bool) {
-	i = skipSpace(b, i)
+// array is a walk over the array that b is, behind white space.
+func array(b []byte) (members, bool) {
+	i := skipSpace(b, 0)
 	return members{b: b, i: i + 1, array: true}, i < len(b) && b[i] == '['
 }
 
@@ -124,7 +124,7 @@ func (m *members) value() []byte { return m.b[m.start:m.end] }
 // member is the value of the member of that name in the object b; nil when there
 // is none. A name that is written with escapes is not found.
 func member(b []byte, name string) []byte {
-	m, ok := object(b, 0)
+	m, ok := object(b)
 	if !ok {
 		return nil
 	}
@@ -287,7 +287,7 @@ const maxPythonDigits = 4300
 // appendNumber appends the number b as Python prints it after reading it; false
 // when Python refuses it or reads no number.
 func appendNumber(dst, b []byte) ([]byte, bool) {
-	if bytes.IndexAny(b, ".eE") < 0 {
+	if !bytes.ContainsAny(b, ".eE") {
 		if string(b) == "-0" {
 			b = b[1:]
 		}

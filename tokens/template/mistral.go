@@ -177,11 +177,13 @@ func (r *renderer) mistralTool(tool []byte) {
 	if f.parameters == nil || f.parameters[0] == 'n' {
 		f.parameters = []byte("{}")
 	}
-	b := append(r.json[:0], `{"type": "function", "function": {"name": `...)
-	b = r.dump(b, f.name, 0)
-	b = r.dump(append(b, `, "description": `...), f.description, 0)
-	b = r.dump(append(b, `, "parameters": `...), f.parameters, 0)
-	r.json = append(b, "}}"...)
+	r.json = append(r.json[:0], `{"type": "function", "function": {"name": `...)
+	r.json = r.dump(r.json, f.name, 0)
+	r.json = append(r.json, `, "description": `...)
+	r.json = r.dump(r.json, f.description, 0)
+	r.json = append(r.json, `, "parameters": `...)
+	r.json = r.dump(r.json, f.parameters, 0)
+	r.json = append(r.json, "}}"...)
 	r.bytes(r.json)
 }
 

@@ -198,7 +198,7 @@ func appendType(dst, f []byte) []byte {
 // openaiProperties appends the properties of a schema, one a line.
 func openaiProperties(dst, schema []byte, indent int) []byte {
 	required := member(schema, "required")
-	m, ok := object(member(schema, "properties"), 0)
+	m, ok := object(member(schema, "properties"))
 	if !ok {
 		return dst
 	}
@@ -244,7 +244,7 @@ func openaiType(dst, schema []byte, indent int) []byte {
 
 // enum appends the values of an enumeration, or else the name of the type.
 func enum(dst, schema []byte, or string) []byte {
-	m, ok := array(member(schema, "enum"), 0)
+	m, ok := array(member(schema, "enum"))
 	n := 0
 	for ; ok && m.next(); n++ {
 		if n > 0 {
@@ -264,7 +264,7 @@ func enum(dst, schema []byte, or string) []byte {
 
 // contains reports whether the array b has the item.
 func contains(b, item []byte) bool {
-	m, ok := array(b, 0)
+	m, ok := array(b)
 	for ok && m.next() {
 		if bytes.Equal(m.value(), item) {
 			return true

@@ -79,7 +79,7 @@ func readSettings(v *dialect.View) (s settings) {
 
 // kwargs reads the variables that the client gives to the template.
 func (s *settings) kwargs(b []byte) {
-	m, ok := object(b, 0)
+	m, ok := object(b)
 	if !ok {
 		s.strange = true
 		return

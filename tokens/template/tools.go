@@ -158,7 +158,7 @@ type function struct{ name, description, parameters, strict []byte }
 // function reads a tool. What a backend would refuse, or drop in one version and
 // keep in another, raises doubt.
 func (r *renderer) function(tool []byte) (f function) {
-	m, ok := object(tool, 0)
+	m, ok := object(tool)
 	if !ok {
 		r.doubt()
 		return f
@@ -176,7 +176,7 @@ func (r *renderer) function(tool []byte) (f function) {
 			r.doubt()
 		}
 	}
-	if m, ok = object(inner, 0); !ok {
+	if m, ok = object(inner); !ok {
 		r.doubt()
 		return f
 	}

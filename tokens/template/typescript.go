@@ -27,7 +27,7 @@ type types struct {
 
 // schema appends the type that schema describes; indent is in spaces.
 func (h *types) schema(dst, schema []byte, indent int) []byte {
-	if m, ok := array(member(schema, "oneOf"), 0); ok {
+	if m, ok := array(member(schema, "oneOf")); ok {
 		for m.next() {
 			dst = append(spaces(append(dst, '\n'), indent), " | "...)
 			dst = h.variant(dst, m.value(), indent+3)
@@ -36,7 +36,7 @@ func (h *types) schema(dst, schema []byte, indent int) []byte {
 		return dst
 	}
 	t := member(schema, "type")
-	if m, ok := array(t, 0); ok {
+	if m, ok := array(t); ok {
 		n := len(dst)
 		for m.next() {
 			v := unquoted(m.value())
@@ -85,7 +85,7 @@ func (h *types) variant(dst, schema []byte, indent int) []byte {
 
 // strings appends the values of an enumeration of strings, or else string.
 func (h *types) strings(dst, schema []byte) []byte {
-	m, ok := array(member(schema, "enum"), 0)
+	m, ok := array(member(schema, "enum"))
 	n := len(dst)
 	for ok && m.next() {
 		if v := m.value(); v[0] == '"' {
@@ -116,7 +116,7 @@ func (h *types) object(dst, schema []byte, indent int) []byte {
 	}
 	dst = append(dst, "{\n"...)
 	required := member(schema, "required")
-	m, ok := object(member(schema, "properties"), 0)
+	m, ok := object(member(schema, "properties"))
 	for ok && m.next() {
 		dst = h.property(dst, &m, !contains(required, m.name), indent)
 	}
@@ -133,7 +133,7 @@ func (h *types) property(dst []byte, m *members, optional bool, indent int) []by
 		dst = comment(dst, d, indent)
 	}
 	dst = examples(dst, v, indent)
-	if _, ok := array(variants, 0); ok {
+	if _, ok := array(variants); ok {
 		return h.oneOf(dst, m, optional, indent)
 	}
 	dst = append(name(dst, m, optional, indent), ' ')
@@ -153,7 +153,7 @@ func name(dst []byte, m *members, optional bool, indent int) []byte {
 }
 
 func examples(dst, schema []byte, indent int) []byte {
-	m, ok := array(member(schema, "examples"), 0)
+	m, ok := array(member(schema, "examples"))
 	for first := true; ok && m.next(); first = false {
 		if first {
 			dst = append(spaces(dst, indent), "// Examples:\n"...)
@@ -169,7 +169,7 @@ func examples(dst, schema []byte, indent int) []byte {
 // oneOf appends a property that has one of several types, one a line.
 func (h *types) oneOf(dst []byte, m *members, optional bool, indent int) []byte {
 	v := m.value()
-	variants, _ := array(member(v, "oneOf"), 0)
+	variants, _ := array(member(v, "oneOf"))
 	description := member(v, "description")
 	first := variants
 	above := isString(description) && !(first.next() && h.same(description, member(first.value(), "description")))
@@ -219,7 +219,7 @@ func (h *types) value(dst, v, schema []byte, quoted bool) []byte {
 	if v[0] != '"' {
 		return h.compact(dst, v)
 	}
-	m, ok := array(member(schema, "enum"), 0)
+	m, ok := array(member(schema, "enum"))
 	if ok && m.next() {
 		if quoted {
 			return h.compact(dst, v)
@@ -233,9 +233,9 @@ func (h *types) value(dst, v, schema []byte, quoted bool) []byte {
 func (h *types) compact(dst, b []byte) []byte {
 	switch b[0] {
 	case '{', '[':
-		m, isArray := array(b, 0)
+		m, isArray := array(b)
 		if !isArray {
-			m, _ = object(b, 0)
+			m, _ = object(b)
 		}
 		dst = append(dst, b[0])
 		for first := true; m.next(); first = false {
@@ -254,7 +254,7 @@ func (h *types) compact(dst, b []byte) []byte {
 	case 't', 'f', 'n':
 		return append(dst, b...)
 	}
-	if bytes.IndexAny(b, "eE") >= 0 || len(b) > 15 {
+	if bytes.ContainsAny(b, "eE") || len(b) > 15 {
 		h.doubt = true // how Rust prints it is not known here
 		return append(dst, b...)
 	}
