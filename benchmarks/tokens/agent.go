@@ -78,7 +78,7 @@ func newAgent(choice tokens.Choice, text []byte) (*agent, error) {
 		}
 		r := &a.requests[i]
 		if f := openai.Parse(ai.KindChat, body, 64, r); f != nil {
-			return nil, fmt.Errorf("request %d: %v", i, f)
+			return nil, fmt.Errorf("request %d: %w", i, f)
 		}
 		a.want[i] = t.Count(r, tokens.Session{}).Tokens
 	}

@@ -3,6 +3,7 @@ module github.com/weirproxy/weir/benchmarks/tokens
 go 1.26.8
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/pkoukk/tiktoken-go v0.1.8
 	github.com/pkoukk/tiktoken-go-loader v0.0.2
 	github.com/tiktoken-go/tokenizer v0.10.0

@@ -28,6 +28,7 @@ type cell struct {
 	first       spread // nanoseconds of the first pass
 	allocations uint64 // of a pass, the most of all rounds
 	fault       string // why there is no figure
+	failure     string // what the peer said of it, if it failed
 }
 
 // results are the cells by their names.
@@ -107,8 +108,7 @@ func (l *lab) cell(ctx context.Context, r results, name cellName, text []byte) e
 	case name.peer == weir || name.peer == coldTurn || name.peer == nextTurn:
 		return err
 	}
-	c.fault = "failed"
-	progress("%v: %v", name, err)
+	c.fault, c.failure = "failed", err.Error()
 	return nil
 }
 
@@ -144,7 +144,7 @@ func (l *lab) worker(ctx context.Context, c contender) (*process, error) {
 // brief says what a cell has so far.
 func (c *cell) brief(size int) string {
 	if c.fault != "" {
-		return c.fault
+		return c.fault + " " + c.failure
 	}
 	last := c.nanos[len(c.nanos)-1:]
 	return fmt.Sprintf("%8v MB/s  %10.1f µs  %8d tokens", last.rate(size), last.median()/1e3, c.tokens)

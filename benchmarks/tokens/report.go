@@ -77,11 +77,15 @@ func report(o options, about []string, p *plan, r results) string {
 	for _, line := range about {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
-	fmt.Fprintf(&b, "- %d rounds, interleaved, %v of CPU time a cell after a pass to warm up; medians (least–most). One process a counter, "+
+	fmt.Fprintf(&b, "- Rounds: %d, interleaved, %v of CPU time a cell after a pass to warm up; medians (least–most). One process a counter, "+
 		"GOMAXPROCS=1, GOGC=100, one at a time. Times are CPU times, garbage collection included.\n", o.rounds, o.window)
-	b.WriteString("- A text is counted over and over: what a counter remembers of it, it has; *first pass* is without.\n")
+	b.WriteString("- A text is counted over and over: what a counter remembers of it, it has. A *first pass* comes after another text.\n")
 	for _, g := range p.vocab {
-		speed(&b, g, r)
+		speed(&b, "MB/s, ", g, r, func(c *cell) spread { return c.nanos })
+		g.failures(&b, r)
+	}
+	for _, g := range p.vocab {
+		speed(&b, "First pass, MB/s, ", g, r, func(c *cell) spread { return c.first })
 	}
 	for _, g := range p.vocab {
 		counts(&b, g, r)
@@ -131,36 +135,51 @@ func (g *group) rows(r results, figure func(t *text, name cellName, c *cell) str
 	return rows
 }
 
-// speed is the table of a group's speeds.
-func speed(b *strings.Builder, g group, r results) {
+// speed is a table of a group's speeds.
+func speed(b *strings.Builder, title string, g group, r results, nanos func(*cell) spread) {
 	head := g.heads()
-	rows := g.rows(r, func(t *text, _ cellName, c *cell) string {
-		if c.fault != "" {
-			return c.fault
-		}
-		return c.nanos.rate(len(t.bytes)).String()
-	})
+	rows := g.rows(r, func(t *text, _ cellName, c *cell) string { return c.figure(nanos(c).rate(len(t.bytes))) })
 	if slices.Contains(shared, g.title) {
 		head = append(head, "weir ÷ best peer")
 		for i := range rows {
-			rows[i] = append(rows[i], g.ratio(r, g.texts[i].name))
+			rows[i] = append(rows[i], g.ratio(r, g.texts[i].name, nanos))
 		}
 	}
-	write(b, "MB/s, "+g.title, head, rows)
+	write(b, title+g.title, head, rows)
+}
+
+// failures says why peers failed.
+func (g *group) failures(b *strings.Builder, r results) {
+	title := "\nFailed:\n\n"
+	g.rows(r, func(_ *text, name cellName, c *cell) string {
+		if c.failure != "" {
+			fmt.Fprintf(b, "%s- %s on %s: %s\n", title, name.peer, name.text, c.failure)
+			title = ""
+		}
+		return ""
+	})
+}
+
+// figure is what is shown of a cell: the fault of one that has no figure.
+func (c *cell) figure(v any) string {
+	if c.fault != "" {
+		return c.fault
+	}
+	return fmt.Sprint(v)
 }
 
 // ratio is how often weir counts a text while the fastest peer counts it once.
-func (g *group) ratio(r results, text string) string {
+func (g *group) ratio(r results, text string, nanos func(*cell) spread) string {
 	own, best := 0.0, 0.0 // nanoseconds
 	for _, who := range g.contenders {
 		c := r[cellName{who, text}]
 		if c == nil || c.fault != "" {
 			continue
 		}
-		if nanos := c.nanos.median(); who.peer == weir {
-			own = nanos
-		} else if best == 0 || nanos < best {
-			best = nanos
+		if n := nanos(c).median(); who.peer == weir {
+			own = n
+		} else if best == 0 || n < best {
+			best = n
 		}
 	}
 	if own == 0 || best == 0 {
@@ -191,8 +210,7 @@ func counts(b *strings.Builder, g group, r results) {
 	}
 }
 
-// ofWeir are weir's first passes, its allocations, and the texts that it is slowest
-// on.
+// ofWeir are weir's allocations, and the texts that it is slowest on.
 func ofWeir(b *strings.Builder, p *plan, r results) {
 	all := group{}
 	for _, g := range p.vocab {
@@ -210,8 +228,9 @@ func ofWeir(b *strings.Builder, p *plan, r results) {
 	for _, c := range all.contenders {
 		head = append(head, c.vocabulary)
 	}
-	write(b, "weir, first pass, MB/s", head, all.rows(r, func(t *text, _ cellName, c *cell) string { return c.first.rate(len(t.bytes)).String() }))
-	write(b, "weir, allocations a call", head, all.rows(r, func(_ *text, _ cellName, c *cell) string { return fmt.Sprint(c.allocations) }))
+	write(b, "weir, allocations a call", head, all.rows(r, func(_ *text, _ cellName, c *cell) string {
+		return c.figure(c.allocations)
+	}))
 	b.WriteString("\n## weir, slowest text of each vocabulary\n\n")
 	for _, c := range all.contenders {
 		fmt.Fprintf(b, "- %s: %s\n", c.vocabulary, slowest(all.texts, c, r))

@@ -20,7 +20,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut input = io::stdin().lock();
     let mut line = String::new();
     while input.read_line(&mut line)? > 0 {
-        let (window, size) = line.trim_end().split_once(' ').ok_or("a command without size")?;
+        let (window, size) = line
+            .trim_end()
+            .split_once(' ')
+            .ok_or("a command without size")?;
         let (window, size) = (window.parse()?, size.parse()?);
         line.clear();
         let mut text = vec![0; size];
