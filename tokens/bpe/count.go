@@ -1,11 +1,17 @@
 package bpe
 
+import "bytes"
+
 // scratch is the memory that counting needs. A scratch serves one call at a time.
 type scratch struct {
 	tokens []uint32 // the encoding so far
 	dead   []uint64 // a bit for each offset that no encoding goes through
 	normal normalizer
 	recent [1 << recentBits]recent
+	// followers are, for two tokens, the first of the second one and its prefixes that
+	// may follow the first: the two in 40 bits, plus one, above the answer. Runs of one
+	// character have dozens of prefixes, and meet the same ones at each step.
+	followers [1 << followerBits]uint64
 }
 
 // recent is a piece of up to midBytes bytes and the number of its tokens: the words
@@ -14,8 +20,9 @@ type scratch struct {
 type recent [2]uint64
 
 const (
-	recentBits = 14
-	countShift = 60
+	recentBits   = 14
+	followerBits = 11
+	countShift   = 60
 )
 
 // How many elements the memory of an idle scratch may have: what a piece of a
@@ -97,8 +104,8 @@ func (v *Vocabulary) small(text []byte, begin, end int, s *scratch) int {
 // Each step takes the longest token from here on that may follow the last one and
 // does not end where nothing goes on; when there is none, here is such a place, and
 // the last token is given up for its next shorter prefix. Every offset is declared
-// dead once, so the steps are linear in the piece (times the few prefixes that are
-// tokens).
+// dead once at the most, so the steps are linear in the piece, times the prefixes of
+// a token that may follow another: few, but in runs of one character.
 func (v *Vocabulary) merge(piece []byte, s *scratch) int {
 	words := len(piece)/64 + 1
 	if words > len(s.dead) {
@@ -108,30 +115,80 @@ func (v *Vocabulary) merge(piece []byte, s *scratch) int {
 	}
 	dead := s.dead[:words]
 	tokens := s.tokens[:0]
-	pos, next, last := 0, v.trie.longest(piece), none
-	for next != none {
-		end := pos + int(v.length[next])
-		if dead[end>>6]>>(end&63)&1 == 0 && (last == none || v.follows(last, next)) {
-			tokens = append(tokens, next)
-			last, pos = next, end
-			next = v.trie.longest(piece[pos:])
-			continue
+	m := matcher{v: v, piece: piece}
+	pos, next, last := 0, m.longest(0), none
+	for {
+		if last != none && next != none {
+			next = v.follower(last, next, s)
 		}
-		if next = v.prefix[next]; next != none {
+		if next != none {
+			end := pos + int(v.length[next])
+			if dead[end>>6]>>(end&63)&1 == 1 {
+				next = v.prefix[next]
+				continue
+			}
+			tokens = append(tokens, next)
+			if end == len(piece) {
+				s.tokens = tokens
+				return len(tokens)
+			}
+			last, pos = next, end
+			next = m.longest(pos)
 			continue
 		}
 		dead[pos>>6] |= 1 << (pos & 63)
 		// The piece as single bytes is one way: at the start there always is a next.
-		next = last
+		next = v.prefix[last]
 		tokens = tokens[:len(tokens)-1]
-		pos -= int(v.length[next])
+		pos -= int(v.length[last])
 		last = none
 		if len(tokens) > 0 {
 			last = tokens[len(tokens)-1]
 		}
 	}
-	s.tokens = tokens
-	return len(tokens)
+}
+
+// matcher finds the longest tokens of a piece. Where the same bytes come again as at
+// the last place, as in a run of one character, the token is the same.
+type matcher struct {
+	v     *Vocabulary
+	piece []byte
+	at    int    // where was looked last
+	seen  int    // so many bytes decided
+	token uint32 // and this was found
+}
+
+// worthComparing is from how many bytes on comparing is faster than looking again.
+const worthComparing = 8
+
+func (m *matcher) longest(pos int) uint32 {
+	if m.seen >= worthComparing && pos+m.seen <= len(m.piece) && bytes.Equal(m.piece[pos:pos+m.seen], m.piece[m.at:m.at+m.seen]) {
+		return m.token
+	}
+	token, seen := m.v.trie.longest(m.piece[pos:])
+	if m.token, m.at, m.seen = token, pos, seen; pos+seen > len(m.piece) {
+		m.seen = 0 // the end of the piece decided it
+	}
+	return token
+}
+
+// follower is the first of next and its prefixes that may follow last, none when none
+// may.
+func (v *Vocabulary) follower(last, next uint32, s *scratch) uint32 {
+	key := uint64(last)<<20 | uint64(next)
+	f := &s.followers[scramble(key)>>(64-followerBits)]
+	if *f>>20 == key+1 {
+		if t := uint32(*f & (MaxTokens - 1)); t != MaxTokens-1 {
+			return t
+		}
+		return none
+	}
+	t := next
+	for t != none && !v.follows(last, t) {
+		t = v.prefix[t]
+	}
+	*f = (key+1)<<20 | uint64(t&(MaxTokens-1))
+	return t
 }
 
 // follows tells whether right may stand behind left: whether encoding their joint

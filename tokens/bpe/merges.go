@@ -29,15 +29,15 @@ type Merges struct {
 
 const byteTokens = 256
 
-// MaxTokens is the most tokens that a vocabulary may have: pairs of them are kept
-// in one word.
+// MaxTokens is above the tokens that a vocabulary may have: pairs of them are kept in
+// one word, and the last number stands for none.
 const MaxTokens = 1 << 20
 
 // maxTokenBytes is the longest token that a vocabulary may have.
 const maxTokenBytes = 1 << 12
 
 var (
-	errTooMany = fmt.Errorf("more than %d tokens", MaxTokens)
+	errTooMany = fmt.Errorf("%d tokens or more", MaxTokens)
 	errTooLong = fmt.Errorf("a token of more than %d bytes", maxTokenBytes)
 )
 
@@ -150,7 +150,7 @@ func fromTextbook(texts, whole []string, rank func(left, right string) (int, boo
 			built[text] = s
 		}
 	}
-	if len(built) > MaxTokens-byteTokens {
+	if len(built) >= MaxTokens-byteTokens {
 		return nil, errTooMany
 	}
 	order := make([]string, 0, len(built))

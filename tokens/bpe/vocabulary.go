@@ -33,7 +33,7 @@ func New(s *Source) (*Vocabulary, error) {
 	m := s.Merges
 	loadClasses()
 	count := byteTokens + len(m.Pairs)
-	if count > MaxTokens {
+	if count >= MaxTokens {
 		return nil, errTooMany
 	}
 	v := &Vocabulary{pattern: s.Pattern, nfc: s.NFC, length: make([]uint16, count), prefix: make([]uint32, count), split: make([][2]uint32, count), scratches: make(chan *scratch, runtime.GOMAXPROCS(0))}
@@ -53,7 +53,7 @@ func New(s *Source) (*Vocabulary, error) {
 	for id := range uint32(count) {
 		t := text(id)
 		v.length[id] = uint16(len(t))
-		v.prefix[id] = v.trie.longest(t[:len(t)-1])
+		v.prefix[id], _ = v.trie.longest(t[:len(t)-1])
 		v.split[id] = [2]uint32{id, id}
 		if id >= byteTokens {
 			v.split[id] = m.Pairs[id-byteTokens]
@@ -241,27 +241,29 @@ func (t *trie) find(key uint32) uint32 {
 	}
 }
 
-// longest is the longest token that text begins with, none when there is none:
-// only of the empty text.
-func (t *trie) longest(text []byte) uint32 {
+// longest is the longest token that text begins with, none when there is none: only
+// of the empty text. The first seen bytes decided it; seen is above the length of text
+// where more text could have made another one of it.
+func (t *trie) longest(text []byte) (token uint32, seen int) {
 	if len(text) < 2 {
 		if len(text) == 0 {
-			return none
+			return none, 1
 		}
-		return uint32(text[0])
+		return uint32(text[0]), 2
 	}
 	node := t.first[uint(text[0])<<8|uint(text[1])]
 	best := uint32(text[0])
-	for i := 2; node != 0; i++ {
+	i := 2
+	for ; node != 0; i++ {
 		if token := t.token[node]; token != none {
 			best = token
 		}
 		if i >= len(text) {
-			break
+			return best, i + 1
 		}
 		node = t.find(node<<8 | uint32(text[i]))
 	}
-	return best
+	return best, i
 }
 
 // pieces is the set of all tokens. Up to 7 bytes a token is a word, its length in
