@@ -205,7 +205,7 @@ type Media struct {
 	Format []byte
 }
 
-// Bytes is the string that holds or names the medium, without its quotes, with
+// MediaBytes is the string that holds or names the medium, without its quotes, with
 // its escapes.
 func (v *View) MediaBytes(m *Media) []byte {
 	if m.Len < 2 {

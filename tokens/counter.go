@@ -61,7 +61,10 @@ const maxKept = 1 << 20
 
 func (c *counter) release() {
 	c.t, c.v, c.s = nil, nil, Session{}
-	clear(c.parts)
+	clear(c.parts[:cap(c.parts)]) // they point into the request
+	if cap(c.parts) > maxKept/1024 {
+		c.parts = nil
+	}
 	for _, b := range []*[]byte{&c.bytes, &c.text, &c.whole} {
 		if cap(*b) > maxKept {
 			*b = nil
@@ -178,11 +181,28 @@ func (c *counter) together(parts []part) int64 {
 		default:
 			c.whole = append(c.whole, c.bytes[p.start:p.end]...)
 		}
-		if len(c.whole) > c.left {
-			break
+		if len(c.whole) > c.left { // cut off: neither counted nor remembered
+			n := int64(0)
+			for j := range parts {
+				n += c.size(&parts[j])
+			}
+			c.exact = false
+			c.left = 0
+			return n / usualBytes
 		}
 	}
 	return c.remembered(c.whole)
+}
+
+// size is the length of a part's text in bytes.
+func (c *counter) size(p *part) int64 {
+	switch {
+	case p.segment != nil:
+		return int64(p.segment.Text)
+	case p.literal != "":
+		return int64(len(p.literal))
+	}
+	return int64(p.end - p.start)
 }
 
 func (c *counter) decode(s *dialect.Segment, trim bool) []byte {
@@ -200,6 +220,10 @@ func (c *counter) decode(s *dialect.Segment, trim bool) []byte {
 // segment counts a segment by itself. The memo knows it as it stands in the body:
 // what is known need not be decoded.
 func (c *counter) segment(s *dialect.Segment, trim bool) (n int64) {
+	if c.left <= 0 {
+		c.exact = false
+		return int64(s.Text) / usualBytes
+	}
 	k, worth := c.key(c.v.Bytes(s), c.index(s), s.Escaped && !s.Raw, trim)
 	known := false
 	if worth {
@@ -278,7 +302,7 @@ func (c *counter) index(s *dialect.Segment) int {
 // spend takes n bytes of what may be counted.
 func (c *counter) spend(n int) bool {
 	if n > c.left {
-		c.exact = false
+		c.exact, c.left = false, 0 // what comes is not looked at either
 		return false
 	}
 	c.left -= n
@@ -316,54 +340,86 @@ func (c *counter) sortSeen() {
 }
 
 // added are the tokens that a backend finds in any text before it looks at the rest:
-// special ones, and others that were added to a vocabulary. All are of several bytes.
+// special ones, and others that were added to a vocabulary.
 type added struct {
-	first  []byte              // bytes that one begins with, each once
-	second map[uint16][][]byte // by the first two bytes, the longest first
+	first [256]bool // bytes that one begins with
+	only  int       // the one such byte, -1 when there are more
+	nodes []addedNode
+}
+
+// addedNode is a node of the trie of added tokens, children by their byte in order.
+type addedNode struct {
+	bytes    []byte
+	children []int32
+	ends     bool
 }
 
 func newAdded(tokens []string) *added {
-	a := &added{second: map[uint16][][]byte{}}
+	a := &added{only: -1, nodes: []addedNode{{}}}
 	for _, t := range tokens {
-		if len(t) < 2 {
-			continue // no vocabulary has one
+		if t == "" {
+			continue
 		}
-		if bytes.IndexByte(a.first, t[0]) < 0 {
-			a.first = append(a.first, t[0])
+		node := int32(0)
+		for i := range len(t) {
+			node = a.child(node, t[i])
 		}
-		key := uint16(t[0])<<8 | uint16(t[1])
-		a.second[key] = append(a.second[key], []byte(t))
+		a.nodes[node].ends = true
+		a.first[t[0]] = true
 	}
-	for _, some := range a.second {
-		slices.SortFunc(some, func(x, y []byte) int { return len(y) - len(x) })
+	if len(a.nodes[0].bytes) == 1 {
+		a.only = int(a.nodes[0].bytes[0])
 	}
 	return a
 }
 
-// find is where the first added token stands in text; start and end are equal when
-// there is none.
+// child is the node behind a byte, made if need be.
+func (a *added) child(node int32, c byte) int32 {
+	n := &a.nodes[node]
+	i, ok := slices.BinarySearch(n.bytes, c)
+	if ok {
+		return n.children[i]
+	}
+	made := int32(len(a.nodes))
+	n.bytes, n.children = slices.Insert(n.bytes, i, c), slices.Insert(n.children, i, made)
+	a.nodes = append(a.nodes, addedNode{})
+	return made
+}
+
+// find is where the first added token stands in text, the longest one there; start
+// and end are equal when there is none.
 func (a *added) find(text []byte) (start, end int) {
 	if a == nil {
 		return 0, 0
 	}
-	for i := a.next(text, 0); i >= 0; i = a.next(text, i+1) {
-		for _, t := range a.second[uint16(text[i])<<8|uint16(text[i+1])] {
-			if bytes.HasPrefix(text[i:], t) {
-				return i, i + len(t)
+	for i := 0; i < len(text); i++ {
+		if a.only >= 0 {
+			n := bytes.IndexByte(text[i:], byte(a.only))
+			if n < 0 {
+				break
 			}
+			i += n
+		} else if !a.first[text[i]] {
+			continue
+		}
+		if n := a.match(text[i:]); n > 0 {
+			return i, i + n
 		}
 	}
 	return 0, 0
 }
 
-// next is the next place, but for the last byte, where a token could begin; -1 when
-// there is none.
-func (a *added) next(text []byte, from int) int {
-	best := -1
-	for _, c := range a.first { // one in all families that are known
-		if i := bytes.IndexByte(text[from:], c); i >= 0 && from+i+1 < len(text) && (best < 0 || from+i < best) {
-			best = from + i
+// match is the length of the longest added token that text begins with.
+func (a *added) match(text []byte) (length int) {
+	node := &a.nodes[0]
+	for i, c := range text {
+		at, ok := slices.BinarySearch(node.bytes, c)
+		if !ok {
+			break
+		}
+		if node = &a.nodes[node.children[at]]; node.ends {
+			length = i + 1
 		}
 	}
-	return best
+	return length
 }

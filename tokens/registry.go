@@ -60,7 +60,7 @@ func must(t *Tokenizer, err error) *Tokenizer {
 
 // New makes a tokenizer. Errors are ChoiceErrors.
 func New(c Choice) (*Tokenizer, error) {
-	t := &Tokenizer{template: template.ForModel(c.Model), media: media.ForModel(c.Model)}
+	t := &Tokenizer{template: templateFor(c.Model), media: media.ForModel(c.Model)}
 	switch c.Adapter {
 	case "vllm", "vllm-ascend":
 		t.backend = template.VLLM
@@ -98,6 +98,16 @@ func Vocabularies() []string {
 	return names
 }
 
+// templateFor is the template of a model, the generic one for variants of a family
+// that have another default system prompt than the family.
+func templateFor(model string) *template.Template {
+	model = strings.ToLower(model)
+	if strings.Contains(model, "qwen2.5-math") || strings.Contains(model, "qwen2.5-omni") {
+		return template.ForModel("")
+	}
+	return template.ForModel(model)
+}
+
 func (t *Tokenizer) setVocabulary(c *Choice) error {
 	known, exact := nearest(c.Model, t.template.Name())
 	if c.Vocabulary != "" {
@@ -119,7 +129,7 @@ func (t *Tokenizer) setVocabulary(c *Choice) error {
 			return err
 		}
 	}
-	t.id = memoID(vocabulary + " " + family)
+	t.id = memoID(fmt.Sprintf("%s, %s, added %s, plain %t", vocabulary, known.Pattern().Name, family, t.template.PlainText()))
 	return nil
 }
 
@@ -146,7 +156,7 @@ func (t *Tokenizer) readFile(c *Choice, known *vocab.Known) (name string, err er
 	if len(f.source.Added) > 0 {
 		t.added = newAdded(f.source.Added)
 	}
-	return fmt.Sprintf("file %x", f.sum), nil
+	return fmt.Sprintf("file %x by %s, form C %t, added of its own %t", f.sum, f.source.Pattern.Name, f.source.NFC, len(f.source.Added) > 0), nil
 }
 
 // file is a vocabulary that was read from a file.
@@ -208,6 +218,10 @@ func readVocabulary(c *Choice, s *bpe.Source) (*file, error) {
 func nearest(model, templateName string) (k *vocab.Known, exact bool) {
 	model = strings.ToLower(model[strings.LastIndexByte(model, '/')+1:])
 	switch {
+	case strings.Contains(model, "deepseek") && strings.Contains(model, "qwen"):
+		return vocab.Qwen, false // R1 distilled into Qwen
+	case strings.Contains(model, "deepseek") && strings.Contains(model, "llama"):
+		return vocab.Cl100k, false
 	case strings.HasPrefix(templateName, openaiTemplate):
 		for _, prefix := range []string{"gpt-4-", "gpt-3.5", "gpt-35"} {
 			if model == "gpt-4" || strings.HasPrefix(model, prefix) {
@@ -258,8 +272,9 @@ var nearestByName = []struct {
 	{openaiEmbedding, vocab.Cl100k, true},
 	{"qwen3.5", vocab.Qwen36, true}, {"qwen3.6", vocab.Qwen36, true},
 	{"qwen2", vocab.Qwen, true}, {"qwen3", vocab.Qwen, true}, {"qwen", vocab.Qwen, false},
-	{"deepseek", vocab.DeepSeek, true},
-	{"glm", vocab.Qwen, false}, // both began with cl100k and digits one by one
+	{"deepseek-v3", vocab.DeepSeek, true}, {"deepseek-v4", vocab.DeepSeek, true},
+	{"deepseek", vocab.DeepSeek, false}, // V2 and the coders have others
+	{"glm", vocab.Qwen, false},          // both began with cl100k and digits one by one
 	{"mistral", vocab.Tekken, false}, {"ministral", vocab.Tekken, false}, {"magistral", vocab.Tekken, false},
 	{"devstral", vocab.Tekken, false}, {"pixtral", vocab.Tekken, false},
 	{"llama-3", vocab.Cl100k, false}, {"llama3", vocab.Cl100k, false},

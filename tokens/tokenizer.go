@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/weirproxy/weir/dialect"
@@ -153,16 +154,19 @@ func (t *Tokenizer) prompts(r *openai.Request, c *counter) (exact bool) {
 		c.flush()
 		c.tokens += int64(t.begins)
 	}
-	// What an embedding model sets around its input is the model's own.
-	return exact && (r.Kind != ai.KindEmbedding || t.bare)
+	// What an embedding model sets around its input is the model's own, and what a
+	// model without a template begins a text with is not known.
+	return exact && (t.bare || r.Kind != ai.KindEmbedding && !t.template.Estimate())
 }
 
-// joints is how many more tokens a text may have among others than by itself: one at
-// each end, where a piece may be cut otherwise.
+// joints is how many more tokens a text may have than by itself between what a known
+// template sets around it: special tokens and line breaks, at which pieces end.
 const joints = 2
 
 // bound is an upper bound where the vocabulary is the model's and the rendering is
 // not known to be: text that was counted, at its count; all other text by its length.
+// Where nothing is known of what stands around a text, its first and its last word
+// may be cut otherwise than by themselves.
 func (t *Tokenizer) bound(r *openai.Request, c *counter) int64 {
 	c.sortSeen()
 	n := t.fixed(r)
@@ -170,9 +174,45 @@ func (t *Tokenizer) bound(r *openai.Request, c *counter) int64 {
 		s := &r.Segments[i]
 		if counted, ok := c.counted(s); ok {
 			n += counted + joints
+			if t.template.Estimate() {
+				n += ends(r.View.Bytes(s))
+			}
 		} else {
 			n += t.segmentBound(r, s)
 		}
 	}
 	return n
+}
+
+// ends is the length of the first word of a text and of its last one, all of it when
+// it has no two words: up to a space behind a letter or a digit, where a piece ends in
+// all patterns. text has its JSON escapes, none of which may be near.
+func ends(text []byte) int64 {
+	first, last := -1, -1
+	for i := 0; i < len(text); i++ {
+		n := bytes.IndexByte(text[i:], ' ')
+		if n < 0 {
+			break
+		}
+		if i += n; wordBefore(text, i) {
+			if last = i; first < 0 {
+				first = i
+			}
+		}
+	}
+	if first < 0 {
+		return int64(len(text))
+	}
+	return int64(first) + int64(len(text)-last)
+}
+
+// wordBefore tells whether an ASCII letter or digit that is no part of an escape stands
+// before i.
+func wordBefore(text []byte, i int) bool {
+	const longestEscape = 6
+	if i == 0 || bytes.IndexByte(text[max(0, i-longestEscape):i], '\\') >= 0 {
+		return false
+	}
+	c := text[i-1] | 0x20
+	return c >= 'a' && c <= 'z' || text[i-1] >= '0' && text[i-1] <= '9'
 }

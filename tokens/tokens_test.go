@@ -15,6 +15,7 @@ import (
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/tokens/template"
+	"github.com/weirproxy/weir/tokens/vocab"
 )
 
 var day = time.Date(2026, 3, 7, 12, 0, 0, 0, time.UTC)
@@ -196,6 +197,84 @@ func TestCountIsThatOfTheWholeText(t *testing.T) {
 	}
 }
 
+// A text that is cut off because too much was counted is not looked up as what is
+// left of it.
+func TestCutOffTextIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	memo := NewMemo()
+	defer memo.Close()
+	tok := tokenizer(t, Choice{Model: "mistral-nemo", Adapter: "vllm"})
+	system := strings.Repeat("be kind to them ", 23)
+	s := Session{Memo: memo, Tenant: "a", Now: day}
+	tok.Count(parse(t, ai.KindChat, `{"model":"m","messages":[{"role":"user","content":"`+system+`"}]}`), s)
+	memo.Wait()
+	r := parse(t, ai.KindChat, `{"model":"m","messages":[{"role":"user","content":"`+strings.Repeat("x ", MaxCounted/2-10)+`"},{"role":"assistant","content":"ok"},`+
+		`{"role":"system","content":"`+system+`"},{"role":"user","content":"`+strings.Repeat(" secret words", 4000)+`"}]}`)
+	with, without := tok.Count(r, s), tok.Count(r, Session{Now: day})
+	if with.Exact || without.Exact || with.Tokens < 2_000_000 || with.Bound < without.Tokens {
+		t.Errorf("with a memo %+v, without %+v", with, without)
+	}
+}
+
+// What decides about the count of a text keeps its memories apart.
+func TestMemoOfDifferentTokenizers(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile("../.tools/tokenizers/vocab/cl100k_base.tiktoken")
+	if err != nil {
+		t.Fatalf("%v: run make setup", err)
+	}
+	ids := map[uint64]Choice{}
+	for _, c := range []Choice{
+		{Vocabulary: "o200k", File: "f", Content: content}, {Vocabulary: "qwen", File: "f", Content: content},
+		{Vocabulary: "qwen", File: "f", Content: content, Template: "openai"}, {Vocabulary: "qwen", Template: "openai"},
+		{Vocabulary: "qwen", Template: "qwen3"}, {Vocabulary: "qwen", Template: "qwen2.5"}, {Vocabulary: "qwen", Template: "generic"},
+	} {
+		tok := tokenizer(t, c)
+		if other, taken := ids[tok.id]; taken {
+			t.Errorf("%s, %s and %s, %s share their memory", c.Vocabulary, c.Template, other.Vocabulary, other.Template)
+		}
+		ids[tok.id] = c
+	}
+}
+
+func TestAdded(t *testing.T) {
+	t.Parallel()
+	a := newAdded([]string{"<|a|>", "<|ab|>", "<|ab|>c", "[MASK]", ""})
+	for text, want := range map[string][2]int{
+		"": {0, 0}, "x<|a|>y": {1, 6}, "<|ab|>c": {0, 7}, "<|ab|>": {0, 6}, "<|<|a|>": {2, 7}, "[MASK": {0, 0}, "<[MASK]": {1, 7}, "<|a": {0, 0},
+	} {
+		if start, end := a.find([]byte(text)); start != want[0] || end != want[1] {
+			t.Errorf("%q: %d to %d, want %v", text, start, end, want)
+		}
+	}
+	if start, end := (*added)(nil).find([]byte("<|a|>")); start != end {
+		t.Error("found without any")
+	}
+}
+
+// The bound of a text that may stand among anything holds whatever is put before and
+// behind it.
+func TestEndsAreOpen(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(9, 9))
+	for _, name := range []string{"o200k", "cl100k", "qwen", "deepseek", "tekken"} {
+		k, _ := vocab.ByName(name)
+		v := k.Vocabulary()
+		for range 20_000 {
+			alphabet := [][]string{{"1", "2", "3", "٧", "３"}, {"=", "-", "*"}, {"a", "b", " ", "the ", "word "}, {"中", "文", " x", "1"}, {"a", " ", "\t", "1", "é"}}[rng.IntN(5)]
+			var s strings.Builder
+			for range rng.IntN(40) {
+				s.WriteString(alphabet[rng.IntN(len(alphabet))])
+			}
+			around := alphabet[rng.IntN(len(alphabet))]
+			limit := v.Count([]byte(s.String())) + joints + int(ends([]byte(s.String())))
+			if n := v.Count([]byte(around+s.String()+around)) - 2*len(around); n > limit {
+				t.Fatalf("%s: %q within %q: %d tokens, by itself %d", name, s.String(), around, n, limit)
+			}
+		}
+	}
+}
+
 func TestDoubtRestsOnLengths(t *testing.T) {
 	t.Parallel()
 	r := parse(t, ai.KindChat, cookbook)
@@ -233,6 +312,12 @@ func TestChoices(t *testing.T) {
 		{Choice{Model: "qwen-max"}, "qwen", "generic", true},
 		{Choice{Model: "qwen3.6-35b"}, "qwen3.6", "generic", false},
 		{Choice{Model: "deepseek-chat"}, "deepseek", "deepseek-v3", false},
+		{Choice{Model: "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"}, "qwen", "deepseek-r1", true},
+		{Choice{Model: "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"}, "cl100k", "deepseek-r1", true},
+		{Choice{Model: "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B"}, "qwen", "deepseek-r1", true},
+		{Choice{Model: "deepseek-ai/deepseek-coder-6.7b-instruct"}, "deepseek", "generic", true},
+		{Choice{Model: "deepseek-ai/DeepSeek-V2-Lite"}, "deepseek", "generic", true},
+		{Choice{Model: "Qwen/Qwen2.5-Math-7B-Instruct"}, "qwen", "generic", false},
 		{Choice{Model: "mistral-nemo"}, "tekken", "mistral-v3", false},
 		{Choice{Model: "open-mistral-7b"}, "tekken", "mistral-v3", true},
 		{Choice{Model: "meta-llama/Llama-3.3-70B-Instruct"}, "cl100k", "llama-3.1", true},

@@ -99,7 +99,7 @@ func compose(a, b rune) (rune, bool) {
 	return r, ok
 }
 
-// mark is a character with its canonical combining class.
+// marked is a character with its canonical combining class.
 type marked struct {
 	r   rune
 	ccc uint8

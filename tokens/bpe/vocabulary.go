@@ -32,6 +32,9 @@ const none = ^uint32(0)
 func New(s *Source) (*Vocabulary, error) {
 	m := s.Merges
 	loadClasses()
+	if s.NFC {
+		composites()
+	}
 	count := byteTokens + len(m.Pairs)
 	if count >= MaxTokens {
 		return nil, errTooMany
