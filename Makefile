@@ -49,6 +49,7 @@ run: $(ENVOY) bin/weir ## set up, build, and start the quickstart: Envoy, weir a
 test: setup build ## set up, build, and run every test, the real-Envoy ones included
 	go vet ./...
 	go test -timeout 12m ./...
+	go test -C benchmarks/tokens ./...
 
 race: setup build ## run the tests of the concurrent packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout 12m ./limit/... ./extproc/... ./usage/... ./xds ./internal/...
@@ -64,8 +65,9 @@ gen: ## regenerate protobuf code, the Wasm host bridge and the configuration ref
 	go tool -modfile=tools/go.mod buf generate
 	go generate ./...
 
-bench: setup build ## measure weir beside bare Envoy and a no-op ext_proc, in one run; the tables go to bin/bench.md
+bench: setup build ## measure weir beside bare Envoy and a no-op ext_proc, and its token counter beside others (needs cargo); tables go to bin
 	go run ./benchmarks --out bin/bench.md
+	go run -C benchmarks/tokens . --out bin/bench-tokens.md
 
 check: lint gen test ## what must pass before a change lands; leaves a clean tree
 	@test -z "$$(git status --porcelain)" || { git status --short; echo "check: the tree is not clean (generated files?)"; exit 1; }
