@@ -59,8 +59,8 @@ type Session struct {
 	Doubt bool
 }
 
-// Bound is an upper bound of the input tokens without looking at the text: a
-// byte-level BPE makes no more tokens of a text than it has bytes, as each stands for
+// Bound is an upper bound of the input tokens without looking at the text, but for
+// how deep the JSON of tools is nested: a byte-level BPE makes no more tokens of a text than it has bytes, as each stands for
 // at least one, and normal form C makes at most three bytes of one (Unicode,
 // annex 15, table 11).
 func (t *Tokenizer) Bound(r *openai.Request) int64 {

@@ -9,6 +9,7 @@ import (
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/tokens/media"
+	"github.com/weirproxy/weir/tokens/template"
 )
 
 // Count is how many tokens a request's input has: the best figure, a bound that is
@@ -18,7 +19,7 @@ type Count = media.Count
 // MaxCounted is how much text of one request is counted, in bytes: a million tokens
 // of usual text. What is beyond is taken at its bound. It keeps the time for one
 // request below a second, whatever the text.
-const MaxCounted = 4 << 20
+const MaxCounted = template.MaxRendered
 
 // usualBytes is how many bytes of text make a token, roughly, in the languages and
 // the code that vocabularies are made for.

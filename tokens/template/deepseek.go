@@ -70,7 +70,7 @@ func (r *renderer) dsCalls() {
 func (r *renderer) deepseekV3() {
 	r.dsCalls()
 	r.dsSystem()
-	results, called := false, false
+	results, called, shown := false, false, false
 	for i := range r.v.Messages {
 		switch m := &r.v.Messages[i]; m.Role {
 		case dialect.RoleUser:
@@ -80,11 +80,11 @@ func (r *renderer) deepseekV3() {
 			r.v3Assistant(m, results, &called)
 			results = false
 		case dialect.RoleTool:
-			if r.firstResult(i) {
+			if !shown { // the first result of the chat
 				r.w.Special(dsOuts)
 			}
 			r.dsResult(m)
-			results = true
+			results, shown = true, true
 		}
 	}
 	if results {
@@ -136,16 +136,6 @@ func (r *renderer) dsCall(c call, line, parsed bool) {
 	r.w.Special(dsCallEnd)
 }
 
-// firstResult reports whether message i is the first result of a tool in the chat.
-func (r *renderer) firstResult(i int) bool {
-	for j := range i {
-		if r.v.Messages[j].Role == dialect.RoleTool {
-			return false
-		}
-	}
-	return true
-}
-
 func (r *renderer) dsResult(m *dialect.Message) {
 	r.w.Special(dsOut)
 	r.emit(r.content(m), false)
@@ -160,7 +150,7 @@ func (r *renderer) deepseekR1() {
 	if r.dsSystem() > 1 {
 		r.doubt() // in one edition the last one replaces the others
 	}
-	results, called := false, false
+	results, called, shown := false, false, false
 	for i := range r.v.Messages {
 		switch m := &r.v.Messages[i]; m.Role {
 		case dialect.RoleUser:
@@ -181,13 +171,13 @@ func (r *renderer) deepseekR1() {
 			}
 			r.w.Special(dsEnd)
 		case dialect.RoleTool:
-			if r.firstResult(i) {
+			if !shown {
 				r.w.Special(dsOuts)
 			} else {
 				r.w.Literal("\n")
 			}
 			r.dsResult(m)
-			results = true
+			results, shown = true, true
 		}
 	}
 	if results {

@@ -42,7 +42,7 @@ func (r *renderer) harmony() {
 		m := &ms[i]
 		// What was thought is dropped before the answer it led to.
 		hide := i >= from && i <= until && until >= 0 || lastFinal && i <= firstFinal
-		r.harmonyMessage(ms, m, hide)
+		r.harmonyMessage(m, hide)
 	}
 	r.w.Special(hStart)
 	r.w.Literal("assistant")
@@ -144,14 +144,14 @@ func (r *renderer) harmonyDeveloper(m *dialect.Message, tools bool) {
 	r.w.Special(hEnd)
 }
 
-func (r *renderer) harmonyMessage(ms []dialect.Message, m *dialect.Message, hide bool) {
+func (r *renderer) harmonyMessage(m *dialect.Message, hide bool) {
 	switch m.Role {
 	case dialect.RoleAssistant:
 		r.harmonyAssistant(m, hide)
 	case dialect.RoleTool:
 		r.w.Special(hStart)
 		r.w.Literal("functions.")
-		r.harmonyCallee(ms, m)
+		r.callee(m)
 		r.w.Literal(" to=assistant")
 		r.harmonyBody("commentary", r.harmonyContent(m))
 	case dialect.RoleUser:
@@ -217,32 +217,6 @@ func (r *renderer) harmonyAssistant(m *dialect.Message, hide bool) {
 	}
 }
 
-// harmonyCallee writes the name of the function that a result answers: of the last
-// call by that id.
-func (r *renderer) harmonyCallee(ms []dialect.Message, result *dialect.Message) {
-	id := r.find(result, dialect.ToolCallID)
-	if id == nil {
-		return
-	}
-	var want []byte
-	want, r.text = r.v.Decode(id, r.text)
-	var name *dialect.Segment
-	for i := range ms {
-		for _, c := range r.toolCalls(&ms[i]) {
-			if c.id == nil {
-				continue
-			}
-			var b []byte
-			if b, r.more = r.v.Decode(c.id, r.more); bytes.Equal(b, want) {
-				name = c.name
-			}
-		}
-	}
-	if name != nil {
-		r.w.Segment(name, false)
-	}
-}
-
 // harmonyTool writes a tool as TypeScript.
 func (r *renderer) harmonyTool(tool []byte) {
 	if r.tooLarge(tool) {
@@ -252,23 +226,23 @@ func (r *renderer) harmonyTool(tool []byte) {
 	if f.description == nil || f.description[0] != '"' {
 		r.doubt()
 	}
-	h := types{doubt: false}
-	dst := r.json[:0]
-	h.text = appendString(h.text, f.description)
-	for line := range bytes.Lines(h.text) {
+	h := r.begin(0)
+	r.text = appendString(r.text[:0], f.description)
+	for line := range bytes.Lines(r.text) {
 		line = bytes.TrimSuffix(line, []byte("\n"))
-		dst = append(append(append(dst, "// "...), bytes.TrimSuffix(line, []byte("\r"))...), '\n')
+		h.literal("// ")
+		h.bytes(bytes.TrimSuffix(line, []byte("\r")))
+		h.byte('\n')
 	}
-	dst = appendString(append(dst, "type "...), f.name)
+	h.literal("type ")
+	h.dumper.text(f.name)
 	if f.parameters == nil || f.parameters[0] == 'n' {
-		dst = append(dst, " = () => any;\n\n"...)
+		h.literal(" = () => any;\n\n")
 	} else {
-		dst = h.schema(append(dst, " = (_: "...), f.parameters, 0)
-		dst = append(dst, ") => any;\n\n"...)
+		h.read(f.parameters)
+		h.literal(" = (_: ")
+		h.schema(0, 0)
+		h.literal(") => any;\n\n")
 	}
-	if h.doubt {
-		r.doubt()
-	}
-	r.json = dst
-	r.bytes(dst)
+	r.bytes(r.written(tool))
 }

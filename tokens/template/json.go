@@ -38,6 +38,9 @@ func skipString(b []byte, i int) int {
 	return len(b)
 }
 
+// ends are the bytes that a number or a name of JSON ends before.
+var ends = [256]bool{',': true, ':': true, '{': true, '}': true, '[': true, ']': true, '"': true, ' ': true, '\n': true, '\t': true, '\r': true}
+
 // skipValue is the offset behind the value that starts at i.
 func skipValue(b []byte, i int) int {
 	depth := 0
@@ -56,7 +59,7 @@ func skipValue(b []byte, i int) int {
 			i++
 			continue
 		default:
-			for i < len(b) && !bytes.ContainsRune([]byte(",:{}[]\" \n\t\r"), rune(b[i])) {
+			for i < len(b) && !ends[b[i]] {
 				i++
 			}
 		}
@@ -67,11 +70,10 @@ func skipValue(b []byte, i int) int {
 	return len(b)
 }
 
-// members walks over the members of an object, or the items of an array.
+// members walks over the members of an object.
 type members struct {
 	b          []byte
 	i          int
-	array      bool
 	name       []byte // quotes included
 	start, end int
 }
@@ -80,12 +82,6 @@ type members struct {
 func object(b []byte) (members, bool) {
 	i := skipSpace(b, 0)
 	return members{b: b, i: i + 1}, i < len(b) && b[i] == '{'
-}
-
-// array is a walk over the array that b is, behind white space.
-func array(b []byte) (members, bool) {
-	i := skipSpace(b, 0)
-	return members{b: b, i: i + 1, array: true}, i < len(b) && b[i] == '['
 }
 
 func (m *members) next() bool {
@@ -97,15 +93,12 @@ func (m *members) next() bool {
 		m.i = i
 		return false
 	}
-	if !m.array {
-		end := skipValue(m.b, i)
-		m.name = m.b[i:end]
-		i = skipSpace(m.b, end)
-		if i >= len(m.b) || m.b[i] != ':' {
-			return false
-		}
-		i = skipSpace(m.b, i+1)
+	end := skipValue(m.b, i)
+	m.name = m.b[i:end]
+	if i = skipSpace(m.b, end); i >= len(m.b) || m.b[i] != ':' {
+		return false
 	}
+	i = skipSpace(m.b, i+1)
 	m.start, m.end = i, skipValue(m.b, i)
 	m.i = m.end
 	return m.start < m.end
@@ -148,31 +141,33 @@ func appendString(dst, b []byte) []byte {
 }
 
 // dumper writes JSON as Python's json.dumps(json.loads(text), ensure_ascii=False)
-// does, which is what transformers' tojson does.
+// does, which is what transformers' tojson does; or, compact, without white space, as
+// serde_json writes it.
 type dumper struct {
-	indent int // spaces a level; 0 for one line
-	doubt  bool
-	text   []byte
+	sink
+	indent  int // spaces a level; 0 for one line
+	compact bool
+	doubt   bool
+	scratch []byte
 }
 
-// value appends the value b.
-func (d *dumper) value(dst, b []byte, depth int) []byte {
-	dst, _ = d.at(dst, b, skipSpace(b, 0), depth)
-	return dst
-}
+// value writes the value b.
+func (d *dumper) value(b []byte, depth int) { d.at(b, skipSpace(b, 0), depth) }
 
-// at appends the value at i, and answers the offset behind it.
-func (d *dumper) at(dst, b []byte, i, depth int) ([]byte, int) {
-	if i >= len(b) {
+// at writes the value at i, and answers the offset behind it: the end of b when
+// there is no more room.
+func (d *dumper) at(b []byte, i, depth int) int {
+	if i >= len(b) || d.full {
 		d.doubt = true
-		return dst, i
+		return len(b)
 	}
 	switch b[i] {
 	case '{', '[':
-		return d.container(dst, b, i, depth)
+		return d.container(b, i, depth)
 	case '"':
 		end := skipString(b, i)
-		return d.str(dst, b[i:end]), end
+		d.str(b[i:end])
+		return end
 	}
 	end := i
 	for end < len(b) && isScalar(b[end]) {
@@ -180,14 +175,17 @@ func (d *dumper) at(dst, b []byte, i, depth int) ([]byte, int) {
 	}
 	if end == i { // no JSON
 		d.doubt = true
-		return dst, i + 1
+		return i + 1
 	}
-	if c := b[i]; c == 't' || c == 'f' || c == 'n' {
-		return append(dst, b[i:end]...), end
+	switch c := b[i]; {
+	case c == 't' || c == 'f' || c == 'n':
+		d.bytes(b[i:end])
+	case d.compact:
+		d.rustNumber(b[i:end])
+	default:
+		d.number(b[i:end])
 	}
-	dst, ok := appendNumber(dst, b[i:end])
-	d.doubt = d.doubt || !ok
-	return dst, end
+	return end
 }
 
 // isScalar reports whether c may be part of a number or of a name of JSON.
@@ -195,61 +193,113 @@ func isScalar(c byte) bool {
 	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '-' || c == '+' || c == '.'
 }
 
-func (d *dumper) container(dst, b []byte, i, depth int) ([]byte, int) {
+func (d *dumper) container(b []byte, i, depth int) int {
 	object := b[i] == '{'
 	closing := b[i] + 2 // '}' or ']'
-	dst = append(dst, b[i])
+	d.byte(b[i])
 	n := 0
 	for i = skipSpace(b, i+1); i < len(b) && b[i] != closing; n++ {
-		dst = d.separator(dst, n == 0, depth+1)
+		d.separator(n == 0, depth+1)
 		if object {
-			end := i
-			if b[i] == '"' {
-				end = skipString(b, i)
-				dst = append(d.str(dst, b[i:end]), ": "...)
-			}
-			if i = skipSpace(b, end); i < len(b) && b[i] == ':' {
-				i = skipSpace(b, i+1)
-			}
+			i = d.key(b, i)
 		}
-		dst, i = d.at(dst, b, i, depth+1)
+		i = d.at(b, i, depth+1)
 		if i = skipSpace(b, i); i < len(b) && b[i] == ',' {
 			i = skipSpace(b, i+1)
 		}
 	}
 	if n > 0 {
-		dst = d.newline(dst, depth)
+		d.newline(depth)
 	}
-	return append(dst, closing), min(i+1, len(b))
+	d.byte(closing)
+	return min(i+1, len(b))
 }
 
-func (d *dumper) separator(dst []byte, first bool, depth int) []byte {
+// key writes the name of a member that stands at i, and answers where its value is.
+func (d *dumper) key(b []byte, i int) int {
+	end := i
+	if b[i] == '"' {
+		end = skipString(b, i)
+		d.str(b[i:end])
+		if d.compact {
+			d.byte(':')
+		} else {
+			d.literal(": ")
+		}
+	}
+	if i = skipSpace(b, end); i < len(b) && b[i] == ':' {
+		i = skipSpace(b, i+1)
+	}
+	return i
+}
+
+func (d *dumper) separator(first bool, depth int) {
 	switch {
-	case d.indent > 0 && !first:
-		dst = append(dst, ',')
-	case !first:
-		dst = append(dst, ", "...)
+	case first:
+	case d.compact || d.indent > 0:
+		d.byte(',')
+	default:
+		d.literal(", ")
 	}
-	return d.newline(dst, depth)
+	d.newline(depth)
 }
 
-func (d *dumper) newline(dst []byte, depth int) []byte {
-	if d.indent == 0 {
-		return dst
+func (d *dumper) newline(depth int) {
+	if d.indent > 0 {
+		d.byte('\n')
+		d.spaces(d.indent * depth)
 	}
-	dst = append(dst, '\n')
-	for range d.indent * depth {
-		dst = append(dst, ' ')
-	}
-	return dst
 }
 
-func (d *dumper) str(dst, b []byte) []byte {
+// str writes the string b, quotes included. Written anew, it is not longer.
+func (d *dumper) str(b []byte) {
 	if bytes.IndexByte(b, '\\') < 0 {
-		return append(dst, b...)
+		d.bytes(b)
+		return
 	}
-	d.text = jsonscan.AppendText(d.text[:0], b)
-	return appendQuoted(dst, d.text)
+	if d.take(len(b)) {
+		d.scratch = jsonscan.AppendText(d.scratch[:0], b)
+		d.b = appendQuoted(d.b, d.scratch)
+	}
+}
+
+// number writes the number b as Python prints it after reading it.
+func (d *dumper) number(b []byte) {
+	if !d.fits(len(b) + maxFloat) {
+		return
+	}
+	n := len(d.b)
+	var ok bool
+	d.b, ok = appendNumber(d.b, b)
+	d.doubt = d.doubt || !ok
+	d.room -= len(d.b) - n
+}
+
+// maxFloat is how many bytes longer than it stands a float may be written.
+const maxFloat = 32
+
+// rustNumber writes the number b as Rust prints it after reading it, which is never
+// longer.
+func (d *dumper) rustNumber(b []byte) {
+	if !d.take(len(b)) {
+		return
+	}
+	if bytes.ContainsAny(b, "eE") || len(b) > 15 {
+		d.doubt = true // how Rust prints it is not known here
+		d.b = append(d.b, b...)
+		return
+	}
+	f, err := strconv.ParseFloat(string(b), 64)
+	d.doubt = d.doubt || err != nil
+	if bytes.IndexByte(b, '.') < 0 {
+		d.b = append(d.b, b...)
+		return
+	}
+	n := len(d.b)
+	d.b = strconv.AppendFloat(d.b, f, 'f', -1, 64)
+	if bytes.IndexByte(d.b[n:], '.') < 0 {
+		d.b = append(d.b, ".0"...)
+	}
 }
 
 // appendQuoted appends text as a JSON string, as json.dumps(ensure_ascii=False)

@@ -166,9 +166,10 @@ func (r *renderer) mistralUser(n run, tools, last, v7 bool) {
 // mistralTool writes a tool as mistral-common's model of one has it.
 func (r *renderer) mistralTool(tool []byte) {
 	f := r.function(tool)
+	d := r.begin(0)
 	if f.name == nil {
-		r.json = r.dump(r.json[:0], tool, 0)
-		r.bytes(r.json)
+		d.value(tool, 0)
+		r.bytes(r.written(tool))
 		return
 	}
 	if f.description == nil || f.description[0] == 'n' {
@@ -177,14 +178,14 @@ func (r *renderer) mistralTool(tool []byte) {
 	if f.parameters == nil || f.parameters[0] == 'n' {
 		f.parameters = []byte("{}")
 	}
-	r.json = append(r.json[:0], `{"type": "function", "function": {"name": `...)
-	r.json = r.dump(r.json, f.name, 0)
-	r.json = append(r.json, `, "description": `...)
-	r.json = r.dump(r.json, f.description, 0)
-	r.json = append(r.json, `, "parameters": `...)
-	r.json = r.dump(r.json, f.parameters, 0)
-	r.json = append(r.json, "}}"...)
-	r.bytes(r.json)
+	d.literal(`{"type": "function", "function": {"name": `)
+	d.value(f.name, 0)
+	d.literal(`, "description": `)
+	d.value(f.description, 0)
+	d.literal(`, "parameters": `)
+	d.value(f.parameters, 0)
+	d.literal("}}")
+	r.bytes(r.written(tool))
 }
 
 func (r *renderer) mistralAssistant(n run, version int) {
@@ -290,10 +291,9 @@ func (r *renderer) mistralJSON(c content) []byte {
 		text = []byte("{}")
 	}
 	if parsed := r.parsed(text); parsed != nil {
-		r.json = r.dump(r.json[:0], parsed, 0)
-	} else {
-		r.json = appendQuoted(r.json[:0], text)
+		return r.dumped(parsed)
 	}
+	r.json = appendQuoted(r.json[:0], text)
 	return r.json
 }
 

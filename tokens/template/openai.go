@@ -1,8 +1,6 @@
 package template
 
 import (
-	"bytes"
-
 	"github.com/weirproxy/weir/dialect"
 )
 
@@ -83,7 +81,7 @@ func (r *renderer) openaiMessage(m *dialect.Message, thinks bool) {
 	case m.Role == dialect.RoleTool || m.Role == dialect.RoleFunction:
 		r.doubt()
 		r.w.Literal("functions.")
-		r.harmonyCallee(r.v.Messages, m)
+		r.callee(m)
 	default:
 		r.role(m)
 	}
@@ -150,12 +148,8 @@ func (r *renderer) openaiTools(more int) {
 		if r.tooLarge(tool) {
 			return
 		}
-		f := tool
-		if inner := member(tool, "function"); inner != nil {
-			f = inner
-		}
-		r.json = appendType(r.json[:0], f)
-		r.bytes(r.json)
+		r.begin(0).function(tool)
+		r.bytes(r.written(tool))
 	})
 	r.w.Literal("} // namespace functions")
 }
@@ -169,113 +163,124 @@ func (r *renderer) openaiFormat() {
 		}
 		if schema := member(member(r.v.Bytes(s), "json_schema"), "schema"); schema != nil {
 			r.w.Literal("\n\n# Response Formats\n\n## name\n\n// description\n")
-			var h types
-			r.json = h.compact(r.json[:0], schema)
-			r.bytes(r.json)
+			h := r.begin(0)
+			h.compact = true
+			h.value(schema, 0)
+			r.bytes(r.written(schema))
 		}
 	}
 }
 
-// appendType appends a function as the models are shown it.
-func appendType(dst, f []byte) []byte {
-	if d := member(f, "description"); len(d) > 2 && d[0] == '"' {
-		dst = appendString(append(dst, "// "...), d)
-		dst = append(dst, '\n')
+// function writes a function as the models are shown it.
+func (h *types) function(tool []byte) {
+	h.read(tool)
+	f := h.fields(0)
+	if f.function != none {
+		f = h.fields(f.function)
 	}
-	if string(member(f, "strict")) == "true" {
-		dst = append(dst, "// strict true\n"...) // four tokens, as measured
+	if h.said(f.description) {
+		h.comment(f.description, 0)
 	}
-	dst = appendString(append(dst, "type "...), member(f, "name"))
-	n := len(dst)
-	dst = append(dst, " = (_: {\n"...)
-	before := len(dst)
-	if dst = openaiProperties(dst, member(f, "parameters"), 0); len(dst) > before {
-		return append(dst, "}) => any;\n\n"...)
+	if f.strict != none && string(h.raw(f.strict)) == "true" {
+		h.literal("// strict true\n") // four tokens, as measured
 	}
-	return append(dst[:n], " = () => any;\n\n"...)
+	h.literal("type ")
+	if f.name != none {
+		h.text(f.name)
+	}
+	n := len(h.b)
+	h.literal(" = (_: {\n")
+	before := len(h.b)
+	if f.parameters != none {
+		h.members(f.parameters, 0)
+	}
+	if len(h.b) > before {
+		h.literal("}) => any;\n\n")
+		return
+	}
+	h.b = h.b[:n]
+	h.literal(" = () => any;\n\n")
 }
 
-// openaiProperties appends the properties of a schema, one a line.
-func openaiProperties(dst, schema []byte, indent int) []byte {
-	required := member(schema, "required")
-	m, ok := object(member(schema, "properties"))
-	if !ok {
-		return dst
+// said reports whether at is a string that is not empty.
+func (h *types) said(at int) bool { return h.is(at, '"') && len(h.raw(at)) > len(`""`) }
+
+// members writes the properties of a schema, one a line.
+func (h *types) members(schema, indent int) {
+	f := h.fields(schema)
+	if !h.is(f.properties, '{') {
+		return
 	}
-	for m.next() {
-		v := m.value()
-		if t := member(v, "title"); isString(t) {
-			dst = append(appendString(append(dst, ' '), t), '\n') // its words and one more token, as measured
+	from := h.require(f.required)
+	for p := range h.in(f.properties) {
+		if h.full {
+			break
 		}
-		if d := member(v, "description"); len(d) > 2 && d[0] == '"' && indent < 2 {
-			dst = appendString(append(spaces(dst, indent), "// "...), d)
-			dst = append(dst, '\n')
+		of := h.fields(p)
+		if h.is(of.title, '"') {
+			h.byte(' ')
+			h.text(of.title)
+			h.byte('\n') // its words and one more token, as measured
 		}
-		dst = appendString(spaces(dst, indent), m.name)
-		if !contains(required, m.name) {
-			dst = append(dst, '?')
+		if h.said(of.description) && indent < 2 {
+			h.comment(of.description, indent)
 		}
-		dst = append(openaiType(append(dst, ": "...), v, indent), ",\n"...)
+		h.named(p, !h.requires(from, h.called(p)), indent)
+		h.byte(' ')
+		h.memberType(p, of, indent)
+		h.literal(",\n")
 	}
-	return dst
+	h.required = h.required[:from]
 }
 
-func openaiType(dst, schema []byte, indent int) []byte {
-	switch string(member(schema, "type")) {
+func (h *types) memberType(at int, f fields, indent int) {
+	var kind []byte
+	if f.kind != none {
+		kind = h.raw(f.kind)
+	}
+	switch string(kind) {
 	case `"string"`:
-		return enum(dst, schema, "string")
+		h.values(f.enum, "string")
 	case `"number"`, `"integer"`:
-		return enum(dst, schema, "number")
+		h.values(f.enum, "number")
 	case `"boolean"`:
-		return append(dst, "boolean"...)
+		h.literal("boolean")
 	case `"null"`:
-		return append(dst, "null"...)
+		h.literal("null")
 	case `"array"`:
-		if items := member(schema, "items"); items != nil {
-			return append(openaiType(dst, items, indent), "[]"...)
+		if f.items == none {
+			h.literal("any[]")
+			return
 		}
-		return append(dst, "any[]"...)
+		h.memberType(f.items, h.fields(f.items), indent)
+		h.literal("[]")
 	case `"object"`:
-		dst = openaiProperties(append(dst, "{\n"...), schema, indent+2)
-		return append(spaces(dst, indent), '}')
+		h.literal("{\n")
+		h.members(at, indent+2)
+		h.spaces(indent)
+		h.byte('}')
+	default:
+		h.literal("any")
 	}
-	return append(dst, "any"...)
 }
 
-// enum appends the values of an enumeration, or else the name of the type.
-func enum(dst, schema []byte, or string) []byte {
-	m, ok := array(member(schema, "enum"))
-	n := 0
-	for ; ok && m.next(); n++ {
-		if n > 0 {
-			dst = append(dst, " | "...)
-		}
-		if v := m.value(); v[0] == '"' {
-			dst = append(appendString(append(dst, '"'), v), '"')
-		} else {
-			dst = append(dst, v...)
-		}
-	}
-	if n == 0 {
-		return append(dst, or...)
-	}
-	return dst
-}
-
-// contains reports whether the array b has the item.
-func contains(b, item []byte) bool {
-	m, ok := array(b)
-	for ok && m.next() {
-		if bytes.Equal(m.value(), item) {
-			return true
+// values writes the values of an enumeration, or else the name of the type.
+func (h *types) values(enum int, or string) {
+	some := false
+	if h.is(enum, '[') {
+		for i := range h.in(enum) {
+			if some {
+				h.literal(" | ")
+			}
+			some = true
+			if h.is(i, '"') {
+				h.inQuotes(i)
+			} else {
+				h.bytes(h.raw(i))
+			}
 		}
 	}
-	return false
-}
-
-func spaces(dst []byte, n int) []byte {
-	for range n {
-		dst = append(dst, ' ')
+	if !some {
+		h.literal(or)
 	}
-	return dst
 }

@@ -64,7 +64,7 @@ func readSettings(v *dialect.View) (s settings) {
 			s.effort = unquoted(value)
 			s.strange = s.strange || s.effort == nil
 		case "response_format":
-			s.format = !bytes.Contains(value, []byte(`"text"`))
+			s.format = string(member(value, "type")) != `"text"`
 		case "add_generation_prompt":
 			s.strange = s.strange || value[0] != 't'
 		case "continue_final_message", "add_special_tokens":

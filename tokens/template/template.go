@@ -87,8 +87,7 @@ func (t *Template) Bound() Bound { return t.bound }
 // It allocates nothing for chats without tools.
 func (t *Template) Render(v *dialect.View, w Writer, o Options) (exact bool) {
 	r := renderers.Get().(*renderer)
-	r.v, r.w, r.o, r.shown = v, w, o, false
-	r.set = readSettings(v)
+	r.reset(v, w, o)
 	r.exact = !t.estimate && !r.set.strange && len(v.Messages) > 0
 	switch o.Backend {
 	case Hosted:
@@ -110,7 +109,7 @@ func (t *Template) Render(v *dialect.View, w Writer, o Options) (exact bool) {
 		}
 	}
 	exact = r.exact
-	r.v, r.w = nil, nil
+	r.release()
 	renderers.Put(r)
 	return exact
 }

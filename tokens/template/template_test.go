@@ -64,6 +64,12 @@ func TestExact(t *testing.T) {
 		{"OpenAI, tools", "openai", hello + `,` + tool, false},
 		{"OpenAI, a format", "openai", hello + `,"response_format":{"type":"json_object"}`, false},
 		{"OpenAI, text", "openai", hello + `,"response_format":{"type":"text"}`, true},
+		{"OpenAI, a format that mentions text", "openai", hello + `,"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":{"type":"object","properties":{"text":{"type":"string"}}}}}`, false},
+		{"OpenAI, text beside other fields", "openai", hello + `,"response_format":{"x":1,"type":"text"}`, true},
+		{"OpenAI, a format without a type", "openai", hello + `,"response_format":{"text":"text"}`, false},
+		{"a field of a message, a digit", "qwen3", `"messages":[{"role":"user","content":"a","prefix":1}]`, false},
+		{"a field of a message, two digits", "qwen3", `"messages":[{"role":"user","content":"a","prefix":42}]`, false},
+		{"an empty object in a message", "qwen3", `"messages":[{"role":"user","content":"a","extra":{}}]`, true},
 		{"generic", "generic", hello, false},
 	} {
 		if _, exact := render(t, c.family, `{"model":"m",`+c.body+`}`); exact != c.want {
@@ -164,7 +170,8 @@ func TestGenericBound(t *testing.T) {
 	for _, name := range template.Names() {
 		tmpl, _ := template.ByName(name)
 		b := tmpl.Bound()
-		if b.Request > g.Request || b.Tools > g.Tools || b.Message > g.Message || b.Tool > g.Tool || b.Call > g.Call || b.Raw > g.Raw || b.Arguments > g.Arguments {
+		if b.Request > g.Request || b.Tools > g.Tools || b.Message > g.Message || b.Tool > g.Tool || b.Call > g.Call || b.Raw > g.Raw || b.Arguments > g.Arguments ||
+			b.Indent > g.Indent || b.Callee > g.Callee {
 			t.Errorf("%s: %+v is above %+v", name, b, g)
 		}
 	}

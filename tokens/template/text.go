@@ -15,10 +15,46 @@ type renderer struct {
 	exact bool
 	shown bool // the template shows media where they stand
 
-	text  []byte // decoded or joined text
-	json  []byte // rendered JSON
-	more  []byte
-	calls []call
+	text    []byte // decoded or joined text
+	json    []byte // a JSON string
+	more    []byte
+	out     types // JSON that was written anew, and what may still be written
+	calls   []call
+	callees callees
+}
+
+// reset prepares for a rendering.
+func (r *renderer) reset(v *dialect.View, w Writer, o Options) {
+	r.v, r.w, r.o, r.shown = v, w, o, false
+	r.set = readSettings(v)
+	r.out.room, r.out.full = MaxRendered, false
+	r.callees.read = false
+}
+
+// maxKept is how much of each kind of memory an idle renderer may hold, in bytes.
+const maxKept = 1 << 20
+
+// release forgets the request, and memory that was needed for a large one.
+func (r *renderer) release() {
+	r.v, r.w, r.set, r.out.src = nil, nil, settings{}, nil
+	for _, b := range []*[]byte{&r.text, &r.json, &r.more, &r.out.b, &r.out.scratch, &r.out.one, &r.out.other, &r.callees.text} {
+		if cap(*b) > maxKept {
+			*b = nil
+		}
+	}
+	r.out.nodes, r.out.required = kept(r.out.nodes, 20), kept(r.out.required, 4)
+	r.calls, r.callees.calls = kept(r.calls, 24), kept(r.callees.calls, 40)
+	clear(r.calls[:cap(r.calls)]) // they point into the view
+	clear(r.callees.calls[:cap(r.callees.calls)])
+}
+
+// kept is the memory of s, whose items have size bytes, or none when that is more than
+// an idle renderer holds.
+func kept[T any](s []T, size int) []T {
+	if cap(s) > maxKept/size {
+		return nil
+	}
+	return s[:0]
 }
 
 // doubt says that the rendering is not exact.
@@ -91,7 +127,7 @@ func (r *renderer) check(m *dialect.Message) {
 				r.doubt() // a number, an object
 			}
 		case dialect.Other:
-			if !s.Raw || s.Len > len("[]") { // what is empty is not shown
+			if b := r.v.Bytes(s); !s.Raw || string(b) != "[]" && string(b) != "{}" { // what is empty is not shown
 				r.doubt()
 			}
 		case dialect.Refusal, dialect.FileName, dialect.ToolCall:

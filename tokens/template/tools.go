@@ -95,8 +95,12 @@ func (r *renderer) arguments(c call) (b []byte, isString bool) {
 			text = []byte("{}") // vLLM's stand-in for what is no JSON
 		}
 	}
-	r.json = r.dump(r.json[:0], text, 0)
-	return r.json, text[0] == '"'
+	isString = text[0] == '"'
+	b = r.dumped(text)
+	if r.out.full {
+		b, isString = r.v.Bytes(c.arguments), false
+	}
+	return b, isString
 }
 
 // parsed is the JSON in text, or nil when Python's json.loads would find none.
@@ -118,15 +122,32 @@ func (r *renderer) parsed(text []byte) []byte {
 	return nil
 }
 
-// dump appends the JSON b as json.dumps writes it.
-func (r *renderer) dump(dst, b []byte, indent int) []byte {
-	d := dumper{indent: indent, text: r.more}
-	dst = d.value(dst, b, 0)
-	r.more = d.text
-	if d.doubt {
+// begin begins JSON or another text that is written anew; indent is in spaces a level.
+func (r *renderer) begin(indent int) *types {
+	o := &r.out
+	o.b, o.indent, o.compact, o.doubt = o.b[:0], indent, false, false
+	o.required, o.searched, o.null = o.required[:0], 0, -1
+	return o
+}
+
+// written is what was written since begin; or, where there was no room for it, else.
+func (r *renderer) written(or []byte) []byte {
+	o := &r.out
+	if o.doubt || o.full {
 		r.doubt()
 	}
-	return dst
+	if o.full {
+		o.room = 0 // nor is there for others
+		return or
+	}
+	return o.b
+}
+
+// dumped is the JSON b as json.dumps writes it; as it stands where there is no room.
+// It holds until the next text is begun.
+func (r *renderer) dumped(b []byte) []byte {
+	r.begin(0).value(b, 0)
+	return r.written(b)
 }
 
 // tools calls f for every tool that is offered, and answers how many there are.
@@ -208,42 +229,39 @@ func (r *renderer) checkFunction(f function) {
 	}
 }
 
-// appendTool appends a tool as vLLM hands it to templates: the fields in the order
-// of its model, null where there is none.
-func (r *renderer) appendTool(dst, tool []byte, indent int) []byte {
+// tool writes a tool as vLLM hands it to templates: the fields in the order of its
+// model, null where there is none.
+func (r *renderer) tool(tool []byte, indent int) {
 	f := r.function(tool)
+	d := r.begin(indent)
 	if f.name == nil {
-		return r.dump(dst, tool, indent)
+		d.value(tool, 0)
+		r.bytes(r.written(tool))
+		return
 	}
-	d := dumper{indent: indent, text: r.more}
-	field := func(first bool, depth int, name string, value []byte) {
-		dst = d.separator(dst, first, depth)
-		dst = append(append(append(dst, '"'), name...), `": `...)
-		if value == nil {
-			value = []byte("null")
-		}
-		dst = d.value(dst, value, depth)
-	}
-	dst = append(dst, '{')
-	field(true, 1, "type", []byte(`"function"`))
-	dst = append(d.separator(dst, false, 1), `"function": {`...)
-	field(true, 2, "name", f.name)
-	field(false, 2, "description", f.description)
-	field(false, 2, "parameters", f.parameters)
+	d.byte('{')
+	d.field(true, 1, `"type": `, []byte(`"function"`))
+	d.separator(false, 1)
+	d.literal(`"function": {`)
+	d.field(true, 2, `"name": `, f.name)
+	d.field(false, 2, `"description": `, f.description)
+	d.field(false, 2, `"parameters": `, f.parameters)
 	if f.strict != nil {
-		field(false, 2, "strict", f.strict)
+		d.field(false, 2, `"strict": `, f.strict)
 	}
-	dst = append(d.newline(dst, 1), '}')
-	dst = append(d.newline(dst, 0), '}')
-	r.more = d.text
-	if d.doubt {
-		r.doubt()
-	}
-	return dst
+	d.newline(1)
+	d.byte('}')
+	d.newline(0)
+	d.byte('}')
+	r.bytes(r.written(tool))
 }
 
-// tool writes a tool.
-func (r *renderer) tool(tool []byte, indent int) {
-	r.json = r.appendTool(r.json[:0], tool, indent)
-	r.bytes(r.json)
+// field writes a member of a tool.
+func (d *dumper) field(first bool, depth int, name string, value []byte) {
+	d.separator(first, depth)
+	d.literal(name)
+	if value == nil {
+		value = []byte("null")
+	}
+	d.value(value, depth)
 }

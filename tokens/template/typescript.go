@@ -2,11 +2,11 @@ package template
 
 import (
 	"bytes"
-	"strconv"
+	"slices"
 )
 
-// maxSchema is how large a tool may be to be shown as TypeScript, in bytes: schemas
-// are read once for each level of their nesting.
+// maxSchema is how large a tool may be to be shown as TypeScript, in bytes: it is the
+// bound of the tree's memory.
 const maxSchema = 1 << 16
 
 // tooLarge writes a tool that is larger as it stands.
@@ -21,254 +21,314 @@ func (r *renderer) tooLarge(tool []byte) bool {
 
 // types writes JSON schemas as the TypeScript that openai-harmony shows to models.
 type types struct {
-	text  []byte
-	doubt bool
+	dumper
+	tree
+	one, other []byte  // texts to compare
+	required   []int32 // the required names of the objects that are being written, sorted
+
+	searched, null int // how far a null was sought in what is written, and where the last one stands
 }
 
-// schema appends the type that schema describes; indent is in spaces.
-func (h *types) schema(dst, schema []byte, indent int) []byte {
-	if m, ok := array(member(schema, "oneOf")); ok {
-		for m.next() {
-			dst = append(spaces(append(dst, '\n'), indent), " | "...)
-			dst = h.variant(dst, m.value(), indent+3)
-			dst = h.trailing(dst, m.value(), m.value(), true)
+// schema writes the type that the schema at at describes; indent is in spaces.
+func (h *types) schema(at, indent int) { h.typeOf(h.fields(at), indent) }
+
+func (h *types) typeOf(f fields, indent int) {
+	if h.is(f.oneOf, '[') {
+		for v := range h.in(f.oneOf) {
+			h.byte('\n')
+			h.spaces(indent)
+			h.literal(" | ")
+			of := h.fields(v)
+			h.variant(of, indent+3)
+			h.trailing(of.description, of, true)
 		}
-		return dst
+		return
 	}
-	t := member(schema, "type")
-	if m, ok := array(t); ok {
-		n := len(dst)
-		for m.next() {
-			v := unquoted(m.value())
-			if v == nil {
+	if h.is(f.kind, '[') && h.kinds(f.kind) {
+		return
+	}
+	var kind []byte
+	if f.kind != none {
+		kind = h.raw(f.kind)
+	}
+	switch string(kind) {
+	case `"object"`:
+		h.object(f, indent)
+	case `"string"`:
+		h.strings(f.enum)
+	case `"number"`, `"integer"`:
+		h.literal("number")
+	case `"boolean"`:
+		h.literal("boolean")
+	case `"array"`:
+		if f.items == none {
+			h.literal("Array<any>")
+			return
+		}
+		h.schema(f.items, indent)
+		h.literal("[]")
+	default:
+		h.literal("any")
+	}
+}
+
+// kinds writes a list of types; false when it has none.
+func (h *types) kinds(list int) (some bool) {
+	for i := range h.in(list) {
+		v := unquoted(h.raw(i))
+		if v == nil {
+			continue
+		}
+		if some {
+			h.literal(" | ")
+		}
+		some = some || len(v) > 0
+		if string(v) == "integer" {
+			h.literal("number")
+		} else {
+			h.bytes(v)
+		}
+	}
+	return some
+}
+
+// variant writes a type, and that it may be null.
+func (h *types) variant(f fields, indent int) {
+	n := len(h.b)
+	h.typeOf(f, indent)
+	if f.nullable != none && string(h.raw(f.nullable)) == "true" && !h.nullSince(n) {
+		h.literal(" | null")
+	}
+}
+
+// nullSince reports whether a null was written at n or behind it. What is written is
+// searched once.
+func (h *types) nullSince(n int) bool {
+	const null = "null"
+	from := max(h.searched-len(null)+1, 0)
+	if i := bytes.LastIndex(h.b[from:], []byte(null)); i >= 0 {
+		h.null = from + i
+	}
+	h.searched = len(h.b)
+	return h.null >= n
+}
+
+// strings writes the values of an enumeration of strings, or else string.
+func (h *types) strings(enum int) {
+	some := false
+	if h.is(enum, '[') {
+		for i := range h.in(enum) {
+			if !h.is(i, '"') {
 				continue
 			}
-			if len(dst) > n {
-				dst = append(dst, " | "...)
+			if some {
+				h.literal(" | ")
 			}
-			if string(v) == "integer" {
-				v = []byte("number")
-			}
-			dst = append(dst, v...)
-		}
-		if len(dst) > n {
-			return dst
+			some = true
+			h.inQuotes(i)
 		}
 	}
-	switch string(t) {
-	case `"object"`:
-		return h.object(dst, schema, indent)
-	case `"string"`:
-		return h.strings(dst, schema)
-	case `"number"`, `"integer"`:
-		return append(dst, "number"...)
-	case `"boolean"`:
-		return append(dst, "boolean"...)
-	case `"array"`:
-		if items := member(schema, "items"); items != nil {
-			return append(h.schema(dst, items, indent), "[]"...)
-		}
-		return append(dst, "Array<any>"...)
+	if !some {
+		h.literal("string")
 	}
-	return append(dst, "any"...)
 }
 
-// variant appends a type, and that it may be null.
-func (h *types) variant(dst, schema []byte, indent int) []byte {
-	n := len(dst)
-	dst = h.schema(dst, schema, indent)
-	if string(member(schema, "nullable")) == "true" && !bytes.Contains(dst[n:], []byte("null")) {
-		dst = append(dst, " | null"...)
-	}
-	return dst
+// inQuotes writes a string between quotes, without escapes.
+func (h *types) inQuotes(at int) {
+	h.byte('"')
+	h.text(at)
+	h.byte('"')
 }
 
-// strings appends the values of an enumeration of strings, or else string.
-func (h *types) strings(dst, schema []byte) []byte {
-	m, ok := array(member(schema, "enum"))
-	n := len(dst)
-	for ok && m.next() {
-		if v := m.value(); v[0] == '"' {
-			if len(dst) > n {
-				dst = append(dst, " | "...)
-			}
-			dst = append(appendString(append(dst, '"'), v), '"')
-		}
-	}
-	if len(dst) == n {
-		dst = append(dst, "string"...)
-	}
-	return dst
-}
+// text writes the text of the string at at.
+func (h *types) text(at int) { h.dumper.text(h.raw(at)) }
 
 // isString reports whether b is a JSON string.
 func isString(b []byte) bool { return len(b) > 1 && b[0] == '"' }
 
-// comment appends a line of comment.
-func comment(dst, text []byte, indent int) []byte {
-	dst = append(spaces(dst, indent), "// "...)
-	return append(appendString(dst, text), '\n')
+// comment writes a line of comment.
+func (h *types) comment(text, indent int) {
+	h.spaces(indent)
+	h.literal("// ")
+	h.text(text)
+	h.byte('\n')
 }
 
-func (h *types) object(dst, schema []byte, indent int) []byte {
-	if d := member(schema, "description"); isString(d) {
-		dst = comment(dst, d, indent)
+func (h *types) object(f fields, indent int) {
+	if h.is(f.description, '"') {
+		h.comment(f.description, indent)
 	}
-	dst = append(dst, "{\n"...)
-	required := member(schema, "required")
-	m, ok := object(member(schema, "properties"))
-	for ok && m.next() {
-		dst = h.property(dst, &m, !contains(required, m.name), indent)
+	h.literal("{\n")
+	if h.is(f.properties, '{') {
+		from := h.require(f.required)
+		for p := range h.in(f.properties) {
+			if h.full {
+				break
+			}
+			h.property(p, !h.requires(from, h.called(p)), indent)
+		}
+		h.required = h.required[:from]
 	}
-	return append(spaces(dst, indent), '}')
+	h.spaces(indent)
+	h.byte('}')
 }
 
-func (h *types) property(dst []byte, m *members, optional bool, indent int) []byte {
-	v := m.value()
-	variants := member(v, "oneOf")
-	if t := member(v, "title"); isString(t) {
-		dst = append(spaces(comment(dst, t, indent), indent), "//\n"...)
+// require notes the names that an object requires, in order, and answers where they
+// begin. They hold until the caller cuts them off.
+func (h *types) require(list int) (from int) {
+	from = len(h.required)
+	if !h.is(list, '[') {
+		return from
 	}
-	if d := member(v, "description"); isString(d) && variants == nil {
-		dst = comment(dst, d, indent)
+	for i := range h.in(list) {
+		h.required = append(h.required, int32(i))
 	}
-	dst = examples(dst, v, indent)
-	if _, ok := array(variants); ok {
-		return h.oneOf(dst, m, optional, indent)
-	}
-	dst = append(name(dst, m, optional, indent), ' ')
-	dst = append(h.variant(dst, v, indent+4), ',')
-	if d := member(v, "default"); d != nil && variants == nil {
-		dst = h.value(append(dst, " // default: "...), d, v, false)
-	}
-	return append(dst, '\n')
+	slices.SortFunc(h.required[from:], func(a, b int32) int { return bytes.Compare(h.raw(int(a)), h.raw(int(b))) })
+	return from
 }
 
-func name(dst []byte, m *members, optional bool, indent int) []byte {
-	dst = appendString(spaces(dst, indent), m.name)
+// requires reports whether the name, with its quotes, is among those from from on.
+func (h *types) requires(from int, name []byte) bool {
+	_, found := slices.BinarySearchFunc(h.required[from:], name, func(a int32, name []byte) int { return bytes.Compare(h.raw(int(a)), name) })
+	return found
+}
+
+func (h *types) property(p int, optional bool, indent int) {
+	f := h.fields(p)
+	if h.is(f.title, '"') {
+		h.comment(f.title, indent)
+		h.spaces(indent)
+		h.literal("//\n")
+	}
+	if f.oneOf == none && h.is(f.description, '"') {
+		h.comment(f.description, indent)
+	}
+	h.listed(f.examples, indent)
+	if h.is(f.oneOf, '[') {
+		h.alternatives(p, f, optional, indent)
+		return
+	}
+	h.named(p, optional, indent)
+	h.byte(' ')
+	h.variant(f, indent+4)
+	h.byte(',')
+	if f.initial != none && f.oneOf == none {
+		h.literal(" // default: ")
+		h.initial(f, false)
+	}
+	h.byte('\n')
+}
+
+// named writes the name of a property.
+func (h *types) named(p int, optional bool, indent int) {
+	h.spaces(indent)
+	h.dumper.text(h.called(p))
 	if optional {
-		dst = append(dst, '?')
+		h.byte('?')
 	}
-	return append(dst, ':')
+	h.byte(':')
 }
 
-func examples(dst, schema []byte, indent int) []byte {
-	m, ok := array(member(schema, "examples"))
-	for first := true; ok && m.next(); first = false {
+// listed writes examples, one a line.
+func (h *types) listed(examples, indent int) {
+	if !h.is(examples, '[') {
+		return
+	}
+	first := true
+	for i := range h.in(examples) {
 		if first {
-			dst = append(spaces(dst, indent), "// Examples:\n"...)
+			h.spaces(indent)
+			h.literal("// Examples:\n")
 		}
-		if v := m.value(); v[0] == '"' {
-			dst = append(spaces(dst, indent), "// - \""...)
-			dst = append(appendString(dst, v), "\"\n"...)
+		first = false
+		if h.is(i, '"') {
+			h.spaces(indent)
+			h.literal("// - ")
+			h.inQuotes(i)
+			h.byte('\n')
 		}
 	}
-	return dst
 }
 
-// oneOf appends a property that has one of several types, one a line.
-func (h *types) oneOf(dst []byte, m *members, optional bool, indent int) []byte {
-	v := m.value()
-	variants, _ := array(member(v, "oneOf"))
-	description := member(v, "description")
-	first := variants
-	above := isString(description) && !(first.next() && h.same(description, member(first.value(), "description")))
+// alternatives writes a property that has one of several types, one a line.
+func (h *types) alternatives(p int, f fields, optional bool, indent int) {
+	described := h.is(f.description, '"')
+	above := described
+	for v := range h.in(f.oneOf) {
+		above = described && !h.same(f.description, h.fields(v).description)
+		break
+	}
 	if above {
-		dst = comment(dst, description, indent)
+		h.comment(f.description, indent)
 	}
-	if d := member(v, "default"); d != nil {
-		dst = h.value(append(spaces(dst, indent), "// default: "...), d, v, false)
-		dst = append(dst, '\n')
+	if f.initial != none {
+		h.spaces(indent)
+		h.literal("// default: ")
+		h.initial(f, false)
+		h.byte('\n')
 	}
-	dst = append(name(dst, m, optional, indent), '\n')
-	for i := 0; variants.next(); i++ {
-		one := variants.value()
-		dst = append(spaces(dst, indent), " | "...)
-		dst = h.variant(dst, one, indent+3)
-		described := one
-		if i == 0 && above || isString(description) && h.same(description, member(one, "description")) {
-			described = nil
+	h.named(p, optional, indent)
+	h.byte('\n')
+	first := true
+	for v := range h.in(f.oneOf) {
+		if h.full {
+			break
 		}
-		dst = append(h.trailing(dst, described, one, false), '\n')
+		of := h.fields(v)
+		h.spaces(indent)
+		h.literal(" | ")
+		h.variant(of, indent+3)
+		description := of.description
+		if first && above || described && h.same(f.description, description) {
+			description = none
+		}
+		first = false
+		h.trailing(description, of, false)
+		h.byte('\n')
 	}
-	return append(spaces(dst, indent), ",\n"...)
+	h.spaces(indent)
+	h.literal(",\n")
 }
 
-func (h *types) same(a, b []byte) bool {
-	h.text = appendString(h.text[:0], a)
-	n := len(h.text)
-	h.text = appendString(h.text, b)
-	return isString(b) && bytes.Equal(h.text[:n], h.text[n:])
+// same reports whether the strings at i and at j have the same text.
+func (h *types) same(i, j int) bool {
+	if !h.is(j, '"') {
+		return false
+	}
+	a, b := h.raw(i), h.raw(j)
+	const longest = len(`\u0041`) // of what stands for one byte
+	if len(a) > longest*len(b) || len(b) > longest*len(a) {
+		return false
+	}
+	h.one, h.other = appendString(h.one[:0], a), appendString(h.other[:0], b)
+	return bytes.Equal(h.one, h.other)
 }
 
-// trailing appends the description and the default of a type as a comment behind it.
-func (h *types) trailing(dst, described, schema []byte, quoted bool) []byte {
+// trailing writes a description and the default of a type as a comment behind it.
+func (h *types) trailing(description int, f fields, quoted bool) {
 	sep := " // "
-	if d := member(described, "description"); isString(d) {
-		dst = appendString(append(dst, sep...), d)
+	if h.is(description, '"') {
+		h.literal(sep)
+		h.text(description)
 		sep = " "
 	}
-	if d := member(schema, "default"); d != nil {
-		dst = h.value(append(append(dst, sep...), "default: "...), d, schema, quoted)
+	if f.initial != none {
+		h.literal(sep)
+		h.literal("default: ")
+		h.initial(f, quoted)
 	}
-	return dst
 }
 
-// value appends a default. That of an enumeration is bare, or JSON with quoted.
-func (h *types) value(dst, v, schema []byte, quoted bool) []byte {
-	if v[0] != '"' {
-		return h.compact(dst, v)
+// initial writes a default. That of an enumeration is bare, or JSON with quoted.
+func (h *types) initial(f fields, quoted bool) {
+	among := h.is(f.enum, '[') && h.nodes[f.enum].behind > int32(f.enum)+1
+	switch {
+	case !h.is(f.initial, '"') || among && quoted:
+		h.compact = true
+		h.value(h.raw(f.initial), 0)
+	case among:
+		h.text(f.initial)
+	default:
+		h.inQuotes(f.initial)
 	}
-	m, ok := array(member(schema, "enum"))
-	if ok && m.next() {
-		if quoted {
-			return h.compact(dst, v)
-		}
-		return appendString(dst, v)
-	}
-	return append(appendString(append(dst, '"'), v), '"')
-}
-
-// compact appends JSON without white space, as serde_json writes it.
-func (h *types) compact(dst, b []byte) []byte {
-	switch b[0] {
-	case '{', '[':
-		m, isArray := array(b)
-		if !isArray {
-			m, _ = object(b)
-		}
-		dst = append(dst, b[0])
-		for first := true; m.next(); first = false {
-			if !first {
-				dst = append(dst, ',')
-			}
-			if !isArray {
-				dst = append(h.compact(dst, m.name), ':')
-			}
-			dst = h.compact(dst, m.value())
-		}
-		return append(dst, b[0]+2)
-	case '"':
-		h.text = appendString(h.text[:0], b)
-		return appendQuoted(dst, h.text)
-	case 't', 'f', 'n':
-		return append(dst, b...)
-	}
-	if bytes.ContainsAny(b, "eE") || len(b) > 15 {
-		h.doubt = true // how Rust prints it is not known here
-		return append(dst, b...)
-	}
-	f, err := strconv.ParseFloat(string(b), 64)
-	if err != nil {
-		h.doubt = true
-	}
-	if bytes.IndexByte(b, '.') < 0 {
-		return append(dst, b...)
-	}
-	n := len(dst)
-	dst = strconv.AppendFloat(dst, f, 'f', -1, 64)
-	if bytes.IndexByte(dst[n:], '.') < 0 {
-		dst = append(dst, ".0"...)
-	}
-	return dst
 }
