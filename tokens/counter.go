@@ -220,8 +220,7 @@ func (c *counter) decode(s *dialect.Segment, trim bool) []byte {
 // segment counts a segment by itself. The memo knows it as it stands in the body:
 // what is known need not be decoded.
 func (c *counter) segment(s *dialect.Segment, trim bool) (n int64) {
-	if c.left <= 0 {
-		c.exact = false
+	if !c.spend(s.Text) { // also of what is remembered: a count does not depend on that
 		return int64(s.Text) / usualBytes
 	}
 	k, worth := c.key(c.v.Bytes(s), c.index(s), s.Escaped && !s.Raw, trim)
@@ -230,9 +229,6 @@ func (c *counter) segment(s *dialect.Segment, trim bool) (n int64) {
 		n, known = c.s.Memo.get(k)
 	}
 	if !known {
-		if !c.spend(s.Text) {
-			return int64(s.Text) / usualBytes
-		}
 		text := c.decode(s, trim)
 		n = c.plain(text)
 		if worth {
@@ -245,14 +241,14 @@ func (c *counter) segment(s *dialect.Segment, trim bool) (n int64) {
 
 // remembered counts text that is no segment.
 func (c *counter) remembered(text []byte) (n int64) {
+	if !c.spend(len(text)) {
+		return int64(len(text)) / usualBytes
+	}
 	k, worth := c.key(text, noSegment, false, false)
 	if worth {
 		if n, known := c.s.Memo.get(k); known {
 			return n
 		}
-	}
-	if !c.spend(len(text)) {
-		return int64(len(text)) / usualBytes
 	}
 	n = c.plain(text)
 	if worth {

@@ -99,6 +99,14 @@ func (l *Learned) Correct(pool string, c Count) Count {
 	return c
 }
 
+// Forget forgets what was learnt of the pool: it is another one now, or counted in
+// another way.
+func (l *Learned) Forget(pool string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.pools, pool)
+}
+
 // Each calls f for every pool of which something was learnt, in no order.
 func (l *Learned) Each(f func(pool string, factor float64, doubts bool)) {
 	l.mu.RLock()

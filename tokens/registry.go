@@ -1,9 +1,10 @@
 package tokens
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -58,7 +59,7 @@ func must(t *Tokenizer, err error) *Tokenizer {
 	return t
 }
 
-// New makes a tokenizer. Errors are ChoiceErrors.
+// New makes a tokenizer. Errors are ChoiceErrors, joined when there are several.
 func New(c Choice) (*Tokenizer, error) {
 	t := &Tokenizer{template: templateFor(c.Model), media: media.ForModel(c.Model)}
 	switch c.Adapter {
@@ -67,16 +68,21 @@ func New(c Choice) (*Tokenizer, error) {
 	case "sglang":
 		t.backend = template.SGLang
 	}
+	var faults []error
 	if c.Template != "" {
 		chosen, ok := template.ByName(c.Template)
 		if !ok {
-			return nil, wrong("template", "%q is not known; there are %s", c.Template, strings.Join(Templates(), ", "))
+			faults = append(faults, wrong("template", "%q is not known; there are %s", c.Template, strings.Join(Templates(), ", ")))
+		} else {
+			t.template = chosen
 		}
-		t.template = chosen
 	}
 	t.begins = begins(t.template.Name())
 	if err := t.setVocabulary(&c); err != nil {
-		return nil, err
+		faults = append(faults, err)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
 	}
 	return t, nil
 }
@@ -139,9 +145,13 @@ const openaiEmbedding = "text-embedding-"
 // readFile takes the vocabulary from a file and returns a name for its content.
 func (t *Tokenizer) readFile(c *Choice, known *vocab.Known) (name string, err error) {
 	s := &bpe.Source{Pattern: known.Pattern(), NFC: known.NFC}
-	tiktoken := !strings.HasSuffix(c.File, ".json")
+	format := formatOf(c.Content)
 	switch {
-	case !tiktoken || c.Vocabulary != "":
+	case format != tiktoken && c.Vocabulary != "":
+		return "", wrong("vocabulary", "the file says itself how texts are cut: name one of the two")
+	case format == tekken && !strings.HasPrefix(t.template.Name(), "mistral"):
+		return "", wrong("file", "%s is a vocabulary of Mistral's, the template is %s", c.File, t.template.Name())
+	case format != tiktoken || c.Vocabulary != "":
 	case strings.HasPrefix(t.template.Name(), "llama"):
 		s.Pattern, s.NFC = bpe.Cl100k, false // Llama 3 cuts texts as it does
 	default:
@@ -154,9 +164,44 @@ func (t *Tokenizer) readFile(c *Choice, known *vocab.Known) (name string, err er
 	t.name, t.nfc, t.estimate = c.File, f.source.NFC, false
 	t.vocabulary = func() *bpe.Vocabulary { return f.vocabulary } // holds on to f
 	if len(f.source.Added) > 0 {
+		if mark := markOf(t.template.Name()); mark != "" && !slices.Contains(f.source.Added, mark) {
+			return "", wrong("file", "%s has no token %s, which template %s begins with: is it another model's?", c.File, mark, t.template.Name())
+		}
 		t.added = newAdded(f.source.Added)
 	}
 	return fmt.Sprintf("file %x by %s, form C %t, added of its own %t", f.sum, f.source.Pattern.Name, f.source.NFC, len(f.source.Added) > 0), nil
+}
+
+// format is how a vocabulary file is written.
+type format uint8
+
+const (
+	tiktoken format = iota
+	huggingFace
+	tekken
+)
+
+// formatOf tells formats apart by their content: a line a token, or JSON, of which
+// Mistral's has tokens as bytes.
+func formatOf(content []byte) format {
+	switch content = bytes.TrimSpace(content); {
+	case len(content) == 0 || content[0] != '{':
+		return tiktoken
+	case bytes.Contains(content[:min(len(content), 4<<10)], []byte(`"token_bytes"`)) || bytes.Contains(content, []byte(`"default_vocab_size"`)):
+		return tekken
+	}
+	return huggingFace
+}
+
+// markOf is a special token that chats of a family have, which its vocabularies must
+// know; empty when none is.
+func markOf(templateName string) string {
+	for prefix, mark := range map[string]string{"qwen": imStart, "llama": "<|begin_of_text|>", "deepseek": "<｜begin▁of▁sentence｜>", "harmony": "<|channel|>"} {
+		if strings.HasPrefix(templateName, prefix) {
+			return mark
+		}
+	}
+	return ""
 }
 
 // file is a vocabulary that was read from a file.
@@ -189,10 +234,10 @@ func readVocabulary(c *Choice, s *bpe.Source) (*file, error) {
 		return f, nil
 	}
 	var err error
-	switch name := filepath.Base(c.File); {
-	case strings.HasSuffix(name, ".json") && strings.Contains(name, "tekken"):
+	switch formatOf(c.Content) {
+	case tekken:
 		s, err = bpe.ReadTekken(c.Content)
-	case strings.HasSuffix(name, ".json"):
+	case huggingFace:
 		s, err = bpe.ReadHuggingFace(c.Content)
 	default:
 		var all []string
@@ -218,8 +263,8 @@ func readVocabulary(c *Choice, s *bpe.Source) (*file, error) {
 func nearest(model, templateName string) (k *vocab.Known, exact bool) {
 	model = strings.ToLower(model[strings.LastIndexByte(model, '/')+1:])
 	switch {
-	case strings.Contains(model, "deepseek") && strings.Contains(model, "qwen"):
-		return vocab.Qwen, false // R1 distilled into Qwen
+	case strings.Contains(model, "deepseek") && strings.Contains(model, "qwen"), strings.HasPrefix(model, "deepseek-r1:"):
+		return vocab.Qwen, false // R1 distilled into Qwen, for most of Ollama's tags too
 	case strings.Contains(model, "deepseek") && strings.Contains(model, "llama"):
 		return vocab.Cl100k, false
 	case strings.HasPrefix(templateName, openaiTemplate):
@@ -236,7 +281,7 @@ func nearest(model, templateName string) (k *vocab.Known, exact bool) {
 	case strings.HasPrefix(templateName, "deepseek"):
 		return vocab.DeepSeek, true
 	case strings.HasPrefix(templateName, "mistral"):
-		return vocab.Tekken, tekken(model, templateName)
+		return vocab.Tekken, hasTekken(model, templateName)
 	case strings.HasPrefix(templateName, "llama"):
 		return vocab.Cl100k, false // Llama 3's begins with its tokens
 	}
@@ -248,9 +293,9 @@ func nearest(model, templateName string) (k *vocab.Known, exact bool) {
 	return vocab.O200k, false
 }
 
-// tekken tells whether a model of Mistral's has the vocabulary of that name: the
+// hasTekken tells whether a model of Mistral's has the vocabulary of that name: the
 // newer ones do; the older ones have one of SentencePiece's.
-func tekken(model, templateName string) bool {
+func hasTekken(model, templateName string) bool {
 	if templateName != "mistral-v3" && templateName != "mistral-v7" {
 		return true
 	}
@@ -271,7 +316,9 @@ var nearestByName = []struct {
 }{
 	{openaiEmbedding, vocab.Cl100k, true},
 	{"qwen3.5", vocab.Qwen36, true}, {"qwen3.6", vocab.Qwen36, true},
-	{"qwen2", vocab.Qwen, true}, {"qwen3", vocab.Qwen, true}, {"qwen", vocab.Qwen, false},
+	{"qwen3-max", vocab.Qwen, false}, {"qwen3-plus", vocab.Qwen, false}, {"qwen3-turbo", vocab.Qwen, false},
+	{"qwen1.5", vocab.Qwen, true}, {"qwen2", vocab.Qwen, true}, {"qwen3", vocab.Qwen, true}, {"qwen", vocab.Qwen, false},
+	{"qwq", vocab.Qwen, true}, {"qvq", vocab.Qwen, true},
 	{"deepseek-v3", vocab.DeepSeek, true}, {"deepseek-v4", vocab.DeepSeek, true},
 	{"deepseek", vocab.DeepSeek, false}, // V2 and the coders have others
 	{"glm", vocab.Qwen, false},          // both began with cl100k and digits one by one

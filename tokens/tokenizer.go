@@ -38,6 +38,11 @@ func (t *Tokenizer) Template() string { return t.template.Name() }
 // Estimates tells that no count can be exact: the vocabulary is only a near one.
 func (t *Tokenizer) Estimates() bool { return t.estimate }
 
+// Alike tells whether two tokenizers count alike.
+func (t *Tokenizer) Alike(o *Tokenizer) bool {
+	return t.id == o.id && t.template == o.template && t.backend == o.backend && t.estimate == o.estimate
+}
+
 // Approximate tells that no chat can be counted exactly, because the template is not
 // the model's, only a usual one.
 func (t *Tokenizer) Approximate() bool { return t.template.Estimate() }
@@ -124,16 +129,16 @@ func (t *Tokenizer) Count(r *openai.Request, s Session) Count {
 	} else {
 		exact = t.prompts(r, c) && exact
 	}
-	media := t.countMedia(&r.View)
+	parts := t.countMedia(&r.View)
 	exact = exact && c.exact
-	n := Count{Tokens: c.tokens + media.Tokens, Exact: exact && media.Exact}
+	n := Count{Tokens: c.tokens + parts.Tokens, Exact: exact && parts.Exact}
 	switch {
 	case exact:
-		n.Bound = c.tokens + media.Bound
+		n.Bound = c.tokens + parts.Bound
 	case t.estimate || s.Doubt:
 		n.Bound = t.Bound(r)
 	default:
-		n.Bound = t.bound(r, c) + media.Bound
+		n.Bound = t.bound(r, c) + parts.Bound
 	}
 	n.Tokens = min(n.Tokens, n.Bound)
 	return n

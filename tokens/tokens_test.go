@@ -3,6 +3,7 @@ package tokens
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -311,6 +312,11 @@ func TestChoices(t *testing.T) {
 		{Choice{Model: "Qwen/Qwen3-32B"}, "qwen", "qwen3", false},
 		{Choice{Model: "qwen-max"}, "qwen", "generic", true},
 		{Choice{Model: "qwen3.6-35b"}, "qwen3.6", "generic", false},
+		{Choice{Model: "qwen3-max"}, "qwen", "generic", true},
+		{Choice{Model: "Qwen/QwQ-32B"}, "qwen", "generic", false},
+		{Choice{Model: "Qwen1.5-7B-Chat"}, "qwen", "generic", false},
+		{Choice{Model: "deepseek-r1:14b"}, "qwen", "generic", true},
+		{Choice{Model: "ft:gpt-4o-mini:acme"}, "o200k", "openai", false},
 		{Choice{Model: "deepseek-chat"}, "deepseek", "deepseek-v3", false},
 		{Choice{Model: "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"}, "qwen", "deepseek-r1", true},
 		{Choice{Model: "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"}, "cl100k", "deepseek-r1", true},
@@ -332,15 +338,23 @@ func TestChoices(t *testing.T) {
 			t.Errorf("%+v: %s, %s, estimates %t", tt.choice, tok.Vocabulary(), tok.Template(), tok.Estimates())
 		}
 	}
-	for field, c := range map[string]Choice{
-		"template":   {Template: "nobody's"},
-		"vocabulary": {Vocabulary: "nobody's"},
-		"file":       {File: "x.tiktoken", Content: []byte("YQ== 0\n")},
+	for text, c := range map[string]Choice{
+		"template: ":                                       {Template: "nobody's"},
+		"vocabulary: ":                                     {Vocabulary: "nobody's"},
+		"file: x.tiktoken does not say":                    {File: "x.tiktoken", Content: []byte("YQ== 0\n")},
+		"file: x.json: line 1":                             {File: "x.json", Vocabulary: "qwen", Content: []byte("nonsense\n")},
+		"vocabulary: the file says itself":                 {File: "x", Vocabulary: "qwen", Content: []byte(`{"model":{}}`)},
+		"file: x is a vocabulary of Mistral's":             {File: "x", Template: "qwen3", Content: []byte(`{"config":{"default_vocab_size":1}}`)},
+		"template: \"a\" is not known; there are deepseek": {Template: "a", Vocabulary: "b"},
 	} {
 		_, err := New(c)
-		if wrong, ok := err.(*ChoiceError); !ok || wrong.Field != field || err.Error() == "" {
-			t.Errorf("%+v: %v, want a fault of %s", c, err, field)
+		var wrong *ChoiceError
+		if !errors.As(err, &wrong) || !strings.HasPrefix(err.Error(), text) {
+			t.Errorf("%+v: %v, want %s", c, err, text)
 		}
+	}
+	if _, err := New(Choice{Template: "a", Vocabulary: "b"}); !strings.Contains(err.Error(), "\nvocabulary: ") {
+		t.Errorf("not every fault is named: %v", err)
 	}
 }
 
@@ -369,6 +383,10 @@ func TestVocabularyFiles(t *testing.T) {
 		if got != want || !got.Exact {
 			t.Errorf("%s: %+v, want %+v", tt.choice.File, got, want)
 		}
+	}
+	other := Choice{Model: "meta-llama/Llama-3.1-8B-Instruct", Adapter: "vllm", File: "tokenizer.json", Content: read("deepseek_v3.json")}
+	if _, err := New(other); err == nil || !strings.Contains(err.Error(), "<|begin_of_text|>") {
+		t.Errorf("another model's file is taken for Llama's: %v", err)
 	}
 	llama := Choice{Model: "meta-llama/Llama-3.1-8B-Instruct", Adapter: "vllm", File: "tokenizer.model", Content: read("llama3_1.tiktoken")}
 	tok := tokenizer(t, llama)
@@ -444,6 +462,10 @@ func TestLearned(t *testing.T) {
 	exact := Count{Tokens: 10, Bound: 10, Exact: true}
 	if got := l.Correct("p", exact); got != exact {
 		t.Errorf("an exact count was corrected: %+v", got)
+	}
+	l.Forget("p")
+	if l.Factor("p") != 1 {
+		t.Error("what was forgotten is known")
 	}
 	l.Observe("q", 3, false, 300) // too short to teach
 	if l.Factor("q") != 1 || l.Observe("q", 100, true, 100) || l.Observe("q", 100, true, 90) || l.Doubts("q") {

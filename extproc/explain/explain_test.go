@@ -53,7 +53,8 @@ func testPlan() *plan.Plan {
 
 func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
 	t.Helper()
-	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), route.New(), quota.New(limit.New(time.Now)))
+	ledger := limit.New(time.Now)
+	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(), quota.New(ledger))
 	return explain.Explain(t.Context(), run, p, in)
 }
 
@@ -87,7 +88,7 @@ func TestAllowed(t *testing.T) {
 				OutputTokens: 7, MaxOutputTokens: 7, Held: true},
 			Edits: []explain.Edit{{Offset: len(body) - 1, Text: `,"stream_options":{"include_usage":true}`}},
 		}
-		for _, name := range []string{"auth", "models", "decode", "tokens", "route", "quota"} {
+		for _, name := range []string{"auth", "models", "decode", "tokens", "quota", "route"} {
 			want.Stages = append(want.Stages, explain.Stage{Name: name, Mode: "enforce", Verdict: "go on"})
 		}
 		ignore := cmp.Options{cmpopts.IgnoreFields(explain.Stage{}, "Micros"), cmpopts.IgnoreFields(explain.Request{}, "InputTokens"),

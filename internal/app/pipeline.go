@@ -23,6 +23,7 @@ func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Le
 		models.Stage{},
 		decode.Stage{},
 		tokens.New(memo, learned),
+		quota.NewGate(ledger),
 		route.New(),
 		quota.New(ledger),
 	)

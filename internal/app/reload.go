@@ -22,12 +22,16 @@ type reloadState struct {
 	refused error // the last file's fault; nil when the last file is in force
 }
 
-func (r *reloadState) note(err error, now time.Time) {
+// note keeps how the last file was taken; it returns whether the one before was
+// refused.
+func (r *reloadState) note(err error, now time.Time) (refused bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	refused = r.refused != nil
 	if r.refused = err; err == nil {
 		r.applied = now
 	}
+	return refused
 }
 
 // apply brings a plan into force: first Envoy gets what the plan needs and
@@ -55,8 +59,21 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) error {
 			a.warm(ctx)
 		}
 	}
-	a.plan.Store(p)
+	old := a.plan.Swap(p)
+	a.forget(old, p)
 	return nil
+}
+
+// forget forgets what was learnt of pools that are gone or are counted otherwise.
+func (a *app) forget(old, now *plan.Plan) {
+	if old == nil || a.learned == nil {
+		return
+	}
+	for _, was := range old.Pools {
+		if is, ok := now.Pool(was.Name); !ok || is.Model != was.Model || !is.Tokenizer.Alike(was.Tokenizer) {
+			a.learned.Forget(was.Name)
+		}
+	}
 }
 
 // accepted waits for the Envoys that are connected. Only a refusal keeps the
@@ -89,7 +106,9 @@ func (a *app) change(ctx context.Context) {
 	}
 	current := a.plan.Load() // there is one: the start applied it before anything is watched
 	if current.Version == p.Version {
-		a.reload.note(nil, time.Now())
+		if a.reload.note(nil, time.Now()) {
+			a.log.Info("configuration: the file is again what is in force", "version", p.Version)
+		}
 		return
 	}
 	if err := a.apply(ctx, p); err != nil {

@@ -68,16 +68,22 @@ func (c *compilation) tokenizer(path string, p *configv1.Pool) *tokens.Tokenizer
 		c.material = append(c.material, string(sum[:]))
 	}
 	t, err := tokens.New(choice)
-	var wrong *tokens.ChoiceError
-	switch {
-	case errors.As(err, &wrong):
-		c.fault(path+"."+wrong.Field, "%s", wrong.Err)
-		return nil
-	case err != nil:
-		c.fault(path, "%s", err)
-		return nil
+	if err == nil {
+		return t
 	}
-	return t
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	for _, err := range all {
+		var wrong *tokens.ChoiceError
+		if errors.As(err, &wrong) {
+			c.fault(path+"."+wrong.Field, "%s", wrong.Err)
+		} else {
+			c.fault(path, "%s", err)
+		}
+	}
+	return nil
 }
 
 // price converts US dollars for a million tokens to nano-dollars.

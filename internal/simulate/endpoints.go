@@ -137,7 +137,7 @@ func (x *exchange) embeddings() {
 	if !x.serves(e.model) || !x.wait(x.s.opts.FirstToken) || !x.wait(milliseconds(x.fault.StallBeforeHeadersMS)) {
 		return
 	}
-	e.exact = x.s.exactTokens(ai.KindEmbedding, x.body, cmp.Or(x.s.opts.Model, e.model))
+	e.exact = x.s.exactTokens(ai.KindEmbedding, x.body, cmp.Or(e.model, x.s.opts.Model))
 	tokens := e.promptTokens()
 	x.s.log.update(x.rec, func(r *Request) { r.PromptTokens = tokens })
 	body := e.appendAnswer(nil, x)

@@ -63,7 +63,7 @@ func (x *exchange) generate(chat bool, s *shape) {
 		if chat {
 			kind = ai.KindChat
 		}
-		g.exact = x.s.exactTokens(kind, x.body, cmp.Or(x.s.opts.Model, g.model))
+		g.exact = x.s.exactTokens(kind, x.body, cmp.Or(g.model, x.s.opts.Model))
 		fail = x.fits(g)
 	}
 	if fail != nil {

@@ -34,6 +34,9 @@ func TestQuickstart(t *testing.T) {
 		}
 		return ""
 	})
+	if _, metrics := w.adminGet(t, "/metrics"); strings.Contains(metrics, "weir_tokens_doubted{") || !strings.Contains(metrics, `weir_tokens_reported_ratio_count{certainty="counted",pool="local-vllm"}`) {
+		t.Errorf("the stand-in backend does not count as weir does: %s", lineWith(metrics, "weir_tokens_"))
+	}
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)

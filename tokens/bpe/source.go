@@ -96,7 +96,6 @@ type huggingFace struct {
 	Model        struct {
 		Type         string            `json:"type"`
 		Dropout      *float64          `json:"dropout"`
-		UnkToken     *string           `json:"unk_token"`
 		Prefix       string            `json:"continuing_subword_prefix"`
 		Suffix       string            `json:"end_of_word_suffix"`
 		ByteFallback bool              `json:"byte_fallback"`

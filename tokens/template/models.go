@@ -13,14 +13,14 @@ var families = []struct {
 	{nil, "^o1-mini"}, {nil, "^o1-preview"}, // a recording has one token more than the later ones
 	{openaiGPT5, "^gpt-5"}, {openaiGPT5, "^gpt-6"}, {openaiLater, "^o1"}, {openaiLater, "^o3"}, {openaiLater, "^o4"},
 	{openaiTemplate, "^gpt-"}, {openaiTemplate, "^chatgpt-"},
-	{deepseekR1, "deepseek r1"}, {deepseekR1, "^deepseek-reasoner"},
+	{nil, "deepseek-r1:"}, {deepseekR1, "deepseek r1"}, {deepseekR1, "^deepseek-reasoner"},
 	{nil, "deepseek v3.2"}, {deepseekV31, "deepseek v3.1"}, {deepseekV31, "deepseek v3_1"},
 	{deepseekV3, "deepseek-v3"}, {deepseekV3, "^deepseek-chat"},
 	{qwen25VL, "qwen2.5-vl"}, {qwen25VL, "qwen2-vl"}, {qwen25VL, "qwen3-vl"},
 	{qwen3Instruct, "qwen3 instruct"}, {qwen3Instruct, "qwen3-coder"}, {qwen3Instruct, "qwen3-next instruct"},
 	{qwen3Thinking, "qwen3 thinking"},
 	{nil, "qwen3.5"}, {nil, "qwen3.6"}, {nil, "qwen3-omni"},
-	{qwen3, "qwen3"}, {qwen3, "qwen-3"},
+	{nil, "qwen3-max"}, {nil, "qwen3-plus"}, {nil, "qwen3-turbo"}, {qwen3, "qwen3"}, {qwen3, "qwen-3"},
 	{qwen25, "qwen2.5"}, {qwen25, "qwen-2.5"},
 	{llama31, "llama-3.1"}, {llama31, "llama-3.3"}, {llama31, "llama3.1"}, {llama31, "llama3.3"}, {llama31, "llama-3_1"},
 	{llama32, "llama-3.2"}, {llama32, "llama3.2"},
@@ -37,7 +37,7 @@ var families = []struct {
 // that weir does not know, the generic one.
 func ForModel(name string) *Template {
 	name = strings.ToLower(name)
-	name = name[strings.LastIndexByte(name, '/')+1:]
+	name = strings.TrimPrefix(name[strings.LastIndexByte(name, '/')+1:], "ft:") // OpenAI's fine-tunes
 	for _, f := range families {
 		if matches(name, f.words) {
 			if f.template == nil {

@@ -36,13 +36,13 @@ func (*Stage) Name() string { return "quota" }
 // Request reserves input and allowed output. The input is counted for each target:
 // the largest bound is what the request can use.
 func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
-	limits := applying(ex)
+	limits := applying(ex, ex.Decision.Model)
 	if len(limits) == 0 {
 		return pipeline.Verdict{}, nil
 	}
 	ex.Reserved.Limits = limits
-	if !s.anythingLeft(ex) || !s.reserve(ex) {
-		return refusal(&ex.Reserved.Result), nil
+	if input, output, ok := s.reserve(ex); !ok {
+		return refusal(&ex.Reserved.Result, input, output), nil
 	}
 	if slices.ContainsFunc(limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding {
 		ex.Edits = ex.In.Request.MaxOutputEdits(ex.Edits, ex.Reserved.MaxOutput)
@@ -52,17 +52,40 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 	return pipeline.Verdict{}, nil
 }
 
-// anythingLeft tells whether the smallest request would be admitted. A request that
-// is refused anyway must be cheap to refuse: who is over a limit would otherwise
-// make weir count for nothing.
-func (s *Stage) anythingLeft(ex *pipeline.Exchange) bool {
-	r := s.request(ex)
+// Gate is the part of the stage that comes before tokens are counted: it refuses who
+// could not be admitted with the smallest request. A request that is refused anyway
+// must be cheap to refuse: who is over a limit would otherwise make weir count for
+// nothing.
+type Gate struct{ ledger Ledger }
+
+// NewGate makes the gate.
+func NewGate(l Ledger) *Gate { return &Gate{l} }
+
+// Name of the stage that the gate is a part of.
+func (*Gate) Name() string { return "quota" }
+
+// Request looks whether anything is left of the limits. Models that do not exist or
+// may not be called are refused later.
+func (g *Gate) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
+	m, ok := ex.Plan.Models[ex.In.Request.Model]
+	if !ok || !ex.Grants.MayCall(m) {
+		return pipeline.Verdict{}, nil
+	}
+	limits := applying(ex, m)
+	if len(limits) == 0 {
+		return pipeline.Verdict{}, nil
+	}
+	r := request(ex, m)
 	r.Input = 1
-	if wanted(ex) > 0 {
+	if wanted(ex, m) > 0 {
 		r.Output = answers(ex)
 	}
-	ex.Reserved.Result = s.ledger.Check(ex.Reserved.Limits, r)
-	return ex.Reserved.Result.OK
+	res := g.ledger.Check(limits, r)
+	if res.OK {
+		return pipeline.Verdict{}, nil
+	}
+	ex.Reserved.Limits, ex.Reserved.Result = limits, res
+	return refusal(&res, r.Input, r.Output), nil
 }
 
 // Undo gives the reservation back.
@@ -73,21 +96,21 @@ func (s *Stage) Undo(ex *pipeline.Exchange) {
 	}
 }
 
-func (s *Stage) reserve(ex *pipeline.Exchange) bool {
+func (s *Stage) reserve(ex *pipeline.Exchange) (input, output int64, ok bool) {
 	res := &ex.Reserved
-	input := most(ex)
+	input = most(ex)
 	res.MaxOutput = allowed(ex, res.Limits, input)
-	r := s.request(ex)
-	r.Input, r.Output = input, times(res.MaxOutput, answers(ex))
-	res.Result = s.ledger.Reserve(res.Limits, r)
-	if res.Result.OK {
-		res.Input, res.Output = r.Input, r.Output
+	output = times(res.MaxOutput, answers(ex))
+	r := request(ex, ex.Decision.Model)
+	r.Input, r.Output = input, output
+	if res.Result = s.ledger.Reserve(res.Limits, r); res.Result.OK {
+		res.Input, res.Output = input, output
 	}
-	return res.Result.OK
+	return input, output, res.Result.OK
 }
 
-func (s *Stage) request(ex *pipeline.Exchange) limit.Request {
-	return limit.Request{ID: ex.In.ID, Principal: ex.Principal, Model: ex.Decision.Model.Name}
+func request(ex *pipeline.Exchange, m *plan.Model) limit.Request {
+	return limit.Request{ID: ex.In.ID, Principal: ex.Principal, Model: m.Name}
 }
 
 // most is the most input tokens that a target can count.
@@ -99,10 +122,10 @@ func most(ex *pipeline.Exchange) (n int64) {
 }
 
 // applying are the limits that count this request.
-func applying(ex *pipeline.Exchange) []*plan.Limit {
+func applying(ex *pipeline.Exchange, m *plan.Model) []*plan.Limit {
 	var limits []*plan.Limit
 	for _, l := range ex.Plan.Limits {
-		if l.Applies(&ex.Principal, ex.Decision.Model.Name) {
+		if l.Applies(&ex.Principal, m.Name) {
 			limits = append(limits, l)
 		}
 	}
@@ -115,25 +138,25 @@ func boundsOutput(l *plan.Limit) bool {
 
 // wanted is the output of one answer that the client asks for, or the model's
 // default.
-func wanted(ex *pipeline.Exchange) int64 {
+func wanted(ex *pipeline.Exchange, m *plan.Model) int64 {
 	switch {
 	case ex.In.Kind == ai.KindEmbedding:
 		return 0
 	case ex.In.Request.HasMaxOutput:
 		return ex.In.Request.MaxOutput
 	}
-	return ex.Decision.Model.DefaultMaxTokens
+	return m.DefaultMaxTokens
 }
 
-// slack is the part of an estimate that is kept free beside it.
-const slack = 8
+// margin: of an estimate an eighth is kept free beside it.
+const margin = 8
 
 // allowed is what is wanted, lowered to what the limits can hold at all beside
 // the input. A default is lowered to what every target has room for too: the
 // client did not ask for it, so no backend may refuse it as too long. It is at
 // least 1 when anything is wanted.
 func allowed(ex *pipeline.Exchange, limits []*plan.Limit, input int64) int64 {
-	want, n := wanted(ex), answers(ex)
+	want, n := wanted(ex, ex.Decision.Model), answers(ex)
 	if want <= 0 {
 		return 0
 	}
@@ -149,8 +172,8 @@ func allowed(ex *pipeline.Exchange, limits []*plan.Limit, input int64) int64 {
 	if !ex.In.Request.HasMaxOutput {
 		for _, p := range ex.Decision.Targets {
 			if p.ContextWindow > 0 {
-				n := ex.Estimate.Count(p)
-				out = min(out, p.ContextWindow-min(n.Bound, n.Tokens+n.Tokens/slack))
+				in := ex.Estimate.Count(p)
+				out = min(out, p.ContextWindow-min(in.Bound, in.Tokens+in.Tokens/margin))
 			}
 		}
 	}
@@ -168,14 +191,14 @@ func times(a, b int64) int64 {
 }
 
 // refusal tells which limit refused, and how it helps to wait.
-func refusal(r *limit.Result) pipeline.Verdict {
+func refusal(r *limit.Result, input, output int64) pipeline.Verdict {
 	name, per := "", ""
 	if r.Limit != nil {
 		name = strconv.Quote(r.Limit.Name)
 		per = fmt.Sprintf(" of %d %s in %s", r.Limit.Amount, r.Limit.Unit, r.Limit.Window)
 	}
 	if r.Impossible {
-		return pipeline.Refuse(ai.ReasonLimitExceeded, fmt.Sprintf("The request is larger than limit %s%s allows at all.", name, per))
+		return pipeline.Refuse(ai.ReasonLimitExceeded, fmt.Sprintf("The request is larger than limit %s%s allows at all: it may take %d input and %d output tokens.", name, per, input, output))
 	}
 	return pipeline.Refuse(ai.ReasonLimitExceeded, fmt.Sprintf("Limit %s%s is used up: try again in %s.", name, per, inSeconds(r.RetryAfter)))
 }

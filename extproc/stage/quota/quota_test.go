@@ -126,8 +126,6 @@ func TestReserve(t *testing.T) {
 		{name: "reserved by the count", body: given, count: count{bound: 500, n: 80, exact: true}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 80, Output: 50}}, max: 50},
 		{name: "refused with the count", body: given, count: count{bound: 500, n: 300, exact: true}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 300, Output: 50}}, refused: true},
 		{name: "refused by the bound of an estimate", body: given, count: count{bound: 500, n: 80}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
-		{name: "not counted when nothing is left", body: given, count: count{bound: 500, n: 80, exact: true, asked: new(int)}, limits: []*plan.Limit{tokens}, refused: true},
-		{name: "not counted when not each answer could have a token", body: three, count: count{bound: 500, n: 80, exact: true, asked: new(int)}, room: 3, limits: []*plan.Limit{output}, refused: true},
 		{name: "input only sends no ceiling", body: plain, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{input}, asked: []limit.Request{{Input: 100, Output: 400}}},
 		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens, output}, asked: []limit.Request{{Input: 100}}},
 		{name: "counts do not overflow", body: huge, count: count{bound: 100}, room: math.MaxInt64 - 1, limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 100, Output: math.MaxInt64}}, refused: true},
@@ -147,9 +145,6 @@ func TestReserve(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.asked, l.asked); diff != "" {
 				t.Errorf("asked for (-want +got):\n%s", diff)
-			}
-			if tc.count.asked != nil && *tc.count.asked > 0 {
-				t.Errorf("counted %d times", *tc.count.asked)
 			}
 			if tc.refused {
 				if ex.Reserved.Input != 0 || ex.Reserved.Output != 0 || len(ex.Edits) != 0 {
@@ -183,6 +178,57 @@ func sent(t *testing.T, ex *pipeline.Exchange) int64 {
 	return got.MaxTokens
 }
 
+// Who is over a limit is refused before anything is counted.
+func TestGate(t *testing.T) {
+	const (
+		plain = `{"model":"m","messages":[]}`
+		three = `{"model":"m","n":3,"messages":[]}`
+		embed = `{"model":"m","input":"x"}`
+	)
+	for _, tc := range []struct {
+		name    string
+		kind    ai.Kind
+		body    string
+		room    int64
+		grants  plan.Grants
+		limits  []*plan.Limit
+		refused bool
+		checked int
+	}{
+		{name: "no limit", body: plain},
+		{name: "limit of another team", body: plain, limits: []*plan.Limit{others}},
+		{name: "enough for a token in and out", body: plain, room: 2, limits: []*plan.Limit{tokens}, checked: 1},
+		{name: "too little", body: plain, room: 1, limits: []*plan.Limit{tokens}, refused: true, checked: 1},
+		{name: "not a token for each answer", body: three, room: 3, limits: []*plan.Limit{output}, refused: true, checked: 1},
+		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, room: 1, limits: []*plan.Limit{tokens}, checked: 1},
+		{name: "a model that may not be called", body: plain, limits: []*plan.Limit{tokens}, grants: plan.Grants{Models: map[string]bool{"n": true}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.kind == "" {
+				tc.kind = ai.KindChat
+			}
+			if tc.grants.Models == nil {
+				tc.grants.AllModels = true
+			}
+			l := &ledger{room: tc.room}
+			asked := 0
+			ex := exchange(t, tc.kind, tc.body, count{bound: 500, asked: &asked}, 0, tc.limits...)
+			ex.Plan.Models = map[string]*plan.Model{"m": ex.Decision.Model}
+			ex.Grants, ex.Decision = &tc.grants, pipeline.Decision{}
+			v, err := NewGate(l).Request(t.Context(), ex)
+			if err != nil || v.Stops() != tc.refused || tc.refused && v.Reason != ai.ReasonLimitExceeded {
+				t.Fatalf("%+v, %v", v, err)
+			}
+			if asked != 0 || l.checked != tc.checked || len(l.asked) != 0 {
+				t.Errorf("counted %d times, checked %d, reserved %d", asked, l.checked, len(l.asked))
+			}
+			if tc.refused && (len(ex.Reserved.Limits) != len(tc.limits) || ex.Reserved.Result.Limit == nil) {
+				t.Errorf("the refusal does not say by what: %+v", ex.Reserved)
+			}
+		})
+	}
+}
+
 func TestUndoReleasesOnce(t *testing.T) {
 	l := &ledger{room: 1000}
 	s := New(l)
@@ -199,12 +245,12 @@ func TestUndoReleasesOnce(t *testing.T) {
 }
 
 func TestRefusalSaysWhichLimit(t *testing.T) {
-	v := refusal(&limit.Result{Limit: tokens, RetryAfter: 3 * time.Second})
+	v := refusal(&limit.Result{Limit: tokens, RetryAfter: 3 * time.Second}, 5, 6)
 	if want := `Limit "t" of 1000 tokens in 0s is used up: try again in 3s.`; v.Message != want {
 		t.Errorf("%q, want %q", v.Message, want)
 	}
-	v = refusal(&limit.Result{Limit: tokens, Impossible: true})
-	if want := `The request is larger than limit "t" of 1000 tokens in 0s allows at all.`; v.Message != want {
+	v = refusal(&limit.Result{Limit: tokens, Impossible: true}, 995, 6)
+	if want := `The request is larger than limit "t" of 1000 tokens in 0s allows at all: it may take 995 input and 6 output tokens.`; v.Message != want {
 		t.Errorf("%q, want %q", v.Message, want)
 	}
 }
