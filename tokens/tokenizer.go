@@ -43,8 +43,8 @@ func (t *Tokenizer) Alike(o *Tokenizer) bool {
 	return t.id == o.id && t.template == o.template && t.backend == o.backend && t.estimate == o.estimate
 }
 
-// Approximate tells that no chat can be counted exactly, because the template is not
-// the model's, only a usual one.
+// Approximate tells that no chat can be counted exactly, because the template is a
+// usual one and not the model's, or was not held against the model's.
 func (t *Tokenizer) Approximate() bool { return t.template.Estimate() }
 
 // Load builds the vocabulary's tables now and not at the first count.

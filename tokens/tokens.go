@@ -16,9 +16,9 @@ import (
 // never below what the backend counts, and whether the figure is the backend's.
 type Count = media.Count
 
-// MaxCounted is how much text of one request is counted, in bytes: a million tokens
-// of usual text. What is beyond is taken at its bound. It keeps the time for one
-// request below a second, whatever the text.
+// MaxCounted is how much text of one request is counted by one vocabulary, in bytes: a
+// million tokens of usual text. What is beyond is estimated by its length, and bounded
+// by it. It keeps the time below a second, whatever the text.
 const MaxCounted = template.MaxRendered
 
 // usualBytes is how many bytes of text make a token, roughly, in the languages and

@@ -48,8 +48,8 @@ type Counter interface {
 	Count(*Exchange, *plan.Pool) tokens.Count
 }
 
-// Estimate is what weir knows of a request's input tokens. Counts are made when
-// they are asked for, once for each pool.
+// Estimate is what weir knows of a request's input tokens, counts and estimates. They
+// are made when they are asked for, once for each of the first few pools.
 type Estimate struct {
 	counter Counter
 	ex      *Exchange

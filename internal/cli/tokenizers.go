@@ -35,7 +35,7 @@ one, name the model's own with pools[].tokenizer.file.`,
 				return err
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "POOL\tMODEL\tVOCABULARY\tTEMPLATE\tTEXT OF A CHAT IS")
+			fmt.Fprintln(w, "POOL\tMODEL\tVOCABULARY\tTEMPLATE\tA CHAT OF TEXT IS")
 			for _, pool := range p.Pools {
 				t := pool.Tokenizer
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", pool.Name, pool.Model, t.Vocabulary(), t.Template(), exactness(t))
@@ -53,7 +53,7 @@ func exactness(t *tokens.Tokenizer) string {
 	case t.Estimates():
 		return "estimated: the vocabulary is a near one"
 	case t.Approximate():
-		return "estimated: the template is a usual one"
+		return "estimated: the template is not verified"
 	}
 	return "counted exactly"
 }

@@ -5,7 +5,7 @@ import "unicode/utf8"
 // Pattern cuts texts into pieces as the regular expression of a vocabulary does.
 // Within a piece bytes are merged, across pieces never.
 type Pattern struct {
-	// Name is the pattern's name, for messages.
+	// Name is the pattern's name, by which patterns are told apart.
 	Name string
 	// next is the end of the piece that begins at i, which is within text.
 	next func(text []byte, i int) int
