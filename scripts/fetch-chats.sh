@@ -32,6 +32,7 @@ if [ -f "$dir/.done" ] && [ "$(cat "$dir/.done")" = "$stamp" ] && [ -s "$dir/rec
 fi
 
 mkdir -p "$dir"
+dir=$(cd "$dir" && pwd) # pip looks for the backends below from elsewhere
 work=$(mktemp -d "$dir/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
