@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirproxy/weir/wasm/internal/envoytest"
 )
@@ -42,7 +43,12 @@ func TestHostCalls(t *testing.T) {
 	if len(faults) > 0 {
 		t.Errorf("the filter found:\n%s", faults)
 	}
-	if !strings.Contains(e.Log(), "a log line of the test filter") {
+	// Envoy writes its log while the answer travels.
+	logged := func() bool { return strings.Contains(e.Log(), "a log line of the test filter") }
+	for end := time.Now().Add(10 * time.Second); !logged() && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !logged() {
 		t.Error("the filter's log line is not in Envoy's log")
 	}
 	if len(b.requests()) != 0 {
