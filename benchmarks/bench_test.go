@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/weirproxy/weir/benchmarks/internal/figures"
 	"github.com/weirproxy/weir/internal/config"
 )
 
@@ -163,7 +164,7 @@ func TestQuantilesAndSpread(t *testing.T) {
 	if a, b := quantiles(list); a != 50 || b != 99 {
 		t.Errorf("p50 %v, p99 %v", a, b)
 	}
-	for want, s := range map[string]spread{"": nil, "5.00": {5}, "2.00 (1.00–300)": {300, 1, 2}, "1.50 (1.00–2.00)": {2, 1}} {
+	for want, s := range map[string]figures.Spread{"": nil, "5.00": {5}, "2.00 (1.00–300)": {300, 1, 2}, "1.50 (1.00–2.00)": {2, 1}} {
 		if s.String() != want {
 			t.Errorf("%q, want %q", s, want)
 		}

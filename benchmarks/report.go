@@ -4,47 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/weirproxy/weir/benchmarks/internal/figures"
 )
-
-// spread is the values of all rounds.
-type spread []float64
-
-func (s spread) median() float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(s))
-	mid := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[mid]
-	}
-	return (sorted[mid-1] + sorted[mid]) / 2
-}
-
-// String is the median, with the extremes when there are several rounds.
-func (s spread) String() string {
-	if len(s) == 0 {
-		return ""
-	}
-	text := number(s.median())
-	if len(s) > 1 {
-		text += fmt.Sprintf(" (%s–%s)", number(slices.Min(s)), number(slices.Max(s)))
-	}
-	return text
-}
-
-// number prints three digits that matter, or all before the point.
-func number(v float64) string {
-	switch {
-	case v == 0:
-		return "0"
-	case v < 10:
-		return fmt.Sprintf("%.2f", v)
-	case v < 100:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.0f", v)
-}
 
 // column is one figure of a cell. ok is false when the target has none.
 type column struct {
@@ -185,11 +147,11 @@ func (tab *table) row(r *results, s scenario, t target) []string {
 	return append(row, ratio(mine, r.spread(s, bare, cpu)), ratio(mine, r.spread(s, noop, cpu)))
 }
 
-func ratio(a, b spread) string {
-	if a.median() == 0 || b.median() == 0 {
+func ratio(a, b figures.Spread) string {
+	if a.Median() == 0 || b.Median() == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f", a.median()/b.median())
+	return fmt.Sprintf("%.2f", a.Median()/b.Median())
 }
 
 func (r *results) target(name string) target {
@@ -200,8 +162,8 @@ func (r *results) target(name string) target {
 	return r.targets[i]
 }
 
-func (r *results) spread(s scenario, t target, col column) spread {
-	var list spread
+func (r *results) spread(s scenario, t target, col column) figures.Spread {
+	var list figures.Spread
 	for _, c := range r.cells[s.name+" "+t.name] {
 		if v, ok := col.value(t, c); ok {
 			list = append(list, v)
@@ -211,13 +173,13 @@ func (r *results) spread(s scenario, t target, col column) spread {
 }
 
 // minus is the difference round by round.
-func (r *results) minus(s scenario, t, base target, col column) spread {
+func (r *results) minus(s scenario, t, base target, col column) figures.Spread {
 	a, b := r.spread(s, t, col), r.spread(s, base, col)
 	n := min(len(a), len(b))
 	if t.envoy == 0 || t.name == base.name {
 		return nil
 	}
-	list := make(spread, n)
+	list := make(figures.Spread, n)
 	for i := range n {
 		list[i] = a[i] - b[i]
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"github.com/weirproxy/weir/benchmarks/internal/figures"
 )
 
 // passLimit is how much CPU time one pass may take.
@@ -24,11 +26,11 @@ type lab struct {
 // cell is what was measured in all rounds.
 type cell struct {
 	tokens      int
-	nanos       spread // of a pass
-	first       spread // nanoseconds of the first pass
-	allocations uint64 // of a pass, the most of all rounds
-	fault       string // why there is no figure
-	failure     string // what the peer said of it, if it failed
+	nanos       figures.Spread // of a pass
+	first       figures.Spread // nanoseconds of the first pass
+	allocations uint64         // of a pass, the most of all rounds
+	fault       string         // why there is no figure
+	failure     string         // what the peer said of it, if it failed
 }
 
 // results are the cells by their names.
@@ -147,5 +149,5 @@ func (c *cell) brief(size int) string {
 		return c.fault + " " + c.failure
 	}
 	last := c.nanos[len(c.nanos)-1:]
-	return fmt.Sprintf("%8v MB/s  %10.1f µs  %8d tokens", last.rate(size), last.median()/1e3, c.tokens)
+	return fmt.Sprintf("%8v MB/s  %10.1f µs  %8d tokens", rate(last, size), last.Median()/1e3, c.tokens)
 }

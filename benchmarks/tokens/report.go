@@ -11,63 +11,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/weirproxy/weir/benchmarks/internal/figures"
 )
 
-// spread is the values of all rounds.
-type spread []float64
-
-func (s spread) median() float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(s))
-	mid := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[mid]
-	}
-	return (sorted[mid-1] + sorted[mid]) / 2
-}
-
-// String is the median, with the extremes when there are several rounds.
-func (s spread) String() string {
-	if len(s) == 0 {
-		return ""
-	}
-	text := number(s.median())
-	if len(s) > 1 {
-		text += fmt.Sprintf(" (%s–%s)", number(slices.Min(s)), number(slices.Max(s)))
-	}
-	return text
-}
-
 // rate is MB/s, of nanoseconds for so many bytes.
-func (s spread) rate(bytes int) spread {
-	return s.each(func(nanos float64) float64 { return float64(bytes) / nanos * 1e3 })
+func rate(s figures.Spread, bytes int) figures.Spread {
+	return s.Each(func(nanos float64) float64 { return float64(bytes) / nanos * 1e3 })
 }
 
-func (s spread) micros() spread {
-	return s.each(func(nanos float64) float64 { return nanos / 1e3 })
-}
-
-func (s spread) each(f func(float64) float64) spread {
-	list := make(spread, len(s))
-	for i, v := range s {
-		list[i] = f(v)
-	}
-	return list
-}
-
-// number prints three digits that matter, or all before the point.
-func number(v float64) string {
-	switch {
-	case v == 0:
-		return "0"
-	case v < 10:
-		return fmt.Sprintf("%.2f", v)
-	case v < 100:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.0f", v)
+func micros(s figures.Spread) figures.Spread {
+	return s.Each(func(nanos float64) float64 { return nanos / 1e3 })
 }
 
 // report renders all results as Markdown.
@@ -81,11 +35,11 @@ func report(o options, about []string, p *plan, r results) string {
 		"GOMAXPROCS=1, GOGC=100, one at a time. Times are CPU times, garbage collection included.\n", o.rounds, o.window)
 	b.WriteString("- A text is counted over and over: what a counter remembers of it, it has. A *first pass* comes after another text.\n")
 	for _, g := range p.vocab {
-		speed(&b, "MB/s, ", g, r, func(c *cell) spread { return c.nanos })
+		speed(&b, "MB/s, ", g, r, func(c *cell) figures.Spread { return c.nanos })
 		g.failures(&b, r)
 	}
 	for _, g := range p.vocab {
-		speed(&b, "First pass, MB/s, ", g, r, func(c *cell) spread { return c.first })
+		speed(&b, "First pass, MB/s, ", g, r, func(c *cell) figures.Spread { return c.first })
 	}
 	for _, g := range p.vocab {
 		counts(&b, g, r)
@@ -136,9 +90,9 @@ func (g *group) rows(r results, figure func(t *text, name cellName, c *cell) str
 }
 
 // speed is a table of a group's speeds.
-func speed(b *strings.Builder, title string, g group, r results, nanos func(*cell) spread) {
+func speed(b *strings.Builder, title string, g group, r results, nanos func(*cell) figures.Spread) {
 	head := g.heads()
-	rows := g.rows(r, func(t *text, _ cellName, c *cell) string { return c.figure(nanos(c).rate(len(t.bytes))) })
+	rows := g.rows(r, func(t *text, _ cellName, c *cell) string { return c.figure(rate(nanos(c), len(t.bytes))) })
 	if slices.Contains(shared, g.title) {
 		head = append(head, "weir ÷ best peer")
 		for i := range rows {
@@ -169,14 +123,14 @@ func (c *cell) figure(v any) string {
 }
 
 // ratio is how often weir counts a text while the fastest peer counts it once.
-func (g *group) ratio(r results, text string, nanos func(*cell) spread) string {
+func (g *group) ratio(r results, text string, nanos func(*cell) figures.Spread) string {
 	own, best := 0.0, 0.0 // nanoseconds
 	for _, who := range g.contenders {
 		c := r[cellName{who, text}]
 		if c == nil || c.fault != "" {
 			continue
 		}
-		if n := nanos(c).median(); who.peer == weir {
+		if n := nanos(c).Median(); who.peer == weir {
 			own = n
 		} else if best == 0 || n < best {
 			best = n
@@ -245,12 +199,12 @@ func slowest(texts []text, who contender, r results) string {
 		case c.fault != "":
 			return t.name + ", " + c.fault
 		default:
-			if rate := c.nanos.rate(len(t.bytes)).median(); name == "" || rate < least {
-				least, name = rate, t.name
+			if speed := rate(c.nanos, len(t.bytes)).Median(); name == "" || speed < least {
+				least, name = speed, t.name
 			}
 		}
 	}
-	return fmt.Sprintf("%s, %s MB/s", name, number(least))
+	return fmt.Sprintf("%s, %s MB/s", name, figures.Number(least))
 }
 
 // ofAgent is the table of an agent's context.
@@ -274,13 +228,13 @@ func ofAgent(b *strings.Builder, g group, r results) {
 			case c.fault != "":
 				row = append(row, c.fault, "")
 			default:
-				row = append(row, c.nanos.micros().String(), fmt.Sprint(c.allocations))
+				row = append(row, micros(c.nanos).String(), fmt.Sprint(c.allocations))
 				tokens = fmt.Sprint(c.tokens)
 			}
 		}
 		share := ""
 		if cold != nil && next != nil && len(cold.nanos) > 0 && len(next.nanos) > 0 {
-			share = fmt.Sprintf("%.3f", next.nanos.median()/cold.nanos.median())
+			share = fmt.Sprintf("%.3f", next.nanos.Median()/cold.nanos.Median())
 		}
 		rows = append(rows, append(row, share, tokens))
 	}
