@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/weirproxy/weir/benchmarks/internal/figures"
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 	"github.com/weirproxy/weir/internal/config"
 )
 
@@ -164,7 +164,7 @@ func TestQuantilesAndSpread(t *testing.T) {
 	if a, b := quantiles(list); a != 50 || b != 99 {
 		t.Errorf("p50 %v, p99 %v", a, b)
 	}
-	for want, s := range map[string]figures.Spread{"": nil, "5.00": {5}, "2.00 (1.00–300)": {300, 1, 2}, "1.50 (1.00–2.00)": {2, 1}} {
+	for want, s := range map[string]bench.Spread{"": nil, "5.00": {5}, "2.00 (1.00–300)": {300, 1, 2}, "1.50 (1.00–2.00)": {2, 1}} {
 		if s.String() != want {
 			t.Errorf("%q, want %q", s, want)
 		}
@@ -173,7 +173,7 @@ func TestQuantilesAndSpread(t *testing.T) {
 
 func TestProcessFigures(t *testing.T) {
 	pid := os.Getpid()
-	before, err := cpuTime(pid)
+	before, err := bench.CPUTime(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestProcessFigures(t *testing.T) {
 	for begin := time.Now(); time.Since(begin) < 20*time.Millisecond; {
 		sum++
 	}
-	after, err := cpuTime(pid)
+	after, err := bench.CPUTime(pid)
 	if d := after - before; err != nil || d < time.Millisecond || d > 10*time.Second {
 		t.Errorf("%v of CPU for 20 ms of counting to %d: %v", d, sum, err)
 	}

@@ -12,11 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 	"github.com/weirproxy/weir/internal/simulate"
 )
 
@@ -275,17 +275,7 @@ func runSimulator(args []string) error {
 func (l *lab) about(ctx context.Context) []string {
 	version, _ := exec.CommandContext(ctx, l.envoy, "--version").Output()
 	return []string{
-		fmt.Sprintf("%s, %d cores (%s), %s, GOGC=%s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(), runtime.Version(), l.gogc),
+		fmt.Sprintf("%s, GOGC=%s", bench.Machine(), l.gogc),
 		strings.TrimSpace(string(version)),
 	}
-}
-
-func cpuModel() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.SplitSeq(string(text), "\n") {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown CPU"
 }

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // quitTime is how long a process has to end by itself.
@@ -82,19 +80,6 @@ func (p *process) stop() error {
 		<-p.done
 	}
 	return p.log.Close()
-}
-
-// cpuTime is the CPU time that a process has used, all its threads together,
-// those included that ended: its CPU clock (clock_getcpuclockid(3)), in
-// nanoseconds, where utime and stime in /proc/PID/stat count in hundredths of a
-// second.
-func cpuTime(pid int) (time.Duration, error) {
-	const schedClock = 2 // CPUCLOCK_SCHED: user and system
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &ts); err != nil {
-		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
-	}
-	return time.Duration(ts.Nano()), nil
 }
 
 // residentBytes is the memory that a process holds (VmRSS).

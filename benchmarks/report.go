@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weirproxy/weir/benchmarks/internal/figures"
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 )
 
 // column is one figure of a cell. ok is false when the target has none.
@@ -147,7 +147,7 @@ func (tab *table) row(r *results, s scenario, t target) []string {
 	return append(row, ratio(mine, r.spread(s, bare, cpu)), ratio(mine, r.spread(s, noop, cpu)))
 }
 
-func ratio(a, b figures.Spread) string {
+func ratio(a, b bench.Spread) string {
 	if a.Median() == 0 || b.Median() == 0 {
 		return ""
 	}
@@ -162,8 +162,8 @@ func (r *results) target(name string) target {
 	return r.targets[i]
 }
 
-func (r *results) spread(s scenario, t target, col column) figures.Spread {
-	var list figures.Spread
+func (r *results) spread(s scenario, t target, col column) bench.Spread {
+	var list bench.Spread
 	for _, c := range r.cells[s.name+" "+t.name] {
 		if v, ok := col.value(t, c); ok {
 			list = append(list, v)
@@ -173,13 +173,13 @@ func (r *results) spread(s scenario, t target, col column) figures.Spread {
 }
 
 // minus is the difference round by round.
-func (r *results) minus(s scenario, t, base target, col column) figures.Spread {
+func (r *results) minus(s scenario, t, base target, col column) bench.Spread {
 	a, b := r.spread(s, t, col), r.spread(s, base, col)
 	n := min(len(a), len(b))
 	if t.envoy == 0 || t.name == base.name {
 		return nil
 	}
-	list := make(figures.Spread, n)
+	list := make(bench.Spread, n)
 	for i := range n {
 		list[i] = a[i] - b[i]
 	}

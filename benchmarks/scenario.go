@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 )
 
 // scenario is one kind of load.
@@ -202,12 +204,12 @@ func (t target) watch(lines *bufio.Scanner) (cell, error) {
 
 func (t target) clocks() (envoy, serve time.Duration, err error) {
 	if t.envoy != 0 {
-		if envoy, err = cpuTime(t.envoy); err != nil {
+		if envoy, err = bench.CPUTime(t.envoy); err != nil {
 			return
 		}
 	}
 	if t.serve != 0 {
-		serve, err = cpuTime(t.serve)
+		serve, err = bench.CPUTime(t.serve)
 	}
 	return
 }

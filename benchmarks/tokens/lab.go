@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/weirproxy/weir/benchmarks/internal/figures"
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 )
 
 // passLimit is how much CPU time one pass may take.
@@ -26,11 +26,11 @@ type lab struct {
 // cell is what was measured in all rounds.
 type cell struct {
 	tokens      int
-	nanos       figures.Spread // of a pass
-	first       figures.Spread // nanoseconds of the first pass
-	allocations uint64         // of a pass, the most of all rounds
-	fault       string         // why there is no figure
-	failure     string         // what the peer said of it, if it failed
+	nanos       bench.Spread // of a pass
+	first       bench.Spread // nanoseconds of the first pass
+	allocations uint64       // of a pass, the most of all rounds
+	fault       string       // why there is no figure
+	failure     string       // what the peer said of it, if it failed
 }
 
 // results are the cells by their names.

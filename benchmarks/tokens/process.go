@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 )
 
 // errSlow says that a worker took longer than it may, and was ended.
@@ -102,7 +102,7 @@ func (p *process) ask(ctx context.Context, text []byte, window, limit time.Durat
 
 // await waits for a line while the worker uses no more CPU time than limit.
 func (p *process) await(ctx context.Context, limit time.Duration) (string, error) {
-	before, err := cpuTime(p.cmd.Process.Pid)
+	before, err := bench.CPUTime(p.cmd.Process.Pid)
 	if err != nil {
 		return "", p.ended(err)
 	}
@@ -118,7 +118,7 @@ func (p *process) await(ctx context.Context, limit time.Duration) (string, error
 			return "", ctx.Err()
 		case <-time.After(wait):
 		}
-		used, err := cpuTime(p.cmd.Process.Pid)
+		used, err := bench.CPUTime(p.cmd.Process.Pid)
 		if err != nil {
 			return "", p.ended(err)
 		}
@@ -186,15 +186,4 @@ func readLine(line, format string, values ...any) error {
 		return fmt.Errorf("an answer of a worker: %q", line)
 	}
 	return nil
-}
-
-// cpuTime is the CPU time that a process has used, all its threads together: its
-// CPU clock (clock_getcpuclockid(3)).
-func cpuTime(pid int) (time.Duration, error) {
-	const schedClock = 2 // CPUCLOCK_SCHED: user and system
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &ts); err != nil {
-		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
-	}
-	return time.Duration(ts.Nano()), nil
 }

@@ -6,21 +6,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/weirproxy/weir/benchmarks/internal/figures"
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 )
 
 // rate is MB/s, of nanoseconds for so many bytes.
-func rate(s figures.Spread, bytes int) figures.Spread {
+func rate(s bench.Spread, bytes int) bench.Spread {
 	return s.Each(func(nanos float64) float64 { return float64(bytes) / nanos * 1e3 })
 }
 
-func micros(s figures.Spread) figures.Spread {
+func micros(s bench.Spread) bench.Spread {
 	return s.Each(func(nanos float64) float64 { return nanos / 1e3 })
 }
 
@@ -35,11 +33,11 @@ func report(o options, about []string, p *plan, r results) string {
 		"GOMAXPROCS=1, GOGC=100, one at a time. Times are CPU times, garbage collection included.\n", o.rounds, o.window)
 	b.WriteString("- A text is counted over and over: what a counter remembers of it, it has. A *first pass* comes after another text.\n")
 	for _, g := range p.vocab {
-		speed(&b, "MB/s, ", g, r, func(c *cell) figures.Spread { return c.nanos })
+		speed(&b, "MB/s, ", g, r, func(c *cell) bench.Spread { return c.nanos })
 		g.failures(&b, r)
 	}
 	for _, g := range p.vocab {
-		speed(&b, "First pass, MB/s, ", g, r, func(c *cell) figures.Spread { return c.first })
+		speed(&b, "First pass, MB/s, ", g, r, func(c *cell) bench.Spread { return c.first })
 	}
 	for _, g := range p.vocab {
 		counts(&b, g, r)
@@ -90,7 +88,7 @@ func (g *group) rows(r results, figure func(t *text, name cellName, c *cell) str
 }
 
 // speed is a table of a group's speeds.
-func speed(b *strings.Builder, title string, g group, r results, nanos func(*cell) figures.Spread) {
+func speed(b *strings.Builder, title string, g group, r results, nanos func(*cell) bench.Spread) {
 	head := g.heads()
 	rows := g.rows(r, func(t *text, _ cellName, c *cell) string { return c.figure(rate(nanos(c), len(t.bytes))) })
 	if slices.Contains(shared, g.title) {
@@ -123,7 +121,7 @@ func (c *cell) figure(v any) string {
 }
 
 // ratio is how often weir counts a text while the fastest peer counts it once.
-func (g *group) ratio(r results, text string, nanos func(*cell) figures.Spread) string {
+func (g *group) ratio(r results, text string, nanos func(*cell) bench.Spread) string {
 	own, best := 0.0, 0.0 // nanoseconds
 	for _, who := range g.contenders {
 		c := r[cellName{who, text}]
@@ -204,7 +202,7 @@ func slowest(texts []text, who contender, r results) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s, %s MB/s", name, figures.Number(least))
+	return fmt.Sprintf("%s, %s MB/s", name, bench.Number(least))
 }
 
 // ofAgent is the table of an agent's context.
@@ -245,7 +243,7 @@ func ofAgent(b *strings.Builder, g group, r results) {
 
 // about describes the machine and the programs.
 func about(ctx context.Context, root string, p *plan) []string {
-	list := []string{fmt.Sprintf("%s, %d cores (%s), %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpuModel(), runtime.Version())}
+	list := []string{bench.Machine()}
 	for _, peer := range peers {
 		if !p.has(peer.name) {
 			continue
@@ -273,14 +271,4 @@ func moduleVersion(path string) string {
 		}
 	}
 	return "unknown version"
-}
-
-func cpuModel() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.SplitSeq(string(text), "\n") {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown CPU"
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/weirproxy/weir/benchmarks/internal/figures"
+	"github.com/weirproxy/weir/benchmarks/internal/bench"
 )
 
 var update = flag.Bool("update", false, "renew testdata/report.md")
@@ -31,25 +31,25 @@ func reported() (*plan, results) {
 		contenders: []contender{{"qwen", weir}, {"tekken", weir}},
 	})
 	set := func(vocabulary, text, peer string, c cell) { r[cellName{contender{vocabulary, peer}, text}] = &c }
-	set("o200k", "english", weir, cell{tokens: 250, nanos: figures.Spread{10_000, 12_500, 20_000}, first: figures.Spread{40_000, 40_000, 50_000}})
-	set("o200k", "english", tiktokenGo, cell{tokens: 252, nanos: figures.Spread{100_000, 100_000, 125_000}, first: figures.Spread{50_000, 50_000, 50_000}})
-	set("o200k", "english", pkoukk, cell{tokens: 249, nanos: figures.Spread{400_000, 400_000, 400_000}, first: figures.Spread{50_000, 50_000, 50_000}})
-	set("o200k", "english", bpeOpenAI, cell{tokens: 250, nanos: figures.Spread{25_000, 25_000, 25_000}, first: figures.Spread{50_000, 50_000, 50_000}})
-	set("o200k", "spaces", weir, cell{tokens: 16, nanos: figures.Spread{100_000, 100_000, 100_000}, first: figures.Spread{100_000, 100_000, 100_000}, allocations: 3})
-	set("o200k", "spaces", tiktokenGo, cell{tokens: 16, nanos: figures.Spread{50_000, 50_000, 50_000}, first: figures.Spread{50_000, 50_000, 50_000}})
+	set("o200k", "english", weir, cell{tokens: 250, nanos: bench.Spread{10_000, 12_500, 20_000}, first: bench.Spread{40_000, 40_000, 50_000}})
+	set("o200k", "english", tiktokenGo, cell{tokens: 252, nanos: bench.Spread{100_000, 100_000, 125_000}, first: bench.Spread{50_000, 50_000, 50_000}})
+	set("o200k", "english", pkoukk, cell{tokens: 249, nanos: bench.Spread{400_000, 400_000, 400_000}, first: bench.Spread{50_000, 50_000, 50_000}})
+	set("o200k", "english", bpeOpenAI, cell{tokens: 250, nanos: bench.Spread{25_000, 25_000, 25_000}, first: bench.Spread{50_000, 50_000, 50_000}})
+	set("o200k", "spaces", weir, cell{tokens: 16, nanos: bench.Spread{100_000, 100_000, 100_000}, first: bench.Spread{100_000, 100_000, 100_000}, allocations: 3})
+	set("o200k", "spaces", tiktokenGo, cell{tokens: 16, nanos: bench.Spread{50_000, 50_000, 50_000}, first: bench.Spread{50_000, 50_000, 50_000}})
 	set("o200k", "spaces", pkoukk, cell{fault: "> 3 s"})
 	set("o200k", "spaces", bpeOpenAI, cell{fault: "failed", failure: "unwell"})
-	set("cl100k", "english", weir, cell{tokens: 260, nanos: figures.Spread{10_000}, first: figures.Spread{10_000}})
-	set("cl100k", "english", bpeOpenAI, cell{tokens: 260, nanos: figures.Spread{5_000}, first: figures.Spread{20_000}})
-	set("qwen", "english", weir, cell{tokens: 270, nanos: figures.Spread{10_000}, first: figures.Spread{10_000}})
-	set("tekken", "english", weir, cell{tokens: 280, nanos: figures.Spread{10_000}, first: figures.Spread{10_000}})
+	set("cl100k", "english", weir, cell{tokens: 260, nanos: bench.Spread{10_000}, first: bench.Spread{10_000}})
+	set("cl100k", "english", bpeOpenAI, cell{tokens: 260, nanos: bench.Spread{5_000}, first: bench.Spread{20_000}})
+	set("qwen", "english", weir, cell{tokens: 270, nanos: bench.Spread{10_000}, first: bench.Spread{10_000}})
+	set("tekken", "english", weir, cell{tokens: 280, nanos: bench.Spread{10_000}, first: bench.Spread{10_000}})
 	set("tekken", "spaces", weir, cell{fault: "> 3 s"})
 	for _, choice := range agents {
 		p.agent.contenders = append(p.agent.contenders, contender{choice.Model, coldTurn}, contender{choice.Model, nextTurn})
 	}
-	set("gpt-4o", "context", coldTurn, cell{tokens: 50_000, nanos: figures.Spread{4_000_000, 5_000_000}})
-	set("gpt-4o", "context", nextTurn, cell{tokens: 50_000, nanos: figures.Spread{90_000, 90_000}, allocations: 1})
-	set("deepseek-v3", "context", nextTurn, cell{tokens: 51_000, nanos: figures.Spread{90_000, 90_000}})
+	set("gpt-4o", "context", coldTurn, cell{tokens: 50_000, nanos: bench.Spread{4_000_000, 5_000_000}})
+	set("gpt-4o", "context", nextTurn, cell{tokens: 50_000, nanos: bench.Spread{90_000, 90_000}, allocations: 1})
+	set("deepseek-v3", "context", nextTurn, cell{tokens: 51_000, nanos: bench.Spread{90_000, 90_000}})
 	return p, r
 }
 
@@ -93,15 +93,15 @@ func TestReportIsRectangular(t *testing.T) {
 
 func TestSpread(t *testing.T) {
 	t.Parallel()
-	for want, s := range map[string]figures.Spread{"": nil, "5.00": {5}, "2.00 (1.00–300)": {300, 1, 2}, "1.50 (1.00–2.00)": {2, 1}, "0": {0}, "12.3": {12.34}} {
+	for want, s := range map[string]bench.Spread{"": nil, "5.00": {5}, "2.00 (1.00–300)": {300, 1, 2}, "1.50 (1.00–2.00)": {2, 1}, "0": {0}, "12.3": {12.34}} {
 		if s.String() != want {
 			t.Errorf("%q, want %q", s, want)
 		}
 	}
-	if diff := cmp.Diff(figures.Spread{500, 250}, rate(figures.Spread{2000, 4000}, 1000*1000).Each(func(v float64) float64 { return v / 1000 })); diff != "" {
+	if diff := cmp.Diff(bench.Spread{500, 250}, rate(bench.Spread{2000, 4000}, 1000*1000).Each(func(v float64) float64 { return v / 1000 })); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(figures.Spread{2, 4}, micros(figures.Spread{2000, 4000})); diff != "" {
+	if diff := cmp.Diff(bench.Spread{2, 4}, micros(bench.Spread{2000, 4000})); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -1,5 +1,6 @@
-// Package figures is how the reports of the benchmarks show what was measured.
-package figures
+// Package bench is what the benchmarks share: what they measure with, and how their
+// reports show it.
+package bench
 
 import (
 	"fmt"
