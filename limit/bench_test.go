@@ -42,7 +42,7 @@ func BenchmarkReserveSettle(b *testing.B) {
 				r := request(id[i%len(id)], 500, 1000)
 				r.Principal.Key = names[i%keys]
 				l.Reserve(ls, r)
-				l.Settle(r.ID, ai.Usage{Input: 400, Output: 300})
+				l.Settle(r.ID, use(ai.Usage{Input: 400, Output: 300}))
 				i++
 			}
 		})
@@ -75,7 +75,7 @@ func BenchmarkParallel(b *testing.B) {
 		for pb.Next() {
 			r := request(id[n.Add(1)%int64(len(id))], 500, 1000)
 			l.Reserve(ls, r)
-			l.Settle(r.ID, ai.Usage{Input: 400, Output: 300})
+			l.Settle(r.ID, use(ai.Usage{Input: 400, Output: 300}))
 		}
 	})
 }

@@ -31,10 +31,12 @@ const (
 // Principal is who calls. Its strings are names from the configuration, never
 // secrets.
 type Principal struct {
-	Key         string
-	Application string
-	Team        string
-	Roles       []string // sorted, without duplicates
+	Key          string
+	Application  string
+	Team         string
+	Organisation string
+	User         string   // who the caller says acts; empty when nobody is named
+	Roles        []string // sorted, without duplicates
 }
 
 // Usage counts tokens. The classes are disjoint: the input of a request is
@@ -93,6 +95,16 @@ func (p Price) Cost(u Usage) NanoUSD {
 		if sum += c; sum < 0 {
 			return maxNanoUSD
 		}
+	}
+	return sum
+}
+
+// Bound is the most that a request can cost with at most so many tokens, of
+// whatever class.
+func (p Price) Bound(input, output int64) NanoUSD {
+	sum := classCost(input, max(p.Input, p.CachedInput)) + classCost(output, p.Output)
+	if sum < 0 {
+		return maxNanoUSD
 	}
 	return sum
 }

@@ -219,36 +219,6 @@ func (g *Grants) MayReach(p *Pool) bool {
 	return p.Placement == ai.Private || g.AllEgress || g.EgressPools[p.Name]
 }
 
-// Unit is what a limit counts.
-type Unit string
-
-// The units of limits.
-const (
-	UnitRequests     Unit = "requests"
-	UnitTokens       Unit = "tokens"
-	UnitInputTokens  Unit = "input_tokens"
-	UnitOutputTokens Unit = "output_tokens"
-)
-
-// Limit is a ceiling over a sliding window.
-type Limit struct {
-	Name   string
-	Unit   Unit
-	Amount int64
-	Window time.Duration
-	// What has a count of its own.
-	PerKey, PerApplication, PerTeam, PerModel bool
-	// Which requests it applies to; nil is all.
-	Teams, Applications, Keys, Models map[string]bool
-}
-
-// Applies tells whether the limit counts requests of this principal for this model.
-func (l *Limit) Applies(p *ai.Principal, model string) bool {
-	return in(l.Teams, p.Team) && in(l.Applications, p.Application) && in(l.Keys, p.Key) && in(l.Models, model)
-}
-
-func in(set map[string]bool, name string) bool { return set == nil || set[name] }
-
 // Mode is how a stage works.
 type Mode uint8
 
