@@ -149,6 +149,20 @@ func (r *Request) options() []Option {
 	return r.Options[:min(len(r.Options), MaxOptions)]
 }
 
+// Most is the most that the request can use of a limit with an output of so many
+// tokens, over all answers: where the limit counts each pool apart, of one pool.
+func (r *Request) Most(l *plan.Limit, output int64) (n int64) {
+	if !l.PerPool {
+		return r.amount(l, "", output)
+	}
+	for i := range r.Targets {
+		if l.Counts(r.Targets[i].Pool) {
+			n = max(n, r.amount(l, r.Targets[i].Pool, output))
+		}
+	}
+	return n
+}
+
 // amount is the most that the request can use of a limit: what one attempt uses
 // that answers, and every attempt before it that may be billed all the same.
 func (r *Request) amount(l *plan.Limit, pool string, output int64) int64 {
