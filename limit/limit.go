@@ -121,12 +121,6 @@ type State struct {
 	Reset    time.Duration // as Figure.Reset
 }
 
-// Scope says whose count it is. Fields by which the limit does not tell apart are
-// empty.
-type Scope struct {
-	Organisation, Team, Application, Key, User, Model, Pool string
-}
-
 // fill notes how much a request wants with each of its options, and how much has
 // to be free for it.
 func (d *demand) fill(r *Request) {

@@ -232,12 +232,23 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		return nil
 	}
 	a.limits.usage = a.usage
+	alerts := newAlerter(a.webhooks, a.reg, a.log)
+	a.limits.ledger.OnAlert = alerts.alert
 	if err := a.limits.restore(ctx, p); err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}
 	a.onStop(a.limits.close)
 	a.background("limits", a.limits.run)
+	a.background("alerts", alerts.run)
 	a.background("usage", a.usage.Run)
+	return nil
+}
+
+// webhooks are where alerts go, as the plan in force says.
+func (a *app) webhooks() []plan.Webhook {
+	if p := a.plan.Load(); p != nil {
+		return p.Webhooks
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -47,24 +48,13 @@ type Store struct{ db *sql.DB }
 
 const schema = `
 CREATE TABLE IF NOT EXISTS counts (
-	name         TEXT NOT NULL,
-	unit         TEXT NOT NULL,
-	period       TEXT NOT NULL,
-	zone         TEXT NOT NULL,
-	organisation TEXT NOT NULL,
-	team         TEXT NOT NULL,
-	application  TEXT NOT NULL,
-	key          TEXT NOT NULL,
-	user         TEXT NOT NULL,
-	model        TEXT NOT NULL,
-	pool         TEXT NOT NULL,
-	window_ns    INTEGER NOT NULL,
-	broken_us    INTEGER NOT NULL, -- since the epoch, as all times; 0 for never
-	alerted_us   INTEGER NOT NULL,
-	told         INTEGER NOT NULL,
-	until_us     INTEGER NOT NULL, -- then the row is of no use
-	slots        BLOB NOT NULL,    -- varints: end in nanoseconds since the epoch, count; and so on
-	PRIMARY KEY (name, unit, period, zone, organisation, team, application, key, user, model, pool)
+	id         TEXT PRIMARY KEY, -- JSON: limit, unit, period, zone, and the scope
+	window_ns  INTEGER NOT NULL,
+	broken_us  INTEGER NOT NULL, -- since the epoch, as all times; 0 for never
+	alerted_us INTEGER NOT NULL,
+	told       INTEGER NOT NULL,
+	until_us   INTEGER NOT NULL, -- then the row is of no use
+	slots      BLOB NOT NULL     -- varints: end in nanoseconds since the epoch, count; and so on
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS counts_until ON counts (until_us);
 CREATE TABLE IF NOT EXISTS names (
@@ -174,8 +164,7 @@ func (s *Store) names(ctx context.Context) ([]Name, error) {
 }
 
 func (s *Store) counts(ctx context.Context) ([]limit.Count, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT name, unit, period, zone, organisation, team, application, key, user, model, pool,
-		window_ns, broken_us, alerted_us, told, until_us, slots FROM counts`)
+	rows, err := s.db.QueryContext(ctx, `SELECT id, window_ns, broken_us, alerted_us, told, until_us, slots FROM counts`)
 	if err != nil {
 		return nil, err
 	}
@@ -184,10 +173,11 @@ func (s *Store) counts(ctx context.Context) ([]limit.Count, error) {
 	for rows.Next() {
 		var c limit.Count
 		var broken, alerted, told, until int64
-		var slots []byte
-		p := &c.Scope
-		if err := rows.Scan(&c.Limit, &c.Unit, &c.Period, &c.Zone, &p.Organisation, &p.Team, &p.Application, &p.Key, &p.User, &p.Model, &p.Pool,
-			&c.Window, &broken, &alerted, &told, &until, &slots); err != nil {
+		var id, slots []byte
+		if err := rows.Scan(&id, &c.Window, &broken, &alerted, &told, &until, &slots); err != nil {
+			return nil, err
+		}
+		if err := readID(id, &c); err != nil {
 			return nil, err
 		}
 		c.Broken, c.Alerted, c.Told, c.Until = fromMicros(broken), fromMicros(alerted), uint64(told), fromMicros(until)
@@ -239,7 +229,7 @@ func insertCounts(ctx context.Context, tx *sql.Tx, changed []limit.Count) error 
 	if len(changed) == 0 {
 		return nil
 	}
-	stmt, err := tx.PrepareContext(ctx, `INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	stmt, err := tx.PrepareContext(ctx, `INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?, ?, ?, ?)`)
 	if err != nil {
 		return err
 	}
@@ -247,13 +237,33 @@ func insertCounts(ctx context.Context, tx *sql.Tx, changed []limit.Count) error 
 	var slots []byte
 	for i := range changed {
 		c := &changed[i]
-		p := &c.Scope
+		id, err := writeID(c)
+		if err != nil {
+			return err
+		}
 		slots = appendSlots(slots[:0], c.Slots)
-		if _, err := stmt.ExecContext(ctx, c.Limit, c.Unit, c.Period, c.Zone, p.Organisation, p.Team, p.Application, p.Key, p.User, p.Model, p.Pool,
-			int64(c.Window), micros(c.Broken), micros(c.Alerted), int64(c.Told), micros(c.Until), slots); err != nil {
+		if _, err := stmt.ExecContext(ctx, string(id), int64(c.Window), micros(c.Broken), micros(c.Alerted), int64(c.Told), micros(c.Until), slots); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// writeID and readID are the identity of a count, as JSON.
+func writeID(c *limit.Count) ([]byte, error) {
+	p := &c.Scope
+	return json.Marshal([...]string{
+		c.Limit, string(c.Unit), string(c.Period), c.Zone, p.Organisation, p.Team, p.Application, p.Key, p.User, p.Model, p.Pool,
+	})
+}
+
+func readID(id []byte, c *limit.Count) error {
+	var f []string
+	if err := json.Unmarshal(id, &f); err != nil || len(f) != 11 {
+		return fmt.Errorf("counts: %q: %w", id, errors.Join(err, errUnreadable))
+	}
+	c.Limit, c.Unit, c.Period, c.Zone = f[0], plan.Unit(f[1]), plan.Period(f[2]), f[3]
+	c.Scope = limit.Scope{Organisation: f[4], Team: f[5], Application: f[6], Key: f[7], User: f[8], Model: f[9], Pool: f[10]}
 	return nil
 }
 
@@ -279,18 +289,18 @@ func appendSlots(b []byte, slots []limit.Slot) []byte {
 	return b
 }
 
-var errSlots = errors.New("cannot be read")
+var errUnreadable = errors.New("cannot be read")
 
 func decodeSlots(b []byte) ([]limit.Slot, error) {
 	var slots []limit.Slot
 	for len(b) > 0 {
 		end, n := binary.Varint(b)
 		if n <= 0 {
-			return nil, errSlots
+			return nil, errUnreadable
 		}
 		count, m := binary.Varint(b[n:])
 		if m <= 0 || count < 0 {
-			return nil, errSlots
+			return nil, errUnreadable
 		}
 		slots = append(slots, limit.Slot{End: time.Unix(0, end), N: count})
 		b = b[n+m:]
