@@ -56,6 +56,7 @@ type counter struct {
 	// back from their decisions after a restart, and so is not saved.
 	young []slot
 
+	asked   time.Duration // when a request wanted something of it last
 	broken  time.Duration // the breaker is open until then
 	alerted time.Duration // until then the alerts of told are not repeated
 	told    uint64        // alerts, by their place in the limit's list
@@ -169,9 +170,10 @@ func (c *counter) reset() time.Duration {
 	return c.queue.leaves(c.slots[len(c.slots)-1].end) - now
 }
 
-// idle says that the counter can be forgotten.
+// idle says that the counter can be forgotten. One that is empty stays for a
+// little while: making it anew costs more than keeping it.
 func (c *counter) idle() bool {
-	return c.holds == 0 && c.until() <= c.queue.now()
+	return c.holds == 0 && max(c.until(), c.asked+time.Second) <= c.queue.now()
 }
 
 // until is when nothing of the counter matters any more, if nothing is held.

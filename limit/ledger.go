@@ -185,6 +185,7 @@ func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 		l.touch(c, s)
 		c.expire()
 	}
+	c.asked = c.queue.now()
 	l.found = append(l.found, demand{limit: lim, pool: pool, c: c})
 	l.found[len(l.found)-1].fill(r)
 }
