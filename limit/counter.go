@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -43,6 +44,25 @@ func identify(l *plan.Limit, r *Request, pool string) counterID {
 	}
 	s.Pool = pool
 	return id
+}
+
+// appendKey appends what the map of counters knows it by: one string is hashed
+// faster than ten.
+func (id *counterID) appendKey(b []byte) []byte {
+	for _, field := range [...]string{
+		id.limit, string(id.unit), string(id.period), id.zone, id.scope.Organisation, id.scope.Team, id.scope.Application,
+		id.scope.Key, id.scope.User, id.scope.Model, id.scope.Pool,
+	} {
+		b = binary.AppendUvarint(b, uint64(len(field))) // so that no two ids are alike
+		b = append(b, field...)
+	}
+	return b
+}
+
+// lookUp finds a counter; nil when nothing was counted. The key stays in l.key.
+func (l *Ledger) lookUp(id *counterID) *counter {
+	l.key = id.appendKey(l.key[:0])
+	return l.counters[string(l.key)]
 }
 
 // counter counts for one limit and one value of its scope.
@@ -269,11 +289,11 @@ func (q *queue) remove(c *counter) {
 
 // counter finds a counter, or makes it.
 func (l *Ledger) counter(id counterID, s span) *counter {
-	if c, ok := l.counters[id]; ok {
+	if c := l.lookUp(&id); c != nil {
 		return c
 	}
 	c := &counter{id: id}
-	l.counters[id] = c
+	l.counters[string(l.key)] = c
 	if id.scope.User != "" {
 		l.users[id.limit]++
 	}
@@ -315,7 +335,8 @@ func (l *Ledger) sweep(n int) {
 				q.push(c)
 				continue
 			}
-			delete(l.counters, c.id)
+			l.key = c.id.appendKey(l.key[:0])
+			delete(l.counters, string(l.key))
 			if c.id.scope.User != "" {
 				l.users[c.id.limit]--
 			}
