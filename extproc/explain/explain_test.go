@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirproxy/weir/extproc/explain"
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/access"
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
@@ -35,12 +36,12 @@ func testPlan() *plan.Plan {
 	near := &plan.Pool{Name: "near", Tokenizer: counts, Placement: ai.Private, Model: "deepseek-v3"}
 	far := &plan.Pool{Name: "far", Placement: ai.Public, Model: "qwen-max"}
 	steps := []plan.Step{{Choices: []plan.Choice{{Pool: far, Weight: 1}}}, {Choices: []plan.Choice{{Pool: near, Weight: 1}}}}
-	m := &plan.Model{Name: "chat", Aliases: []string{"gpt"}, DefaultMaxTokens: 100, Targets: steps, Rules: []*plan.Rule{
+	m := &plan.Model{Name: "chat", Aliases: []string{"gpt"}, DefaultMaxTokens: 100, Targets: steps, Pools: []*plan.Pool{far, near}, Rules: []*plan.Rule{
 		{Name: "no", Source: "stream", When: condition(false), Targets: steps},
 		{Name: "yes", Source: "true", When: condition(true), Targets: steps},
 		{Name: "later", Source: "tools", When: condition(true), Targets: steps},
 	}}
-	key := &plan.Key{Name: "ci", Principal: ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}, Grants: plan.Grants{AllModels: true}}
+	key := &plan.Key{Name: "ci", Principal: ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}, Roles: []*plan.Role{{Name: "dev", AllModels: true}}}
 	p := &plan.Plan{
 		Models: map[string]*plan.Model{"chat": m, "gpt": m}, ModelList: []*plan.Model{m}, KeyList: []*plan.Key{key},
 		Bounds: plan.Bounds{MaxBodyBytes: 1 << 20, MaxDepth: 64},
@@ -54,7 +55,7 @@ func testPlan() *plan.Plan {
 func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
 	t.Helper()
 	ledger := limit.New(time.Now)
-	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(), quota.New(ledger))
+	run := pipeline.New(auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(), quota.New(ledger))
 	return explain.Explain(t.Context(), run, p, in)
 }
 
@@ -88,7 +89,7 @@ func TestAllowed(t *testing.T) {
 				OutputTokens: 7, MaxOutputTokens: 7, Held: true},
 			Edits: []explain.Edit{{Offset: len(body) - 1, Text: `,"stream_options":{"include_usage":true}`}},
 		}
-		for _, name := range []string{"auth", "models", "decode", "tokens", "quota", "route"} {
+		for _, name := range []string{"auth", "access", "models", "decode", "tokens", "quota", "route"} {
 			want.Stages = append(want.Stages, explain.Stage{Name: name, Mode: "enforce", Verdict: "go on"})
 		}
 		ignore := cmp.Options{cmpopts.IgnoreFields(explain.Stage{}, "Micros"), cmpopts.IgnoreFields(explain.Request{}, "InputTokens"),

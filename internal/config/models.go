@@ -34,7 +34,7 @@ func (c *compilation) compileModels() {
 			c.fault(path, "neither rules nor targets: every request would be refused")
 		}
 		model.Rules = c.rules(path, m, rules)
-		model.Targets = c.steps(path+".targets", m.Targets)
+		model.Targets, model.RefuseEgress = c.steps(path+".targets", m.Targets), m.EgressRefused == "refuse"
 		model.Pools = pools(model)
 		if m.Name != "" && c.models[m.Name] == nil {
 			c.models[m.Name] = model
@@ -128,7 +128,7 @@ func (c *compilation) rules(path string, m *configv1.Model, compiler *rule.Compi
 		} else {
 			sources[source] = i
 		}
-		out = append(out, &plan.Rule{Name: r.Name, Source: r.When, When: cond, Targets: c.steps(at+".targets", r.Targets)})
+		out = append(out, &plan.Rule{Name: r.Name, Source: r.When, When: cond, Targets: c.steps(at+".targets", r.Targets), RefuseEgress: r.EgressRefused == "refuse"})
 	}
 	if always != "" && len(m.Targets) > 0 {
 		c.fault(path+".targets", "never reached: rule %q always holds", always)
