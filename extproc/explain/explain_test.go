@@ -80,7 +80,9 @@ func TestAllowed(t *testing.T) {
 		}
 		want := &explain.Result{
 			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}},
-			Request: &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "counted"},
+			Roles:         []explain.Role{{Name: "dev", Permits: "models *; no egress"}},
+			EgressRefused: "next",
+			Request:       &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "counted"},
 			Rules: []explain.Rule{{Name: "no", When: "stream", Outcome: explain.DidNot}, {Name: "yes", When: "true", Outcome: explain.Held},
 				{Name: "later", When: "tools", Outcome: explain.NotTried}},
 			Route:   "yes",

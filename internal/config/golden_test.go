@@ -158,24 +158,11 @@ func refuses(refuse bool) string {
 	return ""
 }
 
-// hours are the times of a week at which the hours begin and end, in their zone.
 func hours(h *plan.Hours) string {
 	if h == nil {
 		return "always"
 	}
-	zone, err := time.LoadLocation(h.Zone())
-	if err != nil {
-		return err.Error()
-	}
-	text, inside := h.Zone(), false
-	for m := range 7 * 24 * 60 {
-		at := time.Date(2026, 6, 7, 0, m, 0, 0, zone) // a Sunday
-		if now := h.Contain(at); now != inside {
-			text += at.Format(" Mon 15:04")
-			inside = now
-		}
-	}
-	return text
+	return h.String()
 }
 
 func steps(list []plan.Step) string {

@@ -1,6 +1,10 @@
 package plan
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 const (
 	minutesOfDay  = 24 * 60
@@ -38,7 +42,7 @@ func (h *Hours) Add(day time.Weekday, from, to int) (added bool) {
 // Always tells whether all times are within the hours.
 func (h *Hours) Always() bool {
 	for m := range minutesOfWeek {
-		if h.week[m/64]&(1<<(m%64)) == 0 {
+		if !h.has(m) {
 			return false
 		}
 	}
@@ -48,9 +52,43 @@ func (h *Hours) Always() bool {
 // Contain tells whether t is within the hours.
 func (h *Hours) Contain(t time.Time) bool {
 	t = t.In(h.zone)
-	m := int(t.Weekday())*minutesOfDay + t.Hour()*60 + t.Minute()
+	return h.has(int(t.Weekday())*minutesOfDay + t.Hour()*60 + t.Minute())
+}
+
+// String is the zone and the hours, as "Europe/Berlin Mon Tue 08:00-18:30, Sat
+// 22:00-Mon 06:00"; the day of an end is told where the next time of that clock is
+// not meant.
+func (h *Hours) String() string {
+	days := map[string]string{}
+	var all []string // each stretch once, in the order of the week
+	for m := range minutesOfWeek {
+		if !h.has(m) || h.has(m+minutesOfWeek-1) {
+			continue
+		}
+		end := m + 1
+		for h.has(end) {
+			end++
+		}
+		stretch := clock(m) + "-"
+		if end-m >= minutesOfDay {
+			stretch += day(end) + " "
+		}
+		if stretch += clock(end); days[stretch] == "" {
+			all = append(all, stretch)
+		}
+		days[stretch] += " " + day(m)
+	}
+	for i, stretch := range all {
+		all[i] = days[stretch] + " " + stretch
+	}
+	return h.zone.String() + strings.Join(all, ",")
+}
+
+func (h *Hours) has(m int) bool {
+	m %= minutesOfWeek
 	return h.week[m/64]&(1<<(m%64)) != 0
 }
 
-// Zone is the name of the hours' time zone.
-func (h *Hours) Zone() string { return h.zone.String() }
+func day(m int) string { return time.Weekday(m / minutesOfDay % 7).String()[:3] }
+
+func clock(m int) string { return fmt.Sprintf("%02d:%02d", m%minutesOfDay/60, m%60) }

@@ -100,6 +100,14 @@ func TestHours(t *testing.T) {
 			t.Errorf("%s (%s): got %v", tc.at, at.In(berlin), got)
 		}
 	}
+	if want := "Europe/Berlin Mon Tue Wed Thu Fri 09:00-17:30, Sat 22:00-02:00"; h.String() != want {
+		t.Errorf("%q, want %q", h, want)
+	}
+	h.Add(time.Sunday, 2*60, 24*60)
+	h.Add(time.Monday, 0, 60)
+	if want := "Europe/Berlin Mon Tue Wed Thu Fri 09:00-17:30, Sat 22:00-Mon 01:00"; h.String() != want {
+		t.Errorf("%q, want %q", h, want)
+	}
 	if h.Always() {
 		t.Error("always")
 	}
