@@ -140,6 +140,42 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Each role is told, with what it permits and what ended it.
+func TestRoles(t *testing.T) {
+	p := testPlan()
+	p.Limits = nil
+	hours := plan.NewHours(time.UTC)
+	hours.Add(time.Monday, 8*60, 18*60)
+	p.KeyList[0].Roles = []*plan.Role{
+		{Name: "day", AllModels: true, Hours: hours, Denied: plan.Vision | plan.Streaming, MaxContext: 9, MaxOutput: 8},
+		{Name: "lists", AllModels: true, Endpoints: []ai.Kind{ai.KindModels, ai.KindEmbedding}},
+		{Name: "other", Models: map[string]bool{"x": true, "a": true}},
+		{Name: "out", AllModels: true, Pools: map[string]bool{"far": true}},
+		{Name: "works", AllModels: true},
+	}
+	p.Models["chat"].Rules[1].RefuseEgress = true
+	got := explained(t, p, explain.Input{Key: "ci", Path: "/v1/chat/completions", Body: []byte(body), Now: time.Date(2026, 6, 2, 0, 0, 0, 0, time.UTC)})
+	want := []explain.Role{
+		{Name: "day", Permits: "models *; no vision; no streaming; at most 9 input tokens; at most 8 output tokens; no egress; at UTC Mon 08:00-18:00", EndedBy: "outside_hours"},
+		{Name: "lists", Permits: "models *; endpoints models, embedding; no egress", EndedBy: "endpoint_not_allowed"},
+		{Name: "other", Permits: "models a, x; no egress", EndedBy: "model_not_allowed"},
+		{Name: "out", Permits: "models *; pools far; no egress", EndedBy: "egress_not_allowed"},
+		{Name: "works", Permits: "models *; no egress", EndedBy: "egress_not_allowed"},
+	}
+	if diff := cmp.Diff(want, got.Roles); diff != "" {
+		t.Errorf("roles (-want +got):\n%s", diff)
+	}
+	var text strings.Builder
+	if err := got.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"refused with 403 by route: egress_not_allowed", "day: ended, outside_hours", "egress that is not permitted: refuse", "far (public, qwen-max): dropped, egress_not_allowed"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("text lacks %q:\n%s", want, text.String())
+		}
+	}
+}
+
 func TestModelsAreAnswered(t *testing.T) {
 	got := explained(t, testPlan(), explain.Input{Key: "ci", Path: "/v1/models"})
 	var list struct{ Data []struct{ ID string } }
