@@ -23,9 +23,9 @@ func (c *compilation) reachRules(path string, m *configv1.Model, compiler *rule.
 		case again && source != "":
 			c.fault(at+".when", "never reached: the same condition as in rules[%d]", first)
 		case found[i].Outcome == rule.Never:
-			c.fault(at+".when", "never holds")
+			c.fault(at+".when", "never holds, whoever calls and whatever is asked: mend it, or leave the rule out")
 		case found[i].Outcome == rule.Shadowed:
-			c.fault(at, "never reached: %s", shadowing(m, conditions, found[i]))
+			c.fault(at, "never reached: %s; put it before, or leave it out", shadowing(m, conditions, found[i]))
 		}
 		if !again {
 			sources[source] = i
