@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"slices"
 
 	"github.com/weirproxy/weir/internal/ai"
@@ -221,9 +222,14 @@ func (c *compilation) counts(l *plan.Limit) bool {
 
 func (c *compilation) countsCaller(l *plan.Limit) bool {
 	if l.Keys != nil {
-		return slices.ContainsFunc(c.out.KeyList, func(k *plan.Key) bool {
-			return l.Keys[k.Name] && in(l.Teams, k.Principal.Team) && in(l.Applications, k.Principal.Application)
-		})
+		for name := range l.Keys {
+			// What stands for a key and has no team can stand for any.
+			k := c.keys[name]
+			if k != nil && (k.Principal.Team == "" || in(l.Teams, k.Principal.Team) && in(l.Applications, k.Principal.Application)) {
+				return true
+			}
+		}
+		return false
 	}
 	if l.Applications == nil {
 		return true // a key of any team
@@ -262,12 +268,25 @@ func (c *compilation) bindingLimits() {
 	}
 }
 
-// covers tells whether what wider allows is never more than what l allows.
+// covers tells whether what wider allows is never more than what l allows, and
+// they are alike in all that is not compared here.
 func covers(wider, l *plan.Limit) bool {
+	if !reflect.DeepEqual(rest(wider), rest(l)) {
+		return false
+	}
 	unit := wider.Unit == l.Unit || wider.Unit == plan.UnitTokens && (l.Unit == plan.UnitInputTokens || l.Unit == plan.UnitOutputTokens)
 	per := (!wider.PerKey || l.PerKey) && (!wider.PerApplication || l.PerApplication) && (!wider.PerTeam || l.PerTeam) && (!wider.PerModel || l.PerModel)
 	return unit && per && wider.Amount <= l.Amount && wider.Window >= l.Window &&
 		within(l.Teams, wider.Teams) && within(l.Applications, wider.Applications) && within(l.Keys, wider.Keys) && within(l.Models, wider.Models)
+}
+
+// rest is a limit without what covers compares.
+func rest(l *plan.Limit) plan.Limit {
+	r := *l
+	r.Name, r.Unit, r.Amount, r.Window = "", "", 0, 0
+	r.PerKey, r.PerApplication, r.PerTeam, r.PerModel = false, false, false, false
+	r.Teams, r.Applications, r.Keys, r.Models = nil, nil, nil, nil
+	return r
 }
 
 // within tells whether a filter passes nothing that the wider one does not; nil

@@ -181,14 +181,8 @@ func (c *compilation) clock(path, text string) (int, bool) {
 
 // held are the roles that a caller has; too many cannot be judged.
 func (c *compilation) held(path string, names []string) []*plan.Role {
-	var roles []*plan.Role
-	for _, name := range names {
-		if r := c.out.Roles[name]; r != nil {
-			roles = append(roles, r)
-		}
-	}
 	c.countRoles(path, len(names))
-	return roles
+	return c.out.RolesOf(names)
 }
 
 func (c *compilation) countRoles(path string, n int) {

@@ -9,6 +9,8 @@ import (
 const (
 	minutesOfDay  = 24 * 60
 	minutesOfWeek = 7 * minutesOfDay
+	secondsOfWeek = 60 * minutesOfWeek
+	thursday      = 4 * 86400 // the week begins on Sunday, Unix time on a Thursday
 )
 
 // Hours are minutes of the week on the clocks of one zone. An hour that the end
@@ -51,8 +53,12 @@ func (h *Hours) Always() bool {
 
 // Contain tells whether t is within the hours.
 func (h *Hours) Contain(t time.Time) bool {
-	t = t.In(h.zone)
-	return h.has(int(t.Weekday())*minutesOfDay + t.Hour()*60 + t.Minute())
+	_, offset := t.In(h.zone).Zone()
+	s := (t.Unix() + int64(offset) + thursday) % secondsOfWeek
+	if s < 0 { // before 1970
+		s += secondsOfWeek
+	}
+	return h.has(int(s / 60))
 }
 
 // String is the zone and the hours, as "Europe/Berlin Mon Tue 08:00-18:30, Sat

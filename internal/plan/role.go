@@ -29,6 +29,17 @@ type Role struct {
 	EgressPools           map[string]bool
 }
 
+// RolesOf are the roles of these names. A name that is no role's permits nothing.
+func (p *Plan) RolesOf(names []string) []*Role {
+	roles := make([]*Role, 0, len(names))
+	for _, name := range names {
+		if r := p.Roles[name]; r != nil {
+			roles = append(roles, r)
+		}
+	}
+	return roles
+}
+
 // MayCall tells whether the role permits the model.
 func (r *Role) MayCall(m *Model) bool { return r.AllModels || r.Models[m.Name] }
 
@@ -98,6 +109,7 @@ type Grants struct {
 	live    RoleSet
 	ended   [checks]RoleSet // what each check took out, or found barred at a target
 	reached RoleSet         // permit one of the targets
+	settled bool            // all targets of the route were looked at
 	// MaxOutput is the ceiling, in tokens for each answer, of a request that names
 	// none: what the roles permit at every target. 0 is no ceiling.
 	MaxOutput int64
@@ -121,7 +133,7 @@ func (g *Grants) Roles() []*Role { return g.roles }
 // Ended tells which check ended the role at this place of the list, if one did.
 func (g *Grants) Ended(role int) (Check, bool) {
 	bit := RoleSet(1) << role
-	if g.live&bit != 0 {
+	if g.live&bit != 0 && (!g.settled || g.reached&bit != 0) {
 		return 0, false
 	}
 	for c := range checks {
@@ -242,8 +254,9 @@ func (g *Grants) Take(s RoleSet, answers int64) {
 // TakeGiven is Take for a request that names its own ceiling.
 func (g *Grants) TakeGiven(s RoleSet) { g.reached |= s }
 
-// Settle takes out the roles that permit none of the targets.
-func (g *Grants) Settle() { g.live &= g.reached }
+// Settle tells that all targets of the route were looked at: roles that permit none
+// of them have ended. Another target may still be asked for, and rest on one of these.
+func (g *Grants) Settle() { g.settled = true }
 
 func (g *Grants) narrow(c Check, permits func(*Role) bool) (reason ai.Reason) {
 	g.live, reason = g.among(g.live, c, permits)

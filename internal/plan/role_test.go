@@ -241,6 +241,9 @@ func TestEnded(t *testing.T) {
 	}
 	g.TakeGiven(s)
 	g.Settle()
+	if s, _ := g.Reach(testPools[0]); s != 0b1110 {
+		t.Errorf("another target rests on %b: a role that permits none of the others may permit it", s)
+	}
 	want := []ai.Reason{ai.ReasonModelNotAllowed, ai.ReasonEgressNotAllowed, "", ai.ReasonContextNotAllowed}
 	for i := range roles {
 		c, ended := g.Ended(i)

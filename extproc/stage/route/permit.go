@@ -53,8 +53,9 @@ func output(ex *pipeline.Exchange) int64 {
 	return r.MaxOutput * r.Answers()
 }
 
-// take makes the pool a target, or tells why the request may not use it.
-func take(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
+// bar tells why the request may not use the pool. One that it may use is noted as a
+// target.
+func bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
 	g := &ex.Grants
 	roles, reason := g.Reach(p)
 	if reason != ai.ReasonNone {

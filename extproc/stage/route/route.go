@@ -124,7 +124,7 @@ func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
 		if known(d, c.Pool) {
 			continue
 		}
-		if reason := take(ex, c.Pool); reason != ai.ReasonNone {
+		if reason := bar(ex, c.Pool); reason != ai.ReasonNone {
 			d.Dropped = append(d.Dropped, pipeline.Drop{Pool: c.Pool, Reason: reason})
 			continue
 		}
