@@ -35,8 +35,12 @@ type Reach struct {
 	By int
 }
 
-// most bounds the evaluations for one rule: some tens of milliseconds.
-const most = 20_000
+// Bounds on what is done for one rule, some tens of milliseconds: evaluations, and
+// the rules before it that it is compared with.
+const (
+	most   = 20_000
+	before = 100
+)
 
 // Reach looks for a request that reaches each of the rules, which are tried in
 // this order, and for one that reaches none (the last of what is returned). It
@@ -58,10 +62,11 @@ func (c *Compiler) Reach(rules []*Condition, w World) []Reach {
 		}
 		out[i] = c.holds(rules[i], programs[i], w)
 		if out[i].Outcome == Reached {
-			out[i] = c.shadow(rules[:i+1], programs[:i+1], w)
+			out[i] = c.shadowed(rules[:i+1], programs[:i+1], w)
 		}
 	}
-	out[len(rules)] = c.shadow(append(rules[:len(rules):len(rules)], nil), append(programs[:len(rules):len(rules)], nil), w)
+	n := len(rules)
+	out[n] = c.shadowed(append(rules[:n:n], nil), append(programs[:n:n], nil), w)
 	return out
 }
 
@@ -84,31 +89,38 @@ func (c *Compiler) holds(r *Condition, program cel.Program, w World) Reach {
 	return Reach{}
 }
 
-// shadow looks for a request for which the last rule may hold and none before it
-// holds for sure. A last rule that is nil always holds.
-func (c *Compiler) shadow(rules []*Condition, programs []cel.Program, w World) Reach {
+// shadowed is the outcome of the last rule beside those before it. A last rule that
+// is nil always holds. Two rules alone use less than all do, so that each pair is
+// looked at first.
+func (c *Compiler) shadowed(rules []*Condition, programs []cel.Program, w World) Reach {
+	last := len(rules) - 1
+	from := max(0, last-before)
+	for i := from; i < last; i++ {
+		if programs[i] != nil && c.covered([]*Condition{rules[i], rules[last]}, []cel.Program{programs[i], programs[last]}, w) {
+			return Reach{Outcome: Shadowed, By: i}
+		}
+	}
+	if last-from > 1 && c.covered(rules[from:], programs[from:], w) {
+		return Reach{Outcome: Shadowed, By: -1}
+	}
+	return Reach{}
+}
+
+// covered looks for a request for which the last rule may hold and none before it
+// holds for sure, and tells whether there is none.
+func (c *Compiler) covered(rules []*Condition, programs []cel.Program, w World) bool {
 	last := len(rules) - 1
 	s := c.space(usesOf(rules...), w)
 	s.limit(most / len(rules))
 	some := false
-	alone := make([]bool, last) // held at every point so far
 	all := s.each(func(vars cel.PartialActivation) bool {
 		if programs[last] != nil && value(programs[last], vars) == types.False {
 			return true
 		}
-		covered := false
-		for i, p := range programs[:last] {
-			held := p != nil && value(p, vars) == types.True
-			alone[i] = held && (alone[i] || !some)
-			covered = covered || held
-		}
 		some = true
-		return covered
+		return slices.ContainsFunc(programs[:last], func(p cel.Program) bool { return p != nil && value(p, vars) == types.True })
 	})
-	if !all || !some {
-		return Reach{}
-	}
-	return Reach{Outcome: Shadowed, By: slices.Index(alone, true)}
+	return all && some
 }
 
 // value is what an expression comes to; nil when it depends on what is unknown,

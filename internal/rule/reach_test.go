@@ -120,6 +120,29 @@ func TestReachIsBounded(t *testing.T) {
 	}
 }
 
+// Of many rules, each is compared with some before it.
+func TestReachOfManyRules(t *testing.T) {
+	var rules []string
+	for i := range 300 {
+		rules = append(rules, fmt.Sprintf("input_tokens == %d", 10+i))
+	}
+	rules = append(rules, "input_tokens == 300 && stream", "input_tokens == 10 && stream")
+	start := time.Now()
+	got, _ := reach(t, testWorld, rules...)
+	for i, r := range got {
+		want := Reach{}
+		if i == 300 {
+			want = Reach{Shadowed, 290}
+		}
+		if r != want {
+			t.Errorf("rule %d: %v, want %v", i, r, want)
+		}
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
 // generator makes expressions.
 type generator struct {
 	*rand.Rand

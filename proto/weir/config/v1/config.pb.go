@@ -2213,10 +2213,11 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x12max_context_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10maxContextTokens\x12:\n" +
 	"\x11max_output_tokens\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fmaxOutputTokens\x12+\n" +
 	"\x05hours\x18\n" +
-	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\"m\n" +
+	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\"o\n" +
 	"\x05Hours\x12$\n" +
-	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\btimeZone\x12>\n" +
-	"\awindows\x18\x02 \x03(\v2\x1a.weir.config.v1.HourWindowB\b\xbaH\x05\x92\x01\x02\b\x01R\awindows\"\x87\x01\n" +
+	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\btimeZone\x12@\n" +
+	"\awindows\x18\x02 \x03(\v2\x1a.weir.config.v1.HourWindowB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\awindows\"\x87\x01\n" +
 	"\n" +
 	"HourWindow\x12C\n" +
 	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
