@@ -108,6 +108,9 @@ func noEgress() pipeline.Verdict {
 		Message: "This request would leave for a public provider, which this key may not use."}
 }
 
+// inputField is where a request has its input.
+var inputField = map[ai.Kind]string{ai.KindChat: "messages", ai.KindCompletion: "prompt", ai.KindEmbedding: "input"}
+
 func isEgress(d pipeline.Drop) bool { return d.Reason == ai.ReasonEgressNotAllowed }
 
 // nowhere says why no target is left. Of several reasons it is the one that the
@@ -131,7 +134,7 @@ func nowhere(ex *pipeline.Exchange) pipeline.Verdict {
 		return pipeline.Verdict{Reason: ai.ReasonContextTooLong,
 			Message: "The input and the output asked for are longer than the model's context."}
 	case why[1]:
-		return pipeline.Verdict{Reason: ai.ReasonContextNotAllowed, Param: "messages",
+		return pipeline.Verdict{Reason: ai.ReasonContextNotAllowed, Param: inputField[ex.In.Kind],
 			Message: "The input is longer than you may send in one request."}
 	case why[2]:
 		return noEgress()

@@ -62,6 +62,7 @@ func TestPermits(t *testing.T) {
 		{name: "input as permitted", roles: []*plan.Role{in500}, ask: plain, count: count{bound: 900, n: 450, exact: true}, want: []string{"small", "public"}, asked: 2},
 		{name: "too long for one target as it counts", roles: []*plan.Role{in500}, ask: plain, count: count{bound: 900, n: 460, exact: true}, want: []string{"small"}, asked: 2},
 		{name: "too long an estimate", roles: []*plan.Role{in500}, ask: plain, count: count{bound: 900, n: 501}, refused: ai.ReasonContextNotAllowed, param: "messages", asked: 2},
+		{name: "too long to embed", roles: []*plan.Role{in500}, kind: ai.KindEmbedding, ask: plain, count: count{bound: 900, n: 501}, refused: ai.ReasonContextNotAllowed, param: "input", asked: 2},
 		{name: "long input by another role", roles: []*plan.Role{in500, {AllModels: true}}, ask: plain, count: count{bound: 900, n: 501, exact: true}, want: []string{"small"}, asked: 2},
 
 		{name: "a pool that is not the role's", roles: []*plan.Role{role(func(r *plan.Role) { r.Pools = map[string]bool{"public": true} })}, ask: plain, want: []string{"public"}},
