@@ -167,7 +167,7 @@ func (l *Ledger) reservation() *reservation {
 // Settling twice, or an id that is not known, has no effect.
 func (l *Ledger) Settle(id string, used ai.Usage) {
 	l.close(id, func(h *hold, now time.Duration) {
-		h.c.add(now, now, amount(h.unit, clamp(used.Input)+clamp(used.CachedInput), used.Output))
+		h.c.add(now, now, amount(h.unit, clamp(used.TotalInput()), used.Output))
 	})
 }
 
@@ -229,7 +229,7 @@ func (l *Ledger) Restore(limits []*plan.Limit, r Request, used *ai.Usage, at tim
 	now := l.time()
 	then := min(at.Sub(l.epoch), now)
 	if used != nil {
-		r.Input, r.Output = clamp(used.Input)+clamp(used.CachedInput), used.Output
+		r.Input, r.Output = clamp(used.TotalInput()), used.Output
 	}
 	l.find(limits, &r, now)
 	switch {

@@ -70,7 +70,7 @@ func TestClosed(t *testing.T) {
 			func(e *Entry, d *usagev1.Decision) {
 				e.Details, e.Status, e.Attempts, e.Usage = "downstream_remote_disconnect", 0, "local-vllm:0", ""
 			},
-			"client_gone  800/0/0 estimated/estimated 80000; local-vllm 0",
+			"client_gone  800/0/0 estimated/estimated 80000; local-vllm 0 client_gone",
 		},
 		"all targets failed": {
 			func(e *Entry, d *usagev1.Decision) {

@@ -87,28 +87,30 @@ func (p Price) Costs(u Usage) Costs {
 // Cost is the total of Costs.
 func (p Price) Cost(u Usage) NanoUSD { return p.Costs(u).Total() }
 
-// The classes of input and of output that are paid for.
-const (
-	inputClasses  = 5
-	outputClasses = 4
-)
-
 // Bound is the most that one request can cost with at most so many tokens of input
 // and of output, of whatever classes: Cost of no such usage is more. It saturates.
 func (p Price) Bound(input, output int64) NanoUSD {
-	in := max(p.Input, p.CachedInput, p.CacheWrite, p.AudioInput, p.ImageInput)
-	out := max(p.Output, p.Reasoning, p.AudioOutput, p.ImageOutput)
-	return bound(input, in, inputClasses).Plus(bound(output, out, outputClasses)).Plus(max(p.Request, 0))
+	in := bound(input, p.Input, p.CachedInput, p.CacheWrite, p.AudioInput, p.ImageInput)
+	out := bound(output, p.Output, p.Reasoning, p.AudioOutput, p.ImageOutput)
+	return in.Plus(out).Plus(max(p.Request, 0))
 }
 
-// bound is what the tokens cost at the price, and what rounding up each of the
-// classes, of which each holds a token, can add to that.
-func bound(tokens int64, perMillion NanoUSD, classes int64) NanoUSD {
-	cost := classCost(tokens, perMillion)
-	if cost == 0 {
+// bound is what the tokens cost at the dearest of the prices, and what rounding up
+// can add to that: less than a nano-dollar for each class whose price is a fraction
+// of one for a token; nothing where all tokens are of one class.
+func bound(tokens int64, prices ...NanoUSD) NanoUSD {
+	var dearest NanoUSD
+	var fractions int64
+	for _, p := range prices {
+		dearest = max(dearest, p)
+		if p%1_000_000 != 0 {
+			fractions++
+		}
+	}
+	if tokens <= 0 || dearest <= 0 {
 		return 0
 	}
-	return cost.Plus(NanoUSD(min(tokens, classes) - 1))
+	return classCost(tokens, dearest).Plus(NanoUSD(min(tokens-1, fractions)))
 }
 
 // classCost rounds up and saturates.
