@@ -148,7 +148,7 @@ func operationName(kind string) string {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.firstToken, m.duration, m.dropped, m.orphans,
+	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.abandoned, m.givenUp, m.firstToken, m.duration, m.dropped, m.orphans,
 		m.stored, m.storedTwice, m.storeFailed, m.syncFailed, m.behind}, m.gauges...)
 }
 
