@@ -22,16 +22,18 @@ const (
 // record is the decision as it is journalled. Nothing in it aliases the exchange.
 func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 	d := &usagev1.Decision{
-		Id:          ex.In.ID,
-		Time:        timestamppb.New(ex.In.Time),
-		Key:         ex.Principal.Key,
-		Application: ex.Principal.Application,
-		Team:        ex.Principal.Team,
-		Kind:        string(ex.In.Kind),
-		Stream:      ex.In.Request.Stream,
-		Verdict:     Allowed,
-		TraceId:     ex.In.TraceID(),
-		Rule:        ex.Decision.Rule,
+		Id:           ex.In.ID,
+		Time:         timestamppb.New(ex.In.Time),
+		Key:          ex.Principal.Key,
+		Application:  ex.Principal.Application,
+		Team:         ex.Principal.Team,
+		Organisation: ex.Principal.Organisation,
+		User:         ex.Principal.User,
+		Kind:         string(ex.In.Kind),
+		Stream:       ex.In.Request.Stream,
+		Verdict:      Allowed,
+		TraceId:      ex.In.TraceID(),
+		Rule:         ex.Decision.Rule,
 	}
 	if m := ex.Decision.Model; m != nil {
 		d.Model = m.Name
@@ -97,32 +99,38 @@ func recordTargets(d *usagev1.Decision, ex *pipeline.Exchange) {
 func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
 	d.AllowedOutputTokens = allowedOutput(ex)
 	d.MaxOutputTokens = ex.In.Request.MaxOutput
+	if m := ex.Reserved.MaxOutput; m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce {
+		d.MaxOutputTokens = m
+	}
 	if !ex.Reserved.Result.Held {
 		return
 	}
 	d.ReservedInputTokens, d.ReservedOutputTokens = ex.Reserved.Input, ex.Reserved.Output
+	for i := range ex.Reserved.Request.Targets {
+		d.Prices[i].ReservedInputTokens = ex.Reserved.Request.Targets[i].Input
+	}
+	if l := ex.Reserved.Result.Reported; l != nil {
+		d.ReportedLimit = l.Name
+	}
 	d.Limits = make([]string, len(ex.Reserved.Limits))
 	for i, l := range ex.Reserved.Limits {
 		d.Limits[i] = l.Name
 	}
-	if m := ex.Reserved.MaxOutput; m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce {
-		d.MaxOutputTokens = m
-	}
 }
 
-// allowedOutput is the output that all answers together may have: what was reserved,
-// where that is sent as the ceiling, or else what the client or the model's default
+// allowedOutput is the output that all answers together may have: by the ceiling that
+// is sent, where weir sends one, or else by what the client or the model's default
 // allows.
 func allowedOutput(ex *pipeline.Exchange) int64 {
 	r := &ex.In.Request
-	switch {
-	case ex.In.Kind == ai.KindEmbedding:
+	if ex.In.Kind == ai.KindEmbedding {
 		return 0
-	case ex.Reserved.Result.Held && ex.Reserved.MaxOutput > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce:
-		return ex.Reserved.Output
 	}
 	each := ex.Decision.Model.DefaultMaxTokens
-	if r.HasMaxOutput {
+	switch m := ex.Reserved.MaxOutput; {
+	case m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce:
+		each = m
+	case r.HasMaxOutput:
 		each = r.MaxOutput
 	}
 	hi, lo := bits.Mul64(uint64(max(each, 0)), uint64(max(r.Answers(), 1)))

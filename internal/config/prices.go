@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
@@ -112,6 +113,33 @@ func (c *compilation) price(path string, p *configv1.Price) (price ai.Price, pri
 		c.warn(path+".cached_input", "cached input costs more than input")
 	}
 	return price, p.Free || !price.Free()
+}
+
+// pricesForBudgets demands a price of every public pool that a limit in money counts:
+// it would hold back nothing there.
+func (c *compilation) pricesForBudgets() {
+	for i, p := range c.cfg.Pools {
+		pool := c.pools[p.Name]
+		if pool == nil || pool.Placement != ai.Public || pool.Priced {
+			continue
+		}
+		for _, l := range c.out.Limits {
+			if l.Unit == plan.UnitUSD && l.Counts(pool.Name) && c.routes(l, pool) {
+				c.fault(index("pools", i)+".price", "no price, but limit %q counts what this public pool costs; say `price: {free: true}` if it is nothing", l.Name)
+				break
+			}
+		}
+	}
+}
+
+// routes tells whether a model that the limit counts may go to the pool.
+func (c *compilation) routes(l *plan.Limit, pool *plan.Pool) bool {
+	for _, m := range c.out.ModelList {
+		if (l.Models == nil || l.Models[m.Name]) && slices.Contains(m.Pools, pool) {
+			return true
+		}
+	}
+	return false
 }
 
 // nano is an amount in nano-dollars, rounded. What is not in the range that the

@@ -129,6 +129,11 @@ type Decision struct {
 	// The counters that hold the reservation: what the ledger needs to settle it
 	// after a restart.
 	Limits []string `protobuf:"bytes,23,rep,name=limits,proto3" json:"limits,omitempty"`
+	// A limit that only reports and had no room.
+	ReportedLimit string `protobuf:"bytes,24,opt,name=reported_limit,json=reportedLimit,proto3" json:"reported_limit,omitempty"`
+	// Who the caller says acts, and the organisation that the team belongs to.
+	User         string `protobuf:"bytes,25,opt,name=user,proto3" json:"user,omitempty"`
+	Organisation string `protobuf:"bytes,26,opt,name=organisation,proto3" json:"organisation,omitempty"`
 	// The output that all answers together may have: what was reserved, or else what
 	// the client or the model's default allows. An attempt that is charged though it
 	// gave no answer is charged for so much. Absent where no target is.
@@ -328,6 +333,27 @@ func (x *Decision) GetLimits() []string {
 	return nil
 }
 
+func (x *Decision) GetReportedLimit() string {
+	if x != nil {
+		return x.ReportedLimit
+	}
+	return ""
+}
+
+func (x *Decision) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Decision) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
 func (x *Decision) GetAllowedOutputTokens() int64 {
 	if x != nil {
 		return x.AllowedOutputTokens
@@ -354,8 +380,10 @@ type TargetPrice struct {
 	Request int64 `protobuf:"varint,11,opt,name=request,proto3" json:"request,omitempty"`
 	// Whether an attempt that was given up without an answer is charged.
 	BillsAbandoned bool `protobuf:"varint,12,opt,name=bills_abandoned,json=billsAbandoned,proto3" json:"bills_abandoned,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Input tokens reserved for this pool: the most that it can count.
+	ReservedInputTokens int64 `protobuf:"varint,13,opt,name=reserved_input_tokens,json=reservedInputTokens,proto3" json:"reserved_input_tokens,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *TargetPrice) Reset() {
@@ -472,6 +500,13 @@ func (x *TargetPrice) GetBillsAbandoned() bool {
 	return false
 }
 
+func (x *TargetPrice) GetReservedInputTokens() int64 {
+	if x != nil {
+		return x.ReservedInputTokens
+	}
+	return 0
+}
+
 // Attempt is one try at one target.
 type Attempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -490,7 +525,9 @@ type Attempt struct {
 	Tokens      *Tokens `protobuf:"bytes,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	CostNanousd int64   `protobuf:"varint,5,opt,name=cost_nanousd,json=costNanousd,proto3" json:"cost_nanousd,omitempty"`
 	// How the tokens are known: estimated, where there are any.
-	Certainty     Certainty `protobuf:"varint,6,opt,name=certainty,proto3,enum=weir.usage.v1.Certainty" json:"certainty,omitempty"`
+	Certainty Certainty `protobuf:"varint,6,opt,name=certainty,proto3,enum=weir.usage.v1.Certainty" json:"certainty,omitempty"`
+	// For how long the backend asked not to be called, in milliseconds.
+	RestMs        int64 `protobuf:"varint,9,opt,name=rest_ms,json=restMs,proto3" json:"rest_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -565,6 +602,13 @@ func (x *Attempt) GetCertainty() Certainty {
 		return x.Certainty
 	}
 	return Certainty_CERTAINTY_UNSPECIFIED
+}
+
+func (x *Attempt) GetRestMs() int64 {
+	if x != nil {
+		return x.RestMs
+	}
+	return 0
 }
 
 // Abandoned is what the attempts without an answer are charged together.
@@ -1076,7 +1120,7 @@ var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x06\n" +
+	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\a\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -1101,8 +1145,11 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x16reserved_output_tokens\x18\x14 \x01(\x03R\x14reservedOutputTokens\x12*\n" +
 	"\x11max_output_tokens\x18\x15 \x01(\x03R\x0fmaxOutputTokens\x122\n" +
 	"\x06prices\x18\x16 \x03(\v2\x1a.weir.usage.v1.TargetPriceR\x06prices\x12\x16\n" +
-	"\x06limits\x18\x17 \x03(\tR\x06limits\x122\n" +
-	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\"\xfa\x03\n" +
+	"\x06limits\x18\x17 \x03(\tR\x06limits\x12%\n" +
+	"\x0ereported_limit\x18\x18 \x01(\tR\rreportedLimit\x12\x12\n" +
+	"\x04user\x18\x19 \x01(\tR\x04user\x12\"\n" +
+	"\forganisation\x18\x1a \x01(\tR\forganisation\x122\n" +
+	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\"\xae\x04\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\x03R\x05input\x12!\n" +
@@ -1119,21 +1166,23 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\fimage_output\x18\n" +
 	" \x01(\x03H\x05R\vimageOutput\x88\x01\x01\x12\x18\n" +
 	"\arequest\x18\v \x01(\x03R\arequest\x12'\n" +
-	"\x0fbills_abandoned\x18\f \x01(\bR\x0ebillsAbandonedB\x0e\n" +
+	"\x0fbills_abandoned\x18\f \x01(\bR\x0ebillsAbandoned\x122\n" +
+	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokensB\x0e\n" +
 	"\f_cache_writeB\x0e\n" +
 	"\f_audio_inputB\x0e\n" +
 	"\f_image_inputB\f\n" +
 	"\n" +
 	"_reasoningB\x0f\n" +
 	"\r_audio_outputB\x0f\n" +
-	"\r_image_output\"\xd9\x01\n" +
+	"\r_image_output\"\xf2\x01\n" +
 	"\aAttempt\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x18\n" +
 	"\afailure\x18\x03 \x01(\tR\afailure\x12-\n" +
 	"\x06tokens\x18\x04 \x01(\v2\x15.weir.usage.v1.TokensR\x06tokens\x12!\n" +
 	"\fcost_nanousd\x18\x05 \x01(\x03R\vcostNanousd\x126\n" +
-	"\tcertainty\x18\x06 \x01(\x0e2\x18.weir.usage.v1.CertaintyR\tcertainty\"y\n" +
+	"\tcertainty\x18\x06 \x01(\x0e2\x18.weir.usage.v1.CertaintyR\tcertainty\x12\x17\n" +
+	"\arest_ms\x18\t \x01(\x03R\x06restMs\"y\n" +
 	"\tAbandoned\x12\x1a\n" +
 	"\battempts\x18\x01 \x01(\x05R\battempts\x12-\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x15.weir.usage.v1.TokensR\x06tokens\x12!\n" +
