@@ -1,9 +1,8 @@
+// Package usagev1 is the usage event: the generated messages, and what turns them into
+// the nouns of package ai and back.
 package usagev1
 
 import "github.com/weirproxy/weir/internal/ai"
-
-// The messages as the nouns of package ai, and back: one place knows which field is
-// which class.
 
 // TokensOf are the tokens of u.
 func TokensOf(u ai.Usage) *Tokens {
