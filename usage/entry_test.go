@@ -161,11 +161,12 @@ func TestALSOverGRPC(t *testing.T) {
 
 // check makes an event of any entry, as the store would take it.
 func check(t *testing.T, e Entry) {
-	for _, ev := range []*usagev1.Event{closed(admitted(1), &e), orphan(e.Digest, &e)} {
+	for _, ev := range []*usagev1.Event{closed(admitted(1), &e), closed(billing(1), &e), orphan(e.Digest, &e)} {
 		if _, err := proto.Marshal(ev); err != nil {
 			t.Fatal(err)
 		}
-		if u := Used(ev); u.Input < 0 || u.CachedInput < 0 || u.Output < 0 || ev.CostNanousd < 0 || ev.DurationUs < 0 || ev.FirstTokenUs < 0 {
+		checkSums(t, ev)
+		if ev.CostNanousd < 0 || ev.DurationUs < 0 || ev.FirstTokenUs < 0 {
 			t.Fatalf("%v", ev)
 		}
 		Line(ev)
@@ -175,6 +176,7 @@ func check(t *testing.T, e Entry) {
 func FuzzDecodeLine(f *testing.F) {
 	f.Add([]byte(lineOfFinished))
 	f.Add([]byte(`{"start":"1.5","use":"in=9223372036854775807 out=9223372036854775807 reported","att":"a:1;b:2","flags":"DC"}`))
+	f.Add([]byte(`{"start":"1.5","use":"in=1 in.audio=9223372036854775807 out=5 out.audio=9223372036854775807 reported","att":"provider:0;local-vllm:0;provider:200","flags":"UC"}`))
 	f.Add([]byte("{\"start\":\"1\",\"details\":\"\xff\xfe\"}"))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if e, err := DecodeLine(line); err == nil {

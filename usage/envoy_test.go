@@ -251,7 +251,7 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 		{name: "timeout", path: "/short", do: "hang", att: "local-vllm:0", want: "failed 504  0/0 unspecified; local-vllm 0 timeout"},
 		{name: "reset midway", path: "/v1/x", do: "cut", att: "local-vllm:200", use: "chunks=1 text=4", want: "failed 200 local-vllm 800/1 estimated; local-vllm 200 reset"},
 		{name: "client gone midway", path: "/v1/x", do: "stream and hang", att: "local-vllm:200", use: "chunks=3 text=4", leave: 300 * time.Millisecond, want: "client_gone 200 local-vllm 800/3 estimated; local-vllm 200"},
-		{name: "client gone before", path: "/v1/x", do: "hang", att: "local-vllm:0", leave: 300 * time.Millisecond, want: "client_gone 0  800/0 estimated; local-vllm 0"},
+		{name: "client gone before", path: "/v1/x", do: "hang", att: "local-vllm:0", leave: 300 * time.Millisecond, want: "client_gone 0  800/0 estimated; local-vllm 0 client_gone"},
 		{name: "no route", path: "/none", noID: true, want: "refused 404  0/0 unspecified;"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -3,10 +3,7 @@
 // weir and nothing heavy, because it is compiled into the Wasm filters too.
 package ai
 
-import (
-	"math/bits"
-	"strings"
-)
+import "strings"
 
 // Kind is what a request asks for.
 type Kind string
@@ -39,20 +36,53 @@ type Principal struct {
 	Roles        []string // sorted, without duplicates
 }
 
-// Usage counts tokens. The classes are disjoint: the input of a request is
-// Input + CachedInput. Reasoning is the part of Output that was reasoning.
+// Usage counts tokens in classes. Those of input are disjoint and add up to all
+// input; Output is all output, and what follows it are parts of it, disjoint too.
 type Usage struct {
-	Input       int64
-	CachedInput int64
+	Input       int64 // computed, and in no other class of input
+	CachedInput int64 // read from the backend's cache
+	CacheWrite  int64 // computed and written into it
+	AudioInput  int64
+	ImageInput  int64 // videos too
+
 	Output      int64
 	Reasoning   int64
+	AudioOutput int64
+	ImageOutput int64
 }
 
+// ComputedInput is the input that was not read from a cache.
+func (u Usage) ComputedInput() int64 { return u.Input + u.CacheWrite + u.AudioInput + u.ImageInput }
+
 // TotalInput is all input, computed and cached.
-func (u Usage) TotalInput() int64 { return u.Input + u.CachedInput }
+func (u Usage) TotalInput() int64 { return u.ComputedInput() + u.CachedInput }
 
 // Total is all tokens.
-func (u Usage) Total() int64 { return u.Input + u.CachedInput + u.Output }
+func (u Usage) Total() int64 { return u.TotalInput() + u.Output }
+
+// Add is what both used together.
+func (u Usage) Add(v Usage) Usage {
+	return Usage{
+		Input: u.Input + v.Input, CachedInput: u.CachedInput + v.CachedInput, CacheWrite: u.CacheWrite + v.CacheWrite,
+		AudioInput: u.AudioInput + v.AudioInput, ImageInput: u.ImageInput + v.ImageInput,
+		Output: u.Output + v.Output, Reasoning: u.Reasoning + v.Reasoning,
+		AudioOutput: u.AudioOutput + v.AudioOutput, ImageOutput: u.ImageOutput + v.ImageOutput,
+	}
+}
+
+// Clamp puts every figure between 0 and limit, and cuts the parts of the output to
+// what there is of it: sound first, which is dearest, reasoning last.
+func (u Usage) Clamp(limit int64) Usage {
+	for _, n := range [...]*int64{&u.Input, &u.CachedInput, &u.CacheWrite, &u.AudioInput, &u.ImageInput, &u.Output} {
+		*n = min(max(*n, 0), limit)
+	}
+	rest := u.Output
+	for _, n := range [...]*int64{&u.AudioOutput, &u.ImageOutput, &u.Reasoning} {
+		*n = min(max(*n, 0), rest)
+		rest -= *n
+	}
+	return u
+}
 
 // Certainty says where a token figure comes from.
 type Certainty uint8
@@ -75,56 +105,6 @@ func (c Certainty) String() string {
 		return "estimated"
 	}
 	return "unspecified"
-}
-
-// NanoUSD is money in billionths of a US dollar.
-type NanoUSD int64
-
-// Price is what a million tokens of each class cost.
-type Price struct {
-	Input       NanoUSD
-	CachedInput NanoUSD
-	Output      NanoUSD
-}
-
-// Cost is what u costs, each class rounded up to the next nano-dollar.
-// It saturates instead of overflowing.
-func (p Price) Cost(u Usage) NanoUSD {
-	sum := classCost(u.Input, p.Input)
-	for _, c := range [...]NanoUSD{classCost(u.CachedInput, p.CachedInput), classCost(u.Output, p.Output)} {
-		if sum += c; sum < 0 {
-			return maxNanoUSD
-		}
-	}
-	return sum
-}
-
-// Bound is the most that a request can cost with at most so many tokens, of
-// whatever class.
-func (p Price) Bound(input, output int64) NanoUSD {
-	sum := classCost(input, max(p.Input, p.CachedInput)) + classCost(output, p.Output)
-	if sum < 0 {
-		return maxNanoUSD
-	}
-	return sum
-}
-
-const maxNanoUSD = NanoUSD(1<<63 - 1)
-
-func classCost(tokens int64, perMillion NanoUSD) NanoUSD {
-	if tokens <= 0 || perMillion <= 0 {
-		return 0
-	}
-	hi, lo := bits.Mul64(uint64(tokens), uint64(perMillion))
-	lo, carry := bits.Add64(lo, 999_999, 0)
-	if hi += carry; hi >= 1_000_000 {
-		return maxNanoUSD
-	}
-	q, _ := bits.Div64(hi, lo, 1_000_000)
-	if q > uint64(maxNanoUSD) {
-		return maxNanoUSD
-	}
-	return NanoUSD(q)
 }
 
 // Reason names why a request was refused. The set is bounded: the same word

@@ -2,6 +2,7 @@ package ai
 
 import (
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -135,8 +136,13 @@ func (u *AdapterUsage) AppendTo(b []byte) []byte {
 	}
 	num("in=", u.Input)
 	num("cached=", u.CachedInput)
+	num("in.write=", u.CacheWrite)
+	num("in.audio=", u.AudioInput)
+	num("in.image=", u.ImageInput)
 	num("out=", u.Output)
 	num("reasoning=", u.Reasoning)
+	num("out.audio=", u.AudioOutput)
+	num("out.image=", u.ImageOutput)
 	num("chunks=", u.Chunks)
 	num("text=", u.TextBytes)
 	num("first=", u.FirstToken)
@@ -155,9 +161,12 @@ func (u *AdapterUsage) AppendTo(b []byte) []byte {
 }
 
 // ParseAdapterUsage reads what AppendTo wrote. Unknown keys are passed over, so
-// that weir and the filter may be of different versions.
+// that weir and the filter may be of different versions; but a class of input that
+// is not known ("in." and a name) counts as plain input, so that nothing that a
+// newer filter tells apart is lost. Classes of output are parts of "out".
 func ParseAdapterUsage(s string) (AdapterUsage, error) {
 	var u AdapterUsage
+	var other, others int64 // an unknown class of input, and all of them
 	for word := range strings.FieldsSeq(s) {
 		key, value, _ := strings.Cut(word, "=")
 		var dst *int64
@@ -166,10 +175,20 @@ func ParseAdapterUsage(s string) (AdapterUsage, error) {
 			dst = &u.Input
 		case "cached":
 			dst = &u.CachedInput
+		case "in.write":
+			dst = &u.CacheWrite
+		case "in.audio":
+			dst = &u.AudioInput
+		case "in.image":
+			dst = &u.ImageInput
 		case "out":
 			dst = &u.Output
 		case "reasoning":
 			dst = &u.Reasoning
+		case "out.audio":
+			dst = &u.AudioOutput
+		case "out.image":
+			dst = &u.ImageOutput
 		case "chunks":
 			dst = &u.Chunks
 		case "text":
@@ -182,6 +201,10 @@ func ParseAdapterUsage(s string) (AdapterUsage, error) {
 			u.Done = true
 		case "finish":
 			u.Finish = value
+		default:
+			if strings.HasPrefix(key, "in.") {
+				dst = &other
+			}
 		}
 		if dst == nil {
 			continue
@@ -191,6 +214,10 @@ func ParseAdapterUsage(s string) (AdapterUsage, error) {
 			return AdapterUsage{}, errors.New("adapter usage: " + key + " is not a count")
 		}
 		*dst = n
+		if dst == &other {
+			others += min(n, math.MaxInt64-others)
+		}
 	}
+	u.Input += min(others, math.MaxInt64-u.Input)
 	return u, nil
 }

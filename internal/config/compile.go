@@ -68,6 +68,7 @@ func (c *compilation) run() {
 	c.compileRoles()
 	c.compileKeys(hashKey)
 	c.compileLimits()
+	c.pricesForBudgets()
 	c.compileAlerts()
 	c.compileModes()
 	if len(c.faults) == 0 {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weirproxy/weir/internal/ai"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
 
@@ -61,10 +62,10 @@ func fillLimit(c *configv1.Config, l *configv1.Limit) {
 func fillPool(p *configv1.Pool) {
 	orValue(&p.Adapter, "openai")
 	orDuration(&p.ConnectTimeout, 2*time.Second)
-	orMessage(&p.Price)
-	if p.Price.CachedInput == nil {
-		p.Price.CachedInput = proto.Float64(p.Price.Input)
+	if p.Placement == string(ai.Public) {
+		orValue(&p.AbandonedAttempts, billed)
 	}
+	orValue(&p.AbandonedAttempts, free)
 	for _, e := range p.Endpoints {
 		orValue(&e.Weight, 1)
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
-	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -30,16 +29,14 @@ func (c *compilation) compilePools() {
 			Model:          p.Model,
 			ContextWindow:  p.ContextWindow,
 			MaxOutput:      p.MaxOutputTokens,
-			Price:          price(p.Price),
+			BillsAbandoned: p.AbandonedAttempts == billed,
 			ConnectTimeout: p.ConnectTimeout.AsDuration(),
 		}
 		c.endpoints(path, p, pool)
 		c.upstreamTLS(path, p, pool)
 		pool.Credential = c.credential(path, p, pool)
 		pool.Tokenizer = c.tokenizer(path, p)
-		if p.Price.GetCachedInput() > p.Price.GetInput() {
-			c.warn(path+".price.cached_input", "cached input costs more than input")
-		}
+		c.prices(path, p, pool)
 		if _, again := c.pools[p.Name]; !again {
 			c.pools[p.Name] = pool
 			c.out.Pools = append(c.out.Pools, pool)
@@ -85,12 +82,6 @@ func (c *compilation) tokenizer(path string, p *configv1.Pool) *tokens.Tokenizer
 		}
 	}
 	return nil
-}
-
-// price converts US dollars for a million tokens to nano-dollars.
-func price(p *configv1.Price) ai.Price {
-	nano := func(usd float64) ai.NanoUSD { return ai.NanoUSD(math.Round(usd * 1e9)) }
-	return ai.Price{Input: nano(p.GetInput()), CachedInput: nano(p.GetCachedInput()), Output: nano(p.GetOutput())}
 }
 
 // endpoints parses the endpoints, which must share scheme and base path.

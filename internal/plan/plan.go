@@ -111,21 +111,44 @@ type ServerTLS struct {
 
 // Pool is the endpoints that serve one real model.
 type Pool struct {
-	Name           string
-	Adapter        string
-	Placement      ai.Placement
-	Endpoints      []Endpoint
-	Scheme         string // http or https, the same for all endpoints
-	BasePath       string // without a trailing slash, as "/v1"; may be ""
-	Model          string // the real name
-	ContextWindow  int64  // tokens; 0 is not known
-	MaxOutput      int64  // tokens of one answer; 0 is not known
-	Tokenizer      *tokens.Tokenizer
-	Price          ai.Price
+	Name          string
+	Adapter       string
+	Placement     ai.Placement
+	Endpoints     []Endpoint
+	Scheme        string // http or https, the same for all endpoints
+	BasePath      string // without a trailing slash, as "/v1"; may be ""
+	Model         string // the real name
+	ContextWindow int64  // tokens; 0 is not known
+	MaxOutput     int64  // tokens of one answer; 0 is not known
+	Tokenizer     *tokens.Tokenizer
+	// Prices are in the order of their dates; the first one holds from ever. Empty
+	// is nothing.
+	Prices []PricePeriod
+	// Priced says that the configuration tells what the pool costs, be it nothing.
+	Priced bool
+	// BillsAbandoned says that attempts are charged that were given up after they
+	// were sent, without an answer.
+	BillsAbandoned bool
 	Credential     *Credential
 	ConnectTimeout time.Duration
 	CAFile         string // "" is the system's
 	ServerName     string // "" is the endpoint's host
+}
+
+// PricePeriod is a price that holds from a time on, until the next one does.
+type PricePeriod struct {
+	From  time.Time
+	Price ai.Price
+}
+
+// PriceAt is the price in force at a time.
+func (p *Pool) PriceAt(t time.Time) ai.Price {
+	for i := len(p.Prices) - 1; i >= 0; i-- {
+		if !t.Before(p.Prices[i].From) {
+			return p.Prices[i].Price
+		}
+	}
+	return ai.Price{}
 }
 
 // Endpoint is one address of a pool.

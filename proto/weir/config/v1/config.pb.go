@@ -509,7 +509,8 @@ type Pool struct {
 	// Tokens of context that the backend accepts, input and output together.
 	// 0 means not known, not checked.
 	ContextWindow int64 `protobuf:"varint,6,opt,name=context_window,json=contextWindow,proto3" json:"context_window,omitempty"`
-	// What a million tokens cost, in US dollars.
+	// What a million tokens cost, in US dollars. A public pool without a price is
+	// warned of: say free, if it is.
 	Price *Price `protobuf:"bytes,7,opt,name=price,proto3" json:"price,omitempty"`
 	// The credential that Envoy injects for this pool, and for no other.
 	Credential *Credential `protobuf:"bytes,8,opt,name=credential,proto3" json:"credential,omitempty"`
@@ -519,6 +520,14 @@ type Pool struct {
 	Tls *UpstreamTLS `protobuf:"bytes,10,opt,name=tls,proto3" json:"tls,omitempty"`
 	// How input tokens are counted. Default: by the model's name.
 	Tokenizer *Tokenizer `protobuf:"bytes,11,opt,name=tokenizer,proto3" json:"tokenizer,omitempty"`
+	// Prices that hold from a date on, in the order of their dates; until the first
+	// of them, price holds. A request costs what was in force when it came.
+	Prices []*PricePeriod `protobuf:"bytes,12,rep,name=prices,proto3" json:"prices,omitempty"`
+	// What an attempt costs that was given up after it was sent, without an answer
+	// (a timeout, a reset, a client that left before it): billed, as much as it may
+	// have cost; or free, for backends that stop working for a client that is gone.
+	// Default: billed for public pools, free for private ones
+	AbandonedAttempts string `protobuf:"bytes,13,opt,name=abandoned_attempts,json=abandonedAttempts,proto3" json:"abandoned_attempts,omitempty"`
 	// The most output tokens that the backend gives one answer. A request that names
 	// no ceiling is given the smallest of its targets'. 0 means not known.
 	MaxOutputTokens int64 `protobuf:"varint,14,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
@@ -631,6 +640,20 @@ func (x *Pool) GetTokenizer() *Tokenizer {
 		return x.Tokenizer
 	}
 	return nil
+}
+
+func (x *Pool) GetPrices() []*PricePeriod {
+	if x != nil {
+		return x.Prices
+	}
+	return nil
+}
+
+func (x *Pool) GetAbandonedAttempts() string {
+	if x != nil {
+		return x.AbandonedAttempts
+	}
+	return ""
 }
 
 func (x *Pool) GetMaxOutputTokens() int64 {
@@ -822,15 +845,33 @@ func (x *Endpoint) GetWeight() uint32 {
 	return 0
 }
 
-// Price in US dollars for a million tokens of each class.
+// Price in US dollars for a million tokens of each class. A class without a price
+// costs as the nearest one that has one: nothing is free unless the file says so.
 type Price struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Input that the backend had to compute.
-	Input float64 `protobuf:"fixed64,1,opt,name=input,proto3" json:"input,omitempty"`
-	// Input that the backend had cached. Default: the price of input.
+	// Input that the backend had to compute. Default: the price of output
+	Input *float64 `protobuf:"fixed64,1,opt,name=input,proto3,oneof" json:"input,omitempty"`
+	// Input that the backend had cached. Default: the price of input
 	CachedInput *float64 `protobuf:"fixed64,2,opt,name=cached_input,json=cachedInput,proto3,oneof" json:"cached_input,omitempty"`
-	// Output, reasoning included.
-	Output        float64 `protobuf:"fixed64,3,opt,name=output,proto3" json:"output,omitempty"`
+	// Output. Default: the price of input
+	Output *float64 `protobuf:"fixed64,3,opt,name=output,proto3,oneof" json:"output,omitempty"`
+	// Input that the backend computed and wrote into its cache. Default: the price of
+	// input
+	CacheWrite *float64 `protobuf:"fixed64,4,opt,name=cache_write,json=cacheWrite,proto3,oneof" json:"cache_write,omitempty"`
+	// Reasoning, which is a part of the output. Default: the price of output
+	Reasoning *float64 `protobuf:"fixed64,5,opt,name=reasoning,proto3,oneof" json:"reasoning,omitempty"`
+	// Sound that the model heard. Default: the price of input
+	AudioInput *float64 `protobuf:"fixed64,6,opt,name=audio_input,json=audioInput,proto3,oneof" json:"audio_input,omitempty"`
+	// Sound that the model made. Default: the price of output
+	AudioOutput *float64 `protobuf:"fixed64,7,opt,name=audio_output,json=audioOutput,proto3,oneof" json:"audio_output,omitempty"`
+	// Images and videos that the model saw. Default: the price of input
+	ImageInput *float64 `protobuf:"fixed64,8,opt,name=image_input,json=imageInput,proto3,oneof" json:"image_input,omitempty"`
+	// Images that the model made. Default: the price of output
+	ImageOutput *float64 `protobuf:"fixed64,9,opt,name=image_output,json=imageOutput,proto3,oneof" json:"image_output,omitempty"`
+	// For each request, beside its tokens; not for a million. Default: nothing
+	PerRequest float64 `protobuf:"fixed64,10,opt,name=per_request,json=perRequest,proto3" json:"per_request,omitempty"`
+	// Says that nothing is charged at all. It stands alone.
+	Free          bool `protobuf:"varint,11,opt,name=free,proto3" json:"free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -866,8 +907,8 @@ func (*Price) Descriptor() ([]byte, []int) {
 }
 
 func (x *Price) GetInput() float64 {
-	if x != nil {
-		return x.Input
+	if x != nil && x.Input != nil {
+		return *x.Input
 	}
 	return 0
 }
@@ -880,10 +921,123 @@ func (x *Price) GetCachedInput() float64 {
 }
 
 func (x *Price) GetOutput() float64 {
-	if x != nil {
-		return x.Output
+	if x != nil && x.Output != nil {
+		return *x.Output
 	}
 	return 0
+}
+
+func (x *Price) GetCacheWrite() float64 {
+	if x != nil && x.CacheWrite != nil {
+		return *x.CacheWrite
+	}
+	return 0
+}
+
+func (x *Price) GetReasoning() float64 {
+	if x != nil && x.Reasoning != nil {
+		return *x.Reasoning
+	}
+	return 0
+}
+
+func (x *Price) GetAudioInput() float64 {
+	if x != nil && x.AudioInput != nil {
+		return *x.AudioInput
+	}
+	return 0
+}
+
+func (x *Price) GetAudioOutput() float64 {
+	if x != nil && x.AudioOutput != nil {
+		return *x.AudioOutput
+	}
+	return 0
+}
+
+func (x *Price) GetImageInput() float64 {
+	if x != nil && x.ImageInput != nil {
+		return *x.ImageInput
+	}
+	return 0
+}
+
+func (x *Price) GetImageOutput() float64 {
+	if x != nil && x.ImageOutput != nil {
+		return *x.ImageOutput
+	}
+	return 0
+}
+
+func (x *Price) GetPerRequest() float64 {
+	if x != nil {
+		return x.PerRequest
+	}
+	return 0
+}
+
+func (x *Price) GetFree() bool {
+	if x != nil {
+		return x.Free
+	}
+	return false
+}
+
+// PricePeriod is a price that holds from a date on.
+type PricePeriod struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The date, as "2026-07-01" (midnight UTC) or, with a time and an offset,
+	// "2026-07-01T00:00:00+08:00". Each is later than the one before.
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// What holds then. A class that is absent costs as its nearest one, not as it
+	// did before.
+	Price         *Price `protobuf:"bytes,2,opt,name=price,proto3" json:"price,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PricePeriod) Reset() {
+	*x = PricePeriod{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PricePeriod) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PricePeriod) ProtoMessage() {}
+
+func (x *PricePeriod) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PricePeriod.ProtoReflect.Descriptor instead.
+func (*PricePeriod) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PricePeriod) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *PricePeriod) GetPrice() *Price {
+	if x != nil {
+		return x.Price
+	}
+	return nil
 }
 
 // Credential is a secret header that Envoy adds for a pool.
@@ -902,7 +1056,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1068,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1081,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Credential) GetSecret() *SecretRef {
@@ -987,7 +1141,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1153,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1166,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Model) GetName() string {
@@ -1101,7 +1255,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1267,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1280,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Rule) GetName() string {
@@ -1171,7 +1325,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1337,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1350,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Target) GetPool() string {
@@ -1226,7 +1380,7 @@ type WeightedPool struct {
 
 func (x *WeightedPool) Reset() {
 	*x = WeightedPool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1392,7 @@ func (x *WeightedPool) String() string {
 func (*WeightedPool) ProtoMessage() {}
 
 func (x *WeightedPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1405,7 @@ func (x *WeightedPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedPool.ProtoReflect.Descriptor instead.
 func (*WeightedPool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WeightedPool) GetPool() string {
@@ -1283,7 +1437,7 @@ type Team struct {
 
 func (x *Team) Reset() {
 	*x = Team{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1449,7 @@ func (x *Team) String() string {
 func (*Team) ProtoMessage() {}
 
 func (x *Team) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1462,7 @@ func (x *Team) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Team.ProtoReflect.Descriptor instead.
 func (*Team) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Team) GetName() string {
@@ -1347,7 +1501,7 @@ type Application struct {
 
 func (x *Application) Reset() {
 	*x = Application{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1513,7 @@ func (x *Application) String() string {
 func (*Application) ProtoMessage() {}
 
 func (x *Application) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1526,7 @@ func (x *Application) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Application.ProtoReflect.Descriptor instead.
 func (*Application) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Application) GetName() string {
@@ -1429,7 +1583,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1595,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1608,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Role) GetName() string {
@@ -1542,7 +1696,7 @@ type Hours struct {
 
 func (x *Hours) Reset() {
 	*x = Hours{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1708,7 @@ func (x *Hours) String() string {
 func (*Hours) ProtoMessage() {}
 
 func (x *Hours) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1721,7 @@ func (x *Hours) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hours.ProtoReflect.Descriptor instead.
 func (*Hours) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Hours) GetTimeZone() string {
@@ -1601,7 +1755,7 @@ type HourWindow struct {
 
 func (x *HourWindow) Reset() {
 	*x = HourWindow{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1767,7 @@ func (x *HourWindow) String() string {
 func (*HourWindow) ProtoMessage() {}
 
 func (x *HourWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1780,7 @@ func (x *HourWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HourWindow.ProtoReflect.Descriptor instead.
 func (*HourWindow) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HourWindow) GetDays() []string {
@@ -1674,7 +1828,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1840,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1853,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Key) GetName() string {
@@ -1841,7 +1995,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2007,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2020,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Limit) GetName() string {
@@ -2020,7 +2174,7 @@ type Alerts struct {
 
 func (x *Alerts) Reset() {
 	*x = Alerts{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2186,7 @@ func (x *Alerts) String() string {
 func (*Alerts) ProtoMessage() {}
 
 func (x *Alerts) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2199,7 @@ func (x *Alerts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
 func (*Alerts) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Alerts) GetWebhooks() []*Webhook {
@@ -2069,7 +2223,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2235,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2248,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2126,7 +2280,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2292,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2305,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StageMode) GetStage() string {
@@ -2183,7 +2337,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2349,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2362,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2247,7 +2401,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2413,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2426,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2307,7 +2461,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2473,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2486,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Simulator) GetName() string {
@@ -2395,7 +2549,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa1\x05\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\x9c\x06\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12D\n" +
 	"\aadapter\x18\x02 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aadapter\x124\n" +
@@ -2411,6 +2565,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03tls\x18\n" +
 	" \x01(\v2\x1b.weir.config.v1.UpstreamTLSR\x03tls\x127\n" +
 	"\ttokenizer\x18\v \x01(\v2\x19.weir.config.v1.TokenizerR\ttokenizer\x123\n" +
+	"\x06prices\x18\f \x03(\v2\x1b.weir.config.v1.PricePeriodR\x06prices\x12D\n" +
+	"\x12abandoned_attempts\x18\r \x01(\tB\x15\xbaH\x12r\x10R\x00R\x06billedR\x04freeR\x11abandonedAttempts\x123\n" +
 	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\"[\n" +
 	"\tTokenizer\x12\x1e\n" +
 	"\n" +
@@ -2424,12 +2580,37 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"serverName\"G\n" +
 	"\bEndpoint\x12\x19\n" +
 	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x12 \n" +
-	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06weight\"\xb9\x01\n" +
-	"\x05Price\x12-\n" +
-	"\x05input\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05input\x12?\n" +
-	"\fcached_input\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\vcachedInput\x88\x01\x01\x12/\n" +
-	"\x06output\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x06outputB\x0f\n" +
-	"\r_cached_input\"\xaa\x01\n" +
+	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06weight\"\x81\x06\n" +
+	"\x05Price\x122\n" +
+	"\x05input\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05input\x88\x01\x01\x12?\n" +
+	"\fcached_input\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\vcachedInput\x88\x01\x01\x124\n" +
+	"\x06output\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x06output\x88\x01\x01\x12=\n" +
+	"\vcache_write\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x03R\n" +
+	"cacheWrite\x88\x01\x01\x12:\n" +
+	"\treasoning\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x04R\treasoning\x88\x01\x01\x12=\n" +
+	"\vaudio_input\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x05R\n" +
+	"audioInput\x88\x01\x01\x12?\n" +
+	"\faudio_output\x18\a \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x06R\vaudioOutput\x88\x01\x01\x12=\n" +
+	"\vimage_input\x18\b \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\aR\n" +
+	"imageInput\x88\x01\x01\x12?\n" +
+	"\fimage_output\x18\t \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\bR\vimageOutput\x88\x01\x01\x128\n" +
+	"\vper_request\x18\n" +
+	" \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00R\n" +
+	"perRequest\x12\x12\n" +
+	"\x04free\x18\v \x01(\bR\x04freeB\b\n" +
+	"\x06_inputB\x0f\n" +
+	"\r_cached_inputB\t\n" +
+	"\a_outputB\x0e\n" +
+	"\f_cache_writeB\f\n" +
+	"\n" +
+	"_reasoningB\x0e\n" +
+	"\f_audio_inputB\x0f\n" +
+	"\r_audio_outputB\x0e\n" +
+	"\f_image_inputB\x0f\n" +
+	"\r_image_output\"_\n" +
+	"\vPricePeriod\x12\x1b\n" +
+	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x123\n" +
+	"\x05price\x18\x02 \x01(\v2\x15.weir.config.v1.PriceB\x06\xbaH\x03\xc8\x01\x01R\x05price\"\xaa\x01\n" +
 	"\n" +
 	"Credential\x129\n" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
@@ -2556,7 +2737,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2568,70 +2749,73 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*UpstreamTLS)(nil),         // 7: weir.config.v1.UpstreamTLS
 	(*Endpoint)(nil),            // 8: weir.config.v1.Endpoint
 	(*Price)(nil),               // 9: weir.config.v1.Price
-	(*Credential)(nil),          // 10: weir.config.v1.Credential
-	(*Model)(nil),               // 11: weir.config.v1.Model
-	(*Rule)(nil),                // 12: weir.config.v1.Rule
-	(*Target)(nil),              // 13: weir.config.v1.Target
-	(*WeightedPool)(nil),        // 14: weir.config.v1.WeightedPool
-	(*Team)(nil),                // 15: weir.config.v1.Team
-	(*Application)(nil),         // 16: weir.config.v1.Application
-	(*Role)(nil),                // 17: weir.config.v1.Role
-	(*Hours)(nil),               // 18: weir.config.v1.Hours
-	(*HourWindow)(nil),          // 19: weir.config.v1.HourWindow
-	(*Key)(nil),                 // 20: weir.config.v1.Key
-	(*Limit)(nil),               // 21: weir.config.v1.Limit
-	(*Alerts)(nil),              // 22: weir.config.v1.Alerts
-	(*Webhook)(nil),             // 23: weir.config.v1.Webhook
-	(*StageMode)(nil),           // 24: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 25: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 26: weir.config.v1.Usage
-	(*Simulator)(nil),           // 27: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
+	(*PricePeriod)(nil),         // 10: weir.config.v1.PricePeriod
+	(*Credential)(nil),          // 11: weir.config.v1.Credential
+	(*Model)(nil),               // 12: weir.config.v1.Model
+	(*Rule)(nil),                // 13: weir.config.v1.Rule
+	(*Target)(nil),              // 14: weir.config.v1.Target
+	(*WeightedPool)(nil),        // 15: weir.config.v1.WeightedPool
+	(*Team)(nil),                // 16: weir.config.v1.Team
+	(*Application)(nil),         // 17: weir.config.v1.Application
+	(*Role)(nil),                // 18: weir.config.v1.Role
+	(*Hours)(nil),               // 19: weir.config.v1.Hours
+	(*HourWindow)(nil),          // 20: weir.config.v1.HourWindow
+	(*Key)(nil),                 // 21: weir.config.v1.Key
+	(*Limit)(nil),               // 22: weir.config.v1.Limit
+	(*Alerts)(nil),              // 23: weir.config.v1.Alerts
+	(*Webhook)(nil),             // 24: weir.config.v1.Webhook
+	(*StageMode)(nil),           // 25: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 26: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 27: weir.config.v1.Usage
+	(*Simulator)(nil),           // 28: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
 	3,  // 1: weir.config.v1.Config.admin:type_name -> weir.config.v1.Admin
 	4,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
 	5,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
-	11, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
-	15, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
-	16, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
-	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	20, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	21, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	24, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	25, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	26, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	27, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	22, // 14: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	12, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
+	16, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
+	17, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
+	18, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
+	21, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	22, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	25, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	26, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	27, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	28, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	23, // 14: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
 	2,  // 15: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
 	8,  // 16: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	9,  // 17: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	28, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	29, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	7,  // 20: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	6,  // 21: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 22: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 23: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 24: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	28, // 25: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	28, // 26: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 27: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 28: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	18, // 29: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	19, // 30: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	4,  // 31: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	28, // 32: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	28, // 33: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	23, // 34: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	4,  // 35: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	28, // 36: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	28, // 37: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	10, // 22: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
+	9,  // 23: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	4,  // 24: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	13, // 25: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	14, // 26: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	29, // 27: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	29, // 28: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	14, // 29: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	15, // 30: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	19, // 31: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	20, // 32: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	4,  // 33: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	29, // 34: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	29, // 35: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	24, // 36: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	4,  // 37: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	29, // 38: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	29, // 39: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2645,8 +2829,8 @@ func file_weir_config_v1_config_proto_init() {
 		(*SecretRef_Generated)(nil),
 	}
 	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[21].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
@@ -2656,7 +2840,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
