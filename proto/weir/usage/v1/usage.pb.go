@@ -128,7 +128,14 @@ type Decision struct {
 	Prices []*TargetPrice `protobuf:"bytes,22,rep,name=prices,proto3" json:"prices,omitempty"`
 	// The counters that hold the reservation: what the ledger needs to settle it
 	// after a restart.
-	Limits        []string `protobuf:"bytes,23,rep,name=limits,proto3" json:"limits,omitempty"`
+	Limits []string `protobuf:"bytes,23,rep,name=limits,proto3" json:"limits,omitempty"`
+	// The user, as the token's claims say; empty without a token.
+	User string `protobuf:"bytes,25,opt,name=user,proto3" json:"user,omitempty"`
+	// The organisation that the team belongs to.
+	Organisation string `protobuf:"bytes,26,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	// How the caller was known: key, jwt or workload. The client's address is not
+	// recorded.
+	Identity      string `protobuf:"bytes,27,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +329,27 @@ func (x *Decision) GetLimits() []string {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *Decision) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Decision) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *Decision) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
 }
 
 // TargetPrice is a pool's price in nano-dollars per million tokens.
@@ -722,7 +750,7 @@ var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x05\n" +
+	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x06\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -747,7 +775,10 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x16reserved_output_tokens\x18\x14 \x01(\x03R\x14reservedOutputTokens\x12*\n" +
 	"\x11max_output_tokens\x18\x15 \x01(\x03R\x0fmaxOutputTokens\x122\n" +
 	"\x06prices\x18\x16 \x03(\v2\x1a.weir.usage.v1.TargetPriceR\x06prices\x12\x16\n" +
-	"\x06limits\x18\x17 \x03(\tR\x06limits\"r\n" +
+	"\x06limits\x18\x17 \x03(\tR\x06limits\x12\x12\n" +
+	"\x04user\x18\x19 \x01(\tR\x04user\x12\"\n" +
+	"\forganisation\x18\x1a \x01(\tR\forganisation\x12\x1a\n" +
+	"\bidentity\x18\x1b \x01(\tR\bidentity\"r\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\x03R\x05input\x12!\n" +
