@@ -16,7 +16,9 @@ type Exchange struct {
 	Plan      *plan.Plan    // Begin; captured once, so that a reload never shows in the middle
 	In        Inbound       // Begin, decode
 	Principal ai.Principal  // auth
+	Identity  ai.Identity   // auth: how the caller was known
 	Grants    *plan.Grants  // auth; nil until the caller is known
+	Network   *plan.Network // auth: that of the key
 	Estimate  Estimate      // tokens
 	Edits     []openai.Edit // decode, quota; append-only, applied once at the end
 	Decision  Decision      // route (and models: the model)
