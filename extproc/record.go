@@ -30,6 +30,10 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 		Verdict:     Allowed,
 		TraceId:     ex.In.TraceID(),
 		Rule:        ex.Decision.Rule,
+		// Where a client is stays out of the record.
+		User:         ex.Principal.User,
+		Organisation: ex.Principal.Organisation,
+		Identity:     string(ex.Identity),
 	}
 	if m := ex.Decision.Model; m != nil {
 		d.Model = m.Name

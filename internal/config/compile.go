@@ -32,6 +32,8 @@ type compilation struct {
 	apps   map[string]*configv1.Application
 	roles  map[string]*configv1.Role
 	keys   map[string]*plan.Key
+	// workloads are the callers that are known by a certificate.
+	workloads []*plan.Key
 	// material is the content of secrets and files, for the version.
 	material []string
 }
@@ -63,7 +65,10 @@ func (c *compilation) run() {
 	c.compileBounds()
 	c.compileModels()
 	c.compileRoles()
+	c.compileOrigins()
 	c.compileKeys(hashKey)
+	c.compileWorkloads()
+	c.compileIssuers()
 	c.compileLimits()
 	c.compileModes()
 	if len(c.faults) == 0 {
@@ -128,7 +133,10 @@ func (c *compilation) compileModes() {
 		if _, again := c.out.Modes[s.Stage]; again {
 			c.fault(path+".stage", "stage %s has a mode already", s.Stage)
 		}
-		if s.Stage != "quota" && mode != plan.Enforce {
+		if s.Stage == "network" && mode == plan.Off && c.networks() {
+			c.warn(path+".mode", "networks are configured, and none of them has any effect")
+		}
+		if s.Stage != "quota" && s.Stage != "network" && mode != plan.Enforce {
 			c.fault(path+".mode", "stage %s can only be enforced: later stages rest on it", s.Stage)
 		}
 		c.out.Modes[s.Stage] = mode

@@ -73,7 +73,12 @@ func (c *compilation) filtered(path string, l *configv1.Limit) bool {
 
 // counts tells whether any key can make a request that the limit counts.
 func (c *compilation) counts(l *plan.Limit) bool {
-	for _, k := range c.out.KeyList {
+	for _, t := range c.out.TokenIssuers {
+		if l.Keys == nil || l.Keys[ai.IssuerKey(t.Name)] {
+			return true // its tokens may stand for any team
+		}
+	}
+	for _, k := range c.callers() {
 		for _, m := range c.out.ModelList {
 			if k.Grants.MayCall(m) && l.Applies(&k.Principal, m.Name) {
 				return true
@@ -96,8 +101,11 @@ func (c *compilation) reach() {
 			c.warn(index("pools", i), "no model uses pool %q", p.Name)
 		}
 	}
+	if len(c.out.TokenIssuers) > 0 {
+		return // a token may have any role
+	}
 	held := map[string]bool{}
-	for _, k := range c.out.KeyList {
+	for _, k := range c.callers() {
 		for _, r := range k.Principal.Roles {
 			held[r] = true
 		}
@@ -108,7 +116,7 @@ func (c *compilation) reach() {
 		}
 	}
 	for i, m := range c.cfg.Models {
-		if model := c.models[m.Name]; model != nil && len(c.out.KeyList) > 0 {
+		if model := c.models[m.Name]; model != nil && len(c.callers()) > 0 {
 			c.reachModel(index("models", i), model)
 		}
 	}
@@ -119,14 +127,14 @@ func (c *compilation) reach() {
 func (c *compilation) reachModel(path string, m *plan.Model) {
 	pools := routed(m)
 	callable, answered := false, false
-	for i, k := range c.out.KeyList {
+	for i, k := range c.callers() {
 		if !k.Grants.MayCall(m) {
 			continue
 		}
 		callable = true
 		if slices.ContainsFunc(pools, k.Grants.MayReach) {
 			answered = true
-		} else if k.Grants.Models[m.Name] {
+		} else if k.Grants.Models[m.Name] && i < len(c.out.KeyList) {
 			c.warn(index("keys", i), "may call model %q, but every pool of it is egress, which no role of the key permits", m.Name)
 		}
 	}

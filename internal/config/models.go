@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/internal/rule"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
@@ -88,6 +89,12 @@ func (c *compilation) vocabulary() rule.Vocabulary {
 	for _, k := range c.cfg.Keys {
 		names["key"] = append(names["key"], k.Name)
 	}
+	for _, w := range c.cfg.Workloads {
+		names["key"] = append(names["key"], ai.WorkloadKey(w.Name))
+	}
+	for _, t := range c.cfg.TokenIssuers {
+		names["key"] = append(names["key"], ai.IssuerKey(t.Name))
+	}
 	for _, m := range c.cfg.Models {
 		names["model"] = append(names["model"], m.Name)
 	}
@@ -143,6 +150,12 @@ func (c *compilation) condition(path, source string, compiler *rule.Compiler) *r
 		return nil // the schema's rules reported it
 	}
 	cond, faults := compiler.Compile(source)
+	c.expressionFaults(path, faults)
+	return cond
+}
+
+// expressionFaults notes the faults of an expression.
+func (c *compilation) expressionFaults(path string, faults []*rule.Error) {
 	for _, f := range faults {
 		if line, col, ok := c.doc.expressionPlace(path, f.Line, f.Column); ok {
 			c.faultAt(line, col, path, f.Message)
@@ -152,7 +165,6 @@ func (c *compilation) condition(path, source string, compiler *rule.Compiler) *r
 			c.fault(path, "%s", f.Message)
 		}
 	}
-	return cond
 }
 
 // steps compiles targets.

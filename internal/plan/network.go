@@ -201,3 +201,23 @@ func overlap[T number[T]](a, b []span[T]) bool {
 	}
 	return false
 }
+
+// Covers tells whether all addresses of the prefix are in the set.
+func (n *Network) Covers(p netip.Prefix) bool {
+	if s, ok := narrowSpan(p); ok {
+		return covered(s, n.v4)
+	}
+	s, ok := wideSpan(p)
+	return ok && covered(s, n.v6)
+}
+
+// covered tells whether the ranges, which may touch, hold all of s.
+func covered[T number[T]](s span[T], spans []span[T]) bool {
+	i, _ := slices.BinarySearchFunc(spans, s.from, func(r span[T], from T) int {
+		if r.to.less(from) {
+			return -1
+		}
+		return 1
+	})
+	return len(s.without(spans[i:])) == 0
+}

@@ -37,6 +37,9 @@ var claimsEnv = sync.OnceValues(func() (*cel.Env, error) {
 	)
 })
 
+// ClaimType is the type that an expression must have.
+type ClaimType = cel.Type
+
 // The types that a claim's expression can have. A claim itself is of any type, so
 // that what it holds is checked when it is evaluated.
 var (
@@ -47,7 +50,7 @@ var (
 
 // CompileClaim type-checks an expression over claims. The claim is nil if there
 // are faults.
-func CompileClaim(expression string, want *cel.Type) (*Claim, []*Error) {
+func CompileClaim(expression string, want *ClaimType) (*Claim, []*Error) {
 	env, err := claimsEnv()
 	if err != nil {
 		return nil, []*Error{{Message: err.Error()}}
@@ -89,8 +92,13 @@ func readsClaims(tree *ast.AST) bool {
 }
 
 // Constant is the value of an expression that reads no claim: a bool, a string or
-// a []string; nil for one that does.
-func (c *Claim) Constant() any { return c.constant }
+// a []string; nil for one that does, and for none.
+func (c *Claim) Constant() any {
+	if c == nil {
+		return nil
+	}
+	return c.constant
+}
 
 // ErrClaimType says that an expression's value is not of the type that is wanted.
 var ErrClaimType = errors.New("the expression has a value of another type")

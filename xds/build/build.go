@@ -83,6 +83,9 @@ func Build(p *plan.Plan, o Options) (*Resources, error) {
 	for _, pool := range p.Pools {
 		b.at(fmt.Sprintf("pool %q", pool.Name), b.pool(pool))
 	}
+	for _, t := range p.TokenIssuers {
+		b.at(fmt.Sprintf("token issuer %q", t.Name), b.keySetCluster(t))
+	}
 	b.res.Routes = append(b.res.Routes, b.routes())
 	for i := range p.Listeners {
 		l := &p.Listeners[i]
