@@ -40,7 +40,7 @@ func testPlan() *plan.Plan {
 		{Name: "yes", Source: "true", When: condition(true), Targets: steps},
 		{Name: "later", Source: "tools", When: condition(true), Targets: steps},
 	}}
-	key := &plan.Key{Name: "ci", Principal: ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}, Identity: "key"}, Grants: plan.Grants{AllModels: true}}
+	key := &plan.Key{Name: "ci", Principal: ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}, Grants: plan.Grants{AllModels: true}}
 	p := &plan.Plan{
 		Models: map[string]*plan.Model{"chat": m, "gpt": m}, ModelList: []*plan.Model{m}, KeyList: []*plan.Key{key},
 		Bounds: plan.Bounds{MaxBodyBytes: 1 << 20, MaxDepth: 64},
@@ -78,7 +78,7 @@ func TestAllowed(t *testing.T) {
 			return t
 		}
 		want := &explain.Result{
-			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}},
+			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}, Identity: "key"},
 			Request: &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "counted"},
 			Rules: []explain.Rule{{Name: "no", When: "stream", Outcome: explain.DidNot}, {Name: "yes", When: "true", Outcome: explain.Held},
 				{Name: "later", When: "tools", Outcome: explain.NotTried}},

@@ -16,8 +16,8 @@ func (r *Result) WriteText(w io.Writer) error {
 		row("message", r.Message)
 	}
 	if c := r.Caller; c != nil {
-		row("caller", fmt.Sprintf("key %s, application %s, team %s, roles %s", c.Key, dash(c.Application), dash(c.Team), dash(strings.Join(c.Roles, ", "))))
-		row("known by", fmt.Sprintf("%s, user %s, address %s", c.Identity, dash(c.User), dash(c.Address)))
+		row("caller", fmt.Sprintf("key %s, application %s, team %s, roles %s; known by %s, user %s, from %s",
+			c.Key, dash(c.Application), dash(c.Team), dash(strings.Join(c.Roles, ", ")), c.Identity, dash(c.User), dash(c.Address)))
 	}
 	if q := r.Request; q != nil {
 		row("request", q.text())

@@ -38,8 +38,10 @@ func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 	switch {
 	case reason == ai.ReasonAmbiguousCredential:
 		return pipeline.Refuse(reason, severalKey), nil
-	case reason != ai.ReasonNone:
+	case reason != ai.ReasonNone && !c.bearer:
 		return pipeline.Refuse(reason, noKey), nil
+	case reason != ai.ReasonNone:
+		return pipeline.Refuse(reason, badKey), nil
 	case c.token == "":
 		return byWorkload(ex), nil
 	case c.bearer && len(ex.Plan.TokenIssuers) > 0 && isToken(c.token):

@@ -13,6 +13,12 @@ type credential struct {
 	bearer bool   // in Authorization, where Envoy looks for tokens
 }
 
+// isBearer tells whether an Authorization header is of this scheme at all.
+func isBearer(value string) bool {
+	const scheme = "bearer "
+	return len(value) > len(scheme) && strings.EqualFold(value[:len(scheme)], scheme)
+}
+
 // credentialOf finds the one credential: in Authorization, x-api-key or api-key.
 // Clients that send it in several of them, or twice, are understood if all are
 // the same; where they differ another reader might take another one.
@@ -23,7 +29,7 @@ func credentialOf(in *pipeline.Inbound) (c credential, reason ai.Reason) {
 		switch h.Name {
 		case "authorization":
 			token, ok = ai.BearerToken(h.Value)
-			c.bearer = true
+			c.bearer = ok || isBearer(h.Value)
 		case "x-api-key", "api-key":
 			ok = ai.Credential(token)
 		default:
@@ -31,7 +37,7 @@ func credentialOf(in *pipeline.Inbound) (c credential, reason ai.Reason) {
 		}
 		switch {
 		case !ok:
-			return credential{}, ai.ReasonInvalidKey
+			return credential{bearer: c.bearer}, ai.ReasonInvalidKey
 		case c.token != "" && c.token != token:
 			return credential{}, ai.ReasonAmbiguousCredential
 		}
