@@ -24,6 +24,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/network"
 	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/extproc/stage/tokens"
@@ -152,7 +153,7 @@ func start(t testing.TB, p *plan.Plan) *gateway {
 
 // pipeline is that of the product, with more stages behind it.
 func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
-	stages := []pipeline.Stage{auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(), quota.New(g.ledger)}
+	stages := []pipeline.Stage{auth.Stage{}, network.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(), quota.New(g.ledger)}
 	run := pipeline.New(append(stages, more...)...)
 	run.Log = g.log
 	return run

@@ -14,6 +14,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/network"
 	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/extproc/stage/tokens"
@@ -54,7 +55,7 @@ func testPlan() *plan.Plan {
 func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
 	t.Helper()
 	ledger := limit.New(time.Now)
-	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(), quota.New(ledger))
+	run := pipeline.New(auth.Stage{}, network.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(), quota.New(ledger))
 	return explain.Explain(t.Context(), run, p, in)
 }
 
@@ -88,7 +89,7 @@ func TestAllowed(t *testing.T) {
 				OutputTokens: 7, MaxOutputTokens: 7, Held: true},
 			Edits: []explain.Edit{{Offset: len(body) - 1, Text: `,"stream_options":{"include_usage":true}`}},
 		}
-		for _, name := range []string{"auth", "models", "decode", "tokens", "quota", "route"} {
+		for _, name := range []string{"auth", "network", "models", "decode", "tokens", "quota", "route"} {
 			want.Stages = append(want.Stages, explain.Stage{Name: name, Mode: "enforce", Verdict: "go on"})
 		}
 		ignore := cmp.Options{cmpopts.IgnoreFields(explain.Stage{}, "Micros"), cmpopts.IgnoreFields(explain.Request{}, "InputTokens"),

@@ -71,6 +71,7 @@ func (c *compilation) run() {
 	c.compileIssuers()
 	c.compileLimits()
 	c.compileModes()
+	c.unasked()
 	if len(c.faults) == 0 {
 		c.reach()
 	}
@@ -111,6 +112,8 @@ func (c *compilation) compileBounds() {
 			c.fault(path, "%s is listed twice", name)
 		case secretHeaders[name]:
 			c.fault(path, "%s carries secrets; rules cannot read it", name)
+		case addressHeaders[name]:
+			c.fault(path, "%s is what a client says of itself; use networks, workloads and proxy_trust", name)
 		case strings.HasPrefix(name, ai.InternalPrefix):
 			c.fault(path, "%s is one of weir's own headers, which clients cannot send", name)
 		}

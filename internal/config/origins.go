@@ -48,6 +48,14 @@ func (c *compilation) proxyTrust() {
 	}
 }
 
+// unasked warns of trust that nothing asks for.
+func (c *compilation) unasked() {
+	trusts := func(l *configv1.Listener) bool { return l.TrustClientCertHeader }
+	if c.out.Proxies != nil && !c.networks() && !slices.ContainsFunc(c.cfg.Listeners, trusts) {
+		c.warn("proxy_trust", "no network and no listener asks where a client is")
+	}
+}
+
 // keyNetwork compiles a key's network, which must meet that of its team.
 func (c *compilation) keyNetwork(path string, n *configv1.Network, team string) *plan.Network {
 	network := c.network(path, n)

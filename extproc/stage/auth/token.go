@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/weirproxy/weir/dialect/jsonscan"
@@ -52,6 +53,9 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // one JSON object, in which no name stands twice. Nothing of the answer lies in
 // the payload. Whole numbers are int64, others float64.
 func decodeClaims(payload string) (map[string]any, error) {
+	if strings.ContainsAny(payload, "\r\n") { // the decoder would pass over them
+		return nil, errClaims
+	}
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
 	var err error
