@@ -144,12 +144,21 @@ type identityWorld struct {
 	*world
 	filed, fetched *signer
 	keysServed     atomic.Bool // whether the fetched issuer's keys can be had
+	keys           atomic.Pointer[string]
+}
+
+// rotate gives the fetched issuer another key.
+func (w *identityWorld) rotate(key *ecdsa.PrivateKey) {
+	w.fetched.key = key
+	set := w.fetched.jwks()
+	w.keys.Store(&set)
 }
 
 func newIdentityWorld(t *testing.T, edits ...string) *identityWorld {
 	t.Helper()
-	w := &identityWorld{filed: newRSA(t, "https://filed.example.com"), fetched: &signer{"https://fetched.example.com", "ec-1", newKey(t)}}
+	w := &identityWorld{filed: newRSA(t, "https://filed.example.com"), fetched: &signer{iss: "https://fetched.example.com", kid: "ec-1"}}
 	w.keysServed.Store(true)
+	w.rotate(newKey(t))
 	file := filepath.Join(t.TempDir(), "jwks.json")
 	if err := os.WriteFile(file, []byte(w.filed.jwks()), 0o600); err != nil {
 		t.Fatal(err)
@@ -159,7 +168,7 @@ func newIdentityWorld(t *testing.T, edits ...string) *identityWorld {
 			out.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = io.WriteString(out, w.fetched.jwks())
+		_, _ = io.WriteString(out, *w.keys.Load())
 	}))
 	t.Cleanup(keys.Close)
 	issuers := strings.NewReplacer("%FILED%", file, "%FETCHED%", keys.URL+"/keys").Replace(issuersConfig)
@@ -343,4 +352,53 @@ func ask(t *testing.T, client *http.Client, base string, headers ...string) answ
 		t.Fatal(err)
 	}
 	return answer{resp.StatusCode, resp.Header, string(b)}
+}
+
+// An issuer whose keys cannot be had stops its own tokens and nothing else, and keys
+// that were fetched once go on opening while it is away.
+func TestIssuerAway(t *testing.T) {
+	w := newIdentityWorld(t, "request_bounds:\n", `
+  - name: no-such-host
+    issuer: https://gone.example.com
+    audiences: [weir]
+    jwks: {url: "https://idp.invalid/keys"}
+    bindings: [{team: '"research"', roles: '["user"]'}]
+request_bounds:
+`)
+	ask := func(token string) int {
+		return w.post("/v1/chat/completions", chatBody("chat", false), "authorization", "Bearer "+token).status
+	}
+	old := &signer{w.fetched.iss, w.fetched.kid, w.fetched.key}
+	eventually(t, 10*time.Second, func() string {
+		if got := ask(old.token("app", "assistant")); got != 200 {
+			return fmt.Sprintf("keys that can be fetched: status %d", got)
+		}
+		return ""
+	})
+	w.keysServed.Store(false)
+	w.rotate(newKey(t)) // while nobody can see it
+	fetched := func() string { return w.fetched.token("app", "assistant") }
+	for name, got := range map[string]int{"a key": ask(testKey), "a filed issuer's": ask(w.filed.token()), "keys that were fetched": ask(old.token("app", "assistant"))} {
+		if got != 200 {
+			t.Errorf("%s: status %d", name, got)
+		}
+	}
+	gone := &signer{"https://gone.example.com", "ec-1", w.fetched.key}
+	if got := ask(gone.token()); got != 401 {
+		t.Errorf("an issuer that is not there: status %d", got)
+	}
+	time.Sleep(12 * time.Second) // longer than a refresh
+	if got := ask(old.token("app", "assistant")); got != 200 {
+		t.Errorf("keys that were fetched, after the refresh failed: status %d", got)
+	}
+	if got := ask(fetched()); got != 401 {
+		t.Errorf("keys that nobody has seen: status %d", got)
+	}
+	w.keysServed.Store(true)
+	eventually(t, 20*time.Second, func() string {
+		if now, before := ask(fetched()), ask(old.token("app", "assistant")); now != 200 || before != 401 {
+			return fmt.Sprintf("after the rotation: new key %d, old key %d", now, before)
+		}
+		return ""
+	})
 }
