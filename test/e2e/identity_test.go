@@ -26,6 +26,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/weirproxy/weir/internal/simulate"
 )
 
 // signer is an issuer of tokens.
@@ -401,4 +403,38 @@ request_bounds:
 		}
 		return ""
 	})
+}
+
+// A change of an issuer is in force at once and cuts no answer, however long it takes.
+func TestStreamsSurviveIssuers(t *testing.T) {
+	w := newIdentityWorld(t)
+	w.a.fault(t, simulate.Fault{ChunkDelayMS: 50, Chunks: 250}) // 12.5 s, far longer than Envoy drains
+	body := strings.Replace(chatBody("chat", true), `"max_tokens":12`, `"max_tokens":400`, 1)
+	req, err := http.NewRequest("POST", w.base+"/chat/completions", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("authorization", "Bearer "+w.filed.token())
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	w.write(edited(t, w.yaml, "audiences: [weir, weir-2]", "audiences: [weir-3]"))
+	ask := func(audience string) int {
+		return w.post("/v1/embeddings", `{"model":"embed","input":"a"}`, "authorization", "Bearer "+w.filed.token("aud", audience)).status
+	}
+	eventually(t, 5*time.Second, func() string {
+		if before, now := ask("weir"), ask("weir-3"); before != 401 || now != 200 {
+			return fmt.Sprintf("audience before: %d, now: %d", before, now)
+		}
+		return ""
+	})
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(answer)), "data: [DONE]") {
+		t.Errorf("the answer was cut: %v, %d bytes", err, len(answer))
+	}
+	if n := w.envoyStat(t, "listener_manager.listener_modified"); n != 0 {
+		t.Errorf("%d listeners were modified", n)
+	}
 }

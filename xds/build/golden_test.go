@@ -150,6 +150,7 @@ func render(t *testing.T, archive *txtar.Archive) []txtar.File {
 		{Name: outputPrefix + "clusters.json", Data: text(t, r.Clusters)},
 		{Name: outputPrefix + "endpoints.json", Data: text(t, r.Endpoints)},
 		{Name: outputPrefix + "secrets.json", Data: text(t, r.Secrets)},
+		{Name: outputPrefix + "extensions.json", Data: text(t, r.Extensions)},
 	}
 }
 
@@ -199,6 +200,7 @@ func changing(t *testing.T, golden string) func(change func(*plan.Plan)) map[str
 		note(t, out, "clusters", r.Clusters)
 		note(t, out, "endpoints", r.Endpoints)
 		note(t, out, "secrets", r.Secrets)
+		note(t, out, "extensions", r.Extensions)
 		return out
 	}
 }
@@ -244,7 +246,7 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// Who may call, and from where, is in no listener; whose tokens are verified is.
+// Who may call, and from where, is in no listener; whether tokens are verified is.
 func TestCallersTouchListeners(t *testing.T) {
 	versions := changing(t, "testdata/callers.txtar")
 	base := versions(func(*plan.Plan) {})
@@ -259,9 +261,10 @@ func TestCallersTouchListeners(t *testing.T) {
 		{"trusted proxies", func(p *plan.Plan) { p.Proxies = nil }, nil},
 		{"bindings", func(p *plan.Plan) { p.TokenIssuers[0].Binding = nil }, nil},
 		{"authorities of clients", func(p *plan.Plan) { p.Listeners[0].TLS.ClientCA = []byte("others") }, []string{"secrets"}},
-		{"an audience", func(p *plan.Plan) { p.TokenIssuers[0].Audiences = []string{"weir"} }, []string{"listeners"}},
-		{"keys in a file", func(p *plan.Plan) { p.TokenIssuers[0].KeySet = []byte(`{"keys": []}`) }, []string{"listeners"}},
-		{"an issuer less", func(p *plan.Plan) { p.TokenIssuers = p.TokenIssuers[:1] }, []string{"listeners", "clusters"}},
+		{"an audience", func(p *plan.Plan) { p.TokenIssuers[0].Audiences = []string{"weir"} }, []string{"extensions"}},
+		{"keys in a file", func(p *plan.Plan) { p.TokenIssuers[0].KeySet = []byte(`{"keys": []}`) }, []string{"extensions"}},
+		{"an issuer less", func(p *plan.Plan) { p.TokenIssuers = p.TokenIssuers[:1] }, []string{"extensions", "clusters"}},
+		{"no issuers", func(p *plan.Plan) { p.TokenIssuers = nil }, []string{"listeners", "extensions", "clusters"}},
 	} {
 		t.Run(c.name, func(t *testing.T) { touches(t, base, versions(c.change), c.touches) })
 	}

@@ -30,12 +30,29 @@ const (
 	keySetConnect = 2 * time.Second
 )
 
-// tokenFilters verify tokens before weir is asked; none without issuers. A request
-// without a token, or with one that is no good, passes: it may have a key, and weir
-// refuses what Envoy has not verified.
+// tokenFilter is the filter's name, and that of its configuration.
+const tokenFilter = "weir.jwt"
+
+// tokenFilters verify tokens before weir is asked; none without issuers. How is
+// delivered apart, so that a change of an issuer or of its keys drains no listener.
 func (b *builder) tokenFilters() []*hcmv3.HttpFilter {
 	if len(b.plan.TokenIssuers) == 0 {
 		return nil
+	}
+	return []*hcmv3.HttpFilter{{Name: tokenFilter, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{
+		ConfigDiscovery: &corev3.ExtensionConfigSource{
+			ConfigSource: ads(),
+			TypeUrls:     []string{typeURL(&jwtv3.JwtAuthentication{})},
+		},
+	}}}
+}
+
+// verifyTokens adds how tokens are verified. A request without a token, or with one
+// that is no good, passes: it may have a key, and weir refuses what Envoy has not
+// verified.
+func (b *builder) verifyTokens() {
+	if len(b.plan.TokenIssuers) == 0 {
+		return
 	}
 	providers := map[string]*jwtv3.JwtProvider{}
 	any := &jwtv3.JwtRequirementOrList{}
@@ -48,7 +65,7 @@ func (b *builder) tokenFilters() []*hcmv3.HttpFilter {
 	any.Requirements = append(any.Requirements, &jwtv3.JwtRequirement{
 		RequiresType: &jwtv3.JwtRequirement_AllowMissingOrFailed{AllowMissingOrFailed: &emptypb.Empty{}},
 	})
-	return []*hcmv3.HttpFilter{httpFilter("weir.jwt", &jwtv3.JwtAuthentication{
+	b.res.Extensions = append(b.res.Extensions, &corev3.TypedExtensionConfig{Name: tokenFilter, TypedConfig: pack(&jwtv3.JwtAuthentication{
 		Providers: providers,
 		Rules: []*jwtv3.RequirementRule{{
 			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -56,7 +73,7 @@ func (b *builder) tokenFilters() []*hcmv3.HttpFilter {
 				RequiresType: &jwtv3.JwtRequirement_RequiresAny{RequiresAny: any},
 			}},
 		}},
-	})}
+	})})
 }
 
 // provider looks in Authorization and nowhere else: by default Envoy takes tokens

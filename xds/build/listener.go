@@ -41,9 +41,9 @@ const (
 	requestDuration = 10 * time.Minute // to receive one request, body included
 )
 
-// listener depends on the plan's listener, its token issuers and the options alone:
-// a change of a model, route, key, network, workload, limit or bound leaves its bytes
-// as they are, so that Envoy drains nothing.
+// listener depends on the plan's listener, the options, and whether there are token
+// issuers: a change of a model, route, key, network, workload, issuer, limit or bound
+// leaves its bytes as they are, so that Envoy drains nothing.
 func (b *builder) listener(l *plan.Listener) error {
 	host, port, err := listenAddress(l.Address)
 	if err != nil {

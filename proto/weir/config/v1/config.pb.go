@@ -2082,8 +2082,7 @@ type isTokenIssuer_KeySet interface {
 }
 
 type TokenIssuer_JwksFile struct {
-	// A file with the issuer's public keys (JWKS). A change of it changes
-	// listeners: use jwks where keys are rotated often.
+	// A file with the issuer's public keys (JWKS). It is watched.
 	JwksFile string `protobuf:"bytes,4,opt,name=jwks_file,json=jwksFile,proto3,oneof"`
 }
 
