@@ -17,8 +17,8 @@ type Exchange struct {
 	In        Inbound       // Begin, decode
 	Principal ai.Principal  // auth
 	Identity  ai.Identity   // auth: how the caller was known
-	Grants    *plan.Grants  // auth; nil until the caller is known
 	Network   *plan.Network // auth: that of the key
+	Grants    plan.Grants   // auth, access, route: the roles that still permit the request
 	Estimate  Estimate      // tokens
 	Edits     []openai.Edit // decode, quota; append-only, applied once at the end
 	Decision  Decision      // route (and models: the model)
@@ -134,9 +134,11 @@ type Decision struct {
 	Model *plan.Model
 	// Rule is the name of the rule that routed: "default" for the model's own
 	// targets, empty when none did.
-	Rule    string
-	Targets []*plan.Pool // in the order in which they are tried
-	Dropped []Drop       // what the route names and the request may not use
+	Rule string
+	// RefuseEgress is the route's: see plan.Rule.
+	RefuseEgress bool
+	Targets      []*plan.Pool // in the order in which they are tried
+	Dropped      []Drop       // what the route names and the request may not use
 }
 
 // DefaultRule stands for the model's own targets where a rule's name is expected.

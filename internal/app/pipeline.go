@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/access"
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
@@ -22,6 +23,7 @@ func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Le
 	p := pipeline.New(
 		auth.Stage{},
 		network.Stage{},
+		access.Stage{},
 		models.Stage{},
 		decode.Stage{},
 		tokens.New(memo, learned),

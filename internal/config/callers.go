@@ -21,13 +21,12 @@ func (c *compilation) compileWorkloads() {
 		path := index("workloads", i)
 		caller := &plan.Key{Name: ai.WorkloadKey(w.Name)}
 		caller.Principal = c.principal(path, &configv1.Key{Name: caller.Name, Application: w.Application, Team: w.Team, Roles: w.Roles})
-		caller.Grants = c.grants(caller.Principal.Roles)
+		caller.Roles = c.held(path, caller.Principal.Roles)
 		if len(caller.Principal.Roles) == 0 && !c.under(path) && !c.misspelt() {
 			c.fault(path, "neither the workload nor its application or team has a role: it may call nothing")
 		}
 		c.workloadID(path+".spiffe_id", w.SpiffeId, caller)
 		first(c.keys, caller.Name, caller)
-		c.workloads = append(c.workloads, caller)
 	}
 	if len(c.cfg.Workloads) > 0 && !slices.ContainsFunc(c.cfg.Listeners, identifies) {
 		c.fault("workloads", "no listener learns who a workload is: set tls.client_ca_file or trust_client_cert_header")
@@ -54,6 +53,18 @@ func identifies(l *configv1.Listener) bool {
 	return l.TrustClientCertHeader || l.GetTls().GetClientCaFile() != ""
 }
 
+// keyless tells whether a name stands for callers without a key, and whether there
+// are such.
+func (c *compilation) keyless(name string) (keyless, exists bool) {
+	if workload, ok := strings.CutPrefix(name, ai.WorkloadKey("")); ok {
+		return true, slices.ContainsFunc(c.cfg.Workloads, func(w *configv1.Workload) bool { return w.Name == workload })
+	}
+	if issuer, ok := strings.CutPrefix(name, ai.IssuerKey("")); ok {
+		return true, slices.ContainsFunc(c.cfg.TokenIssuers, func(t *configv1.TokenIssuer) bool { return t.Name == issuer })
+	}
+	return false, false
+}
+
 // clientCertHeader checks that a listener's trust is in somebody and of some use.
 func (c *compilation) clientCertHeader(path string, l *configv1.Listener) bool {
 	path += ".trust_client_cert_header"
@@ -67,9 +78,6 @@ func (c *compilation) clientCertHeader(path string, l *configv1.Listener) bool {
 	}
 	return true
 }
-
-// callers are those that have a key or need none, tokens left out.
-func (c *compilation) callers() []*plan.Key { return slices.Concat(c.out.KeyList, c.workloads) }
 
 // compileIssuers compiles the token issuers.
 func (c *compilation) compileIssuers() {
@@ -171,6 +179,7 @@ var (
 	errNoApp       = errors.New("the binding's application is none that is configured")
 	errNoRole      = errors.New("a role of the binding is none that is configured")
 	errWithoutRole = errors.New("the binding gives no role")
+	errManyRoles   = errors.New("the binding gives more roles than a caller can have")
 	errUser        = errors.New("the binding's user is not a name of 1 to 256 bytes")
 )
 
@@ -195,13 +204,16 @@ func (c *compilation) caller(name, application, team string, roles []string) (*p
 			return nil, errNoRole
 		}
 	}
-	if len(roles) == 0 {
+	switch {
+	case len(roles) == 0:
 		return nil, errWithoutRole
+	case len(roles) > plan.MaxRoles:
+		return nil, errManyRoles
 	}
 	return &plan.Key{
 		Name:      name,
 		Principal: ai.Principal{Key: name, Application: application, Team: team, Roles: roles},
-		Grants:    c.grants(roles),
+		Roles:     c.out.RolesOf(roles),
 	}, nil
 }
 

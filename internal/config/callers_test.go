@@ -21,7 +21,7 @@ pools: [{name: a, placement: private, endpoints: [{url: "http://a:1"}], model: m
 models: [{name: chat, targets: [{pool: a}]}, {name: more, targets: [{pool: a}]}]
 teams: [{name: core, roles: [r], network: {allow: [10.0.0.0/8], deny: [10.1.0.0/16]}}, {name: bare}]
 applications: [{name: app, team: bare, roles: [r]}]
-roles: [{name: r, models: [chat]}, {name: s, models: [more]}]
+roles: [{name: r, models: [chat]}, {name: s, models: [more], network: {allow: [10.5.0.0/16]}}]
 keys: [{name: k, secret: {env: KEY}, team: core, network: {allow: [10.2.0.0/16, 192.0.2.1]}}]
 workloads:
 - {name: w, spiffe_id: "spiffe://example.org/w", team: core, roles: [s]}
@@ -57,7 +57,7 @@ func TestCallers(t *testing.T) {
 	}
 	w, _ := p.Workloads.Find("spiffe://example.org/w")
 	want := ai.Principal{Key: "workload:w", Team: "core", Roles: []string{"r", "s"}}
-	if diff := cmp.Diff(want, w.Principal); diff != "" || !w.Grants.MayCall(p.Models["more"]) {
+	if diff := cmp.Diff(want, w.Principal); diff != "" || !mayCall(w, p.Models["more"]) {
 		t.Errorf("%+v\n%s", w, diff)
 	}
 	for address, want := range map[string][2]bool{"10.2.0.1": {true, true}, "10.3.0.1": {false, true}, "10.1.0.1": {false, false}, "192.0.2.1": {true, false}} {
@@ -65,6 +65,9 @@ func TestCallers(t *testing.T) {
 		if got := [2]bool{p.KeyList[0].Network.Admits(a), p.TeamNetworks["core"].Admits(a)}; got != want {
 			t.Errorf("%s: %v, want %v", address, got, want)
 		}
+	}
+	if n := p.Roles["s"].Network; !n.Admits(netip.MustParseAddr("10.5.1.1")) || n.Admits(netip.MustParseAddr("10.6.1.1")) || p.Roles["r"].Network != nil {
+		t.Errorf("the role's network: %+v", n)
 	}
 	if !p.Proxies.Trusts(netip.MustParseAddr("10.9.1.1")) || p.Proxies.Trusts(netip.MustParseAddr("10.8.1.1")) || p.Proxies.Hops != 1 {
 		t.Errorf("%+v", p.Proxies)
@@ -111,7 +114,7 @@ func TestBindings(t *testing.T) {
 			got := fmt.Sprint(err)
 			if err == nil {
 				got = fmt.Sprintf("%s/%s/%s/%s", caller.Principal.Application, caller.Principal.Team, strings.Join(caller.Principal.Roles, ","), user)
-				if caller.Name != "issuer:idp" || caller.Principal.Key != caller.Name || caller.Principal.User != "" || !caller.Grants.MayCall(p.Models["chat"]) {
+				if caller.Name != "issuer:idp" || caller.Principal.Key != caller.Name || caller.Principal.User != "" || !mayCall(caller, p.Models["chat"]) {
 					t.Errorf("%s: %+v", name, caller)
 				}
 			}

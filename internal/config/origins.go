@@ -20,7 +20,7 @@ func (c *compilation) compileOrigins() {
 	}
 }
 
-// networks tells whether any network is configured.
+// networks tells whether a key or a team has a network.
 func (c *compilation) networks() bool {
 	return len(c.out.TeamNetworks) > 0 || slices.ContainsFunc(c.out.KeyList, func(k *plan.Key) bool { return k.Network != nil })
 }
@@ -51,7 +51,8 @@ func (c *compilation) proxyTrust() {
 // unasked warns of trust that nothing asks for.
 func (c *compilation) unasked() {
 	trusts := func(l *configv1.Listener) bool { return l.TrustClientCertHeader }
-	if c.out.Proxies != nil && !c.networks() && !slices.ContainsFunc(c.cfg.Listeners, trusts) {
+	roles := slices.ContainsFunc(c.cfg.Roles, func(r *configv1.Role) bool { return r.Network != nil })
+	if c.out.Proxies != nil && !roles && !c.networks() && !slices.ContainsFunc(c.cfg.Listeners, trusts) {
 		c.warn("proxy_trust", "no network and no listener asks where a client is")
 	}
 }
@@ -117,15 +118,15 @@ func (c *compilation) prefixes(path string, texts []string) []netip.Prefix {
 		out = append(out, p)
 	}
 	for _, p := range out {
-		if wider, ok := within(p, at); ok {
+		if wider, ok := widerOf(p, at); ok {
 			c.warn(index(path, at[p]), "%s is within %s, which is listed too", p, wider)
 		}
 	}
 	return out
 }
 
-// within finds a wider range of the list that holds the range.
-func within(p netip.Prefix, list map[netip.Prefix]int) (netip.Prefix, bool) {
+// widerOf finds a wider range of the list that holds the range.
+func widerOf(p netip.Prefix, list map[netip.Prefix]int) (netip.Prefix, bool) {
 	for bits := p.Bits() - 1; bits >= 0; bits-- {
 		wider, err := p.Addr().Prefix(bits)
 		if err != nil {

@@ -197,7 +197,8 @@ func TestClientAuthorityChanges(t *testing.T) {
 func TestNetworks(t *testing.T) {
 	w := newMeshWorld(t,
 		"  - name: research\n", "  - name: research\n    network: {allow: [127.0.0.0/29, 203.0.113.0/24], deny: [203.0.113.66]}\n",
-		"    application: assistant\n    roles: [user]\n", "    application: assistant\n    roles: [user]\n    network: {allow: [127.0.0.0/30, 203.0.113.0/25, 198.51.100.0/24]}\n")
+		"    application: assistant\n    roles: [user]\n", "    application: assistant\n    roles: [user]\n    network: {allow: [127.0.0.0/30, 203.0.113.0/25, 198.51.100.0/24]}\n",
+		"    models: [\"*\"]\n", "    models: [\"*\"]\n    network: {allow: [127.0.0.5, 127.0.0.8]}\n")
 	for _, tc := range []struct {
 		name      string
 		from      string
@@ -209,6 +210,7 @@ func TestNetworks(t *testing.T) {
 		{"not the key's", "127.0.0.5", testKey, nil, 403},
 		{"the team's, another key", "127.0.0.5", otherKey, nil, 200},
 		{"not the team's", "127.0.0.8", otherKey, nil, 403},
+		{"the team's, not the role's", "127.0.0.6", otherKey, nil, 403},
 		{"spoofed from an untrusted hop", "127.0.0.8", testKey, []string{"127.0.0.1"}, 403},
 		{"spoofed several times", "127.0.0.8", testKey, []string{"127.0.0.1, 127.0.0.1, " + proxyAddress}, 403},
 		{"spoofed in several lines", "127.0.0.8", testKey, []string{"127.0.0.1", proxyAddress}, 403},

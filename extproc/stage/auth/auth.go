@@ -54,7 +54,7 @@ func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 
 // Request holds that nobody gets this far without having been authenticated.
 func (Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
-	if ex.Grants == nil {
+	if !ex.Grants.Known() {
 		return pipeline.Verdict{}, errors.New("the body came before the caller was known")
 	}
 	return pipeline.Verdict{}, nil
@@ -93,6 +93,10 @@ func enter(ex *pipeline.Exchange, caller *plan.Key, by ai.Identity) pipeline.Ver
 	if caller.Disabled {
 		return pipeline.Refuse(ai.ReasonKeyDisabled, badKey)
 	}
-	ex.Grants, ex.Network = &caller.Grants, caller.Network
+	var ok bool
+	if ex.Grants, ok = plan.Grant(caller.Roles); !ok { // the configuration refuses so many roles
+		return pipeline.Refuse(ai.ReasonInternal, "The gateway could not decide about this request.")
+	}
+	ex.Network = caller.Network
 	return pipeline.Verdict{}
 }

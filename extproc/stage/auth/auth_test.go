@@ -105,7 +105,7 @@ func TestHeaders(t *testing.T) {
 		}
 		v, err := Stage{}.Headers(t.Context(), ex)
 		who := ""
-		if ex.Grants != nil {
+		if ex.Grants.Known() {
 			who = ex.Principal.Key + "/" + string(ex.Identity) + "/" + ex.Principal.User
 		}
 		if err != nil || v.Reason != tc.reason || who != tc.who {

@@ -38,18 +38,27 @@ func (*Stage) Name() string { return "quota" }
 func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
 	limits := applying(ex, ex.Decision.Model)
 	if len(limits) == 0 {
+		if ex.Grants.MaxOutput > 0 {
+			s.ceiling(ex, allowed(ex, nil, 0))
+		}
 		return pipeline.Verdict{}, nil
 	}
 	ex.Reserved.Limits = limits
 	if input, output, ok := s.reserve(ex); !ok {
 		return refusal(&ex.Reserved.Result, input, output), nil
 	}
-	if slices.ContainsFunc(limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding {
-		ex.Edits = ex.In.Request.MaxOutputEdits(ex.Edits, ex.Reserved.MaxOutput)
+	if slices.ContainsFunc(limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding || ex.Grants.MaxOutput > 0 {
+		s.ceiling(ex, ex.Reserved.MaxOutput)
 	} else {
 		ex.Reserved.MaxOutput = 0
 	}
 	return pipeline.Verdict{}, nil
+}
+
+// ceiling gives the backend a ceiling of output tokens.
+func (*Stage) ceiling(ex *pipeline.Exchange, n int64) {
+	ex.Reserved.MaxOutput = n
+	ex.Edits = ex.In.Request.MaxOutputEdits(ex.Edits, n)
 }
 
 // Gate is the part of the stage that comes before tokens are counted: it refuses who
@@ -144,6 +153,8 @@ func wanted(ex *pipeline.Exchange, m *plan.Model) int64 {
 		return 0
 	case ex.In.Request.HasMaxOutput:
 		return ex.In.Request.MaxOutput
+	case ex.Grants.MaxOutput > 0 && (len(ex.Reserved.Limits) == 0 || ex.Grants.MaxOutput < m.DefaultMaxTokens):
+		return ex.Grants.MaxOutput // the roles', which the model's default does not raise
 	}
 	return m.DefaultMaxTokens
 }

@@ -190,7 +190,7 @@ func TestGate(t *testing.T) {
 		kind    ai.Kind
 		body    string
 		room    int64
-		grants  plan.Grants
+		role    plan.Role
 		limits  []*plan.Limit
 		refused bool
 		checked int
@@ -201,20 +201,21 @@ func TestGate(t *testing.T) {
 		{name: "too little", body: plain, room: 1, limits: []*plan.Limit{tokens}, refused: true, checked: 1},
 		{name: "not a token for each answer", body: three, room: 3, limits: []*plan.Limit{output}, refused: true, checked: 1},
 		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, room: 1, limits: []*plan.Limit{tokens}, checked: 1},
-		{name: "a model that may not be called", body: plain, limits: []*plan.Limit{tokens}, grants: plan.Grants{Models: map[string]bool{"n": true}}},
+		{name: "a model that may not be called", body: plain, limits: []*plan.Limit{tokens}, role: plan.Role{Models: map[string]bool{"n": true}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.kind == "" {
 				tc.kind = ai.KindChat
 			}
-			if tc.grants.Models == nil {
-				tc.grants.AllModels = true
+			if tc.role.Models == nil {
+				tc.role.AllModels = true
 			}
 			l := &ledger{room: tc.room}
 			asked := 0
 			ex := exchange(t, tc.kind, tc.body, count{bound: 500, asked: &asked}, 0, tc.limits...)
 			ex.Plan.Models = map[string]*plan.Model{"m": ex.Decision.Model}
-			ex.Grants, ex.Decision = &tc.grants, pipeline.Decision{}
+			ex.Grants, _ = plan.Grant([]*plan.Role{&tc.role})
+			ex.Decision = pipeline.Decision{}
 			v, err := NewGate(l).Request(t.Context(), ex)
 			if err != nil || v.Stops() != tc.refused || tc.refused && v.Reason != ai.ReasonLimitExceeded {
 				t.Fatalf("%+v, %v", v, err)

@@ -1003,8 +1003,13 @@ type Model struct {
 	// The longest time of one attempt at an answer that is not streamed; then
 	// the next target is tried. Default: 600s
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What happens to a request that takes the model's own targets and whose next
+	// target is egress that no role of the caller permits: next tries the next
+	// target that is permitted, refuse refuses the request. A split is one target:
+	// it is refused when none of its pools is left. Default: next
+	EgressRefused string `protobuf:"bytes,8,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
@@ -1086,6 +1091,13 @@ func (x *Model) GetAttemptTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Model) GetEgressRefused() string {
+	if x != nil {
+		return x.EgressRefused
+	}
+	return ""
+}
+
 // Rule routes the requests for which its condition holds.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1099,7 +1111,10 @@ type Rule struct {
 	// (timestamp; now.getHours("Asia/Shanghai") and the like work).
 	When string `protobuf:"bytes,2,opt,name=when,proto3" json:"when,omitempty"`
 	// Targets in the order in which they are tried.
-	Targets       []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	Targets []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	// The same as the model's egress_refused, for the requests of this rule.
+	// Default: next
+	EgressRefused string `protobuf:"bytes,4,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1153,6 +1168,13 @@ func (x *Rule) GetTargets() []*Target {
 		return x.Targets
 	}
 	return nil
+}
+
+func (x *Rule) GetEgressRefused() string {
+	if x != nil {
+		return x.EgressRefused
+	}
+	return ""
 }
 
 // Target is one step of a route: a pool, or a weighted split over pools.
@@ -1394,7 +1416,8 @@ func (x *Application) GetRoles() []string {
 	return nil
 }
 
-// Role permits. What no role of a key permits is refused.
+// Role permits. A request is let through if one role of its caller permits all
+// of it; what two roles permit in part is not added up.
 type Role struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, unique among roles.
@@ -1404,7 +1427,25 @@ type Role struct {
 	// Whether public pools may be called (egress).
 	Egress bool `protobuf:"varint,3,opt,name=egress,proto3" json:"egress,omitempty"`
 	// The public pools that egress may reach. Empty: all.
-	EgressPools   []string `protobuf:"bytes,4,rep,name=egress_pools,json=egressPools,proto3" json:"egress_pools,omitempty"`
+	EgressPools []string `protobuf:"bytes,4,rep,name=egress_pools,json=egressPools,proto3" json:"egress_pools,omitempty"`
+	// The pools that may be reached at all, private and public. Empty: all. A
+	// public pool needs egress as well.
+	Pools []string `protobuf:"bytes,5,rep,name=pools,proto3" json:"pools,omitempty"`
+	// What may be asked for: chat, completion, embedding, models (the lists of
+	// models). Empty: all.
+	Endpoints []string `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// What a request may not use: tools, vision (images and videos), streaming.
+	DenyFeatures []string `protobuf:"bytes,7,rep,name=deny_features,json=denyFeatures,proto3" json:"deny_features,omitempty"`
+	// The longest input, in tokens as they are counted for the target. 0: any.
+	MaxContextTokens int64 `protobuf:"varint,8,opt,name=max_context_tokens,json=maxContextTokens,proto3" json:"max_context_tokens,omitempty"`
+	// The most output, in tokens, of all answers to a request together. A request
+	// for more is refused; one that names no ceiling is given this one. 0: any.
+	MaxOutputTokens int64 `protobuf:"varint,9,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
+	// When the role permits anything. Absent: always.
+	Hours *Hours `protobuf:"bytes,10,opt,name=hours,proto3" json:"hours,omitempty"`
+	// From where the role permits anything; the networks of key and team apply as
+	// well, whatever the role says.
+	Network       *Network `protobuf:"bytes,30,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1467,6 +1508,178 @@ func (x *Role) GetEgressPools() []string {
 	return nil
 }
 
+func (x *Role) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Role) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Role) GetDenyFeatures() []string {
+	if x != nil {
+		return x.DenyFeatures
+	}
+	return nil
+}
+
+func (x *Role) GetMaxContextTokens() int64 {
+	if x != nil {
+		return x.MaxContextTokens
+	}
+	return 0
+}
+
+func (x *Role) GetMaxOutputTokens() int64 {
+	if x != nil {
+		return x.MaxOutputTokens
+	}
+	return 0
+}
+
+func (x *Role) GetHours() *Hours {
+	if x != nil {
+		return x.Hours
+	}
+	return nil
+}
+
+func (x *Role) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+// Hours are times of the week. A request is judged when it arrives; an answer
+// that has begun is not cut off.
+type Hours struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time zone, by its IANA name, as Asia/Shanghai or UTC. Windows are read
+	// on the clocks of that zone, summer time included.
+	TimeZone string `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// The windows; a time in any of them is within the hours.
+	Windows       []*HourWindow `protobuf:"bytes,2,rep,name=windows,proto3" json:"windows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hours) Reset() {
+	*x = Hours{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hours) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hours) ProtoMessage() {}
+
+func (x *Hours) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hours.ProtoReflect.Descriptor instead.
+func (*Hours) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Hours) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Hours) GetWindows() []*HourWindow {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
+// HourWindow is a time of some days of the week.
+type HourWindow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The days on which the window begins: mon, tue, wed, thu, fri, sat, sun.
+	// Empty: every day.
+	Days []string `protobuf:"bytes,1,rep,name=days,proto3" json:"days,omitempty"`
+	// When it begins, as "09:00".
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// When it ends, itself not included, as "18:30"; "24:00" is the end of the day.
+	// Before `from`, it is on the next day.
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HourWindow) Reset() {
+	*x = HourWindow{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HourWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HourWindow) ProtoMessage() {}
+
+func (x *HourWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HourWindow.ProtoReflect.Descriptor instead.
+func (*HourWindow) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *HourWindow) GetDays() []string {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *HourWindow) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *HourWindow) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // Key is one API key.
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1493,7 +1706,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1718,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1731,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Key) GetName() string {
@@ -1634,7 +1847,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1859,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1872,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Limit) GetName() string {
@@ -1740,7 +1953,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1965,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1978,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StageMode) GetStage() string {
@@ -1797,7 +2010,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +2022,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2035,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -1861,7 +2074,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2086,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2099,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -1921,7 +2134,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2146,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2159,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Simulator) GetName() string {
@@ -1996,7 +2209,7 @@ type TokenIssuer struct {
 
 func (x *TokenIssuer) Reset() {
 	*x = TokenIssuer{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2221,7 @@ func (x *TokenIssuer) String() string {
 func (*TokenIssuer) ProtoMessage() {}
 
 func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2234,7 @@ func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenIssuer.ProtoReflect.Descriptor instead.
 func (*TokenIssuer) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TokenIssuer) GetName() string {
@@ -2110,7 +2323,7 @@ type RemoteKeySet struct {
 
 func (x *RemoteKeySet) Reset() {
 	*x = RemoteKeySet{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2335,7 @@ func (x *RemoteKeySet) String() string {
 func (*RemoteKeySet) ProtoMessage() {}
 
 func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2348,7 @@ func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteKeySet.ProtoReflect.Descriptor instead.
 func (*RemoteKeySet) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoteKeySet) GetUrl() string {
@@ -2185,7 +2398,7 @@ type ClaimBinding struct {
 
 func (x *ClaimBinding) Reset() {
 	*x = ClaimBinding{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2410,7 @@ func (x *ClaimBinding) String() string {
 func (*ClaimBinding) ProtoMessage() {}
 
 func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2423,7 @@ func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimBinding.ProtoReflect.Descriptor instead.
 func (*ClaimBinding) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClaimBinding) GetWhen() string {
@@ -2272,7 +2485,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2497,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2510,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Workload) GetName() string {
@@ -2351,7 +2564,7 @@ type ProxyTrust struct {
 
 func (x *ProxyTrust) Reset() {
 	*x = ProxyTrust{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2576,7 @@ func (x *ProxyTrust) String() string {
 func (*ProxyTrust) ProtoMessage() {}
 
 func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2589,7 @@ func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyTrust.ProtoReflect.Descriptor instead.
 func (*ProxyTrust) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProxyTrust) GetTrustedHops() uint32 {
@@ -2407,7 +2620,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2632,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2645,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Network) GetAllow() []string {
@@ -2532,7 +2745,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\x8a\x03\n" +
+	"\a_prefix\"\xc8\x03\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -2541,11 +2754,13 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\atargets\x18\x04 \x03(\v2\x16.weir.config.v1.TargetR\atargets\x125\n" +
 	"\x12default_max_tokens\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10defaultMaxTokens\x12S\n" +
 	"\x13first_token_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x11firstTokenTimeout\x12L\n" +
-	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\"\x9c\x01\n" +
+	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x12<\n" +
+	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
-	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\"P\n" +
+	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\x12<\n" +
+	"\x0eegress_refused\x18\x04 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"P\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x122\n" +
 	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
@@ -2559,12 +2774,30 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\vApplication\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1b\n" +
 	"\x04team\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04team\x12\x14\n" +
-	"\x05roles\x18\x03 \x03(\tR\x05roles\"\x9d\x01\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\"\xab\x04\n" +
 	"\x04Role\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12 \n" +
 	"\x06models\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\x06models\x12\x16\n" +
 	"\x06egress\x18\x03 \x01(\bR\x06egress\x12!\n" +
-	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\"\xdb\x02\n" +
+	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\x12\x14\n" +
+	"\x05pools\x18\x05 \x03(\tR\x05pools\x12O\n" +
+	"\tendpoints\x18\x06 \x03(\tB1\xbaH.\x92\x01+\x18\x01\"'r%R\x04chatR\n" +
+	"completionR\tembeddingR\x06modelsR\tendpoints\x12K\n" +
+	"\rdeny_features\x18\a \x03(\tB&\xbaH#\x92\x01 \x18\x01\"\x1cr\x1aR\x05toolsR\x06visionR\tstreamingR\fdenyFeatures\x12<\n" +
+	"\x12max_context_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10maxContextTokens\x12:\n" +
+	"\x11max_output_tokens\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fmaxOutputTokens\x12+\n" +
+	"\x05hours\x18\n" +
+	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\x121\n" +
+	"\anetwork\x18\x1e \x01(\v2\x17.weir.config.v1.NetworkR\anetwork\"o\n" +
+	"\x05Hours\x12$\n" +
+	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\btimeZone\x12@\n" +
+	"\awindows\x18\x02 \x03(\v2\x1a.weir.config.v1.HourWindowB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\awindows\"\x87\x01\n" +
+	"\n" +
+	"HourWindow\x12C\n" +
+	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
+	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xdb\x02\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -2649,7 +2882,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2669,19 +2902,21 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Team)(nil),                // 15: weir.config.v1.Team
 	(*Application)(nil),         // 16: weir.config.v1.Application
 	(*Role)(nil),                // 17: weir.config.v1.Role
-	(*Key)(nil),                 // 18: weir.config.v1.Key
-	(*Limit)(nil),               // 19: weir.config.v1.Limit
-	(*StageMode)(nil),           // 20: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 21: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 22: weir.config.v1.Usage
-	(*Simulator)(nil),           // 23: weir.config.v1.Simulator
-	(*TokenIssuer)(nil),         // 24: weir.config.v1.TokenIssuer
-	(*RemoteKeySet)(nil),        // 25: weir.config.v1.RemoteKeySet
-	(*ClaimBinding)(nil),        // 26: weir.config.v1.ClaimBinding
-	(*Workload)(nil),            // 27: weir.config.v1.Workload
-	(*ProxyTrust)(nil),          // 28: weir.config.v1.ProxyTrust
-	(*Network)(nil),             // 29: weir.config.v1.Network
-	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
+	(*Hours)(nil),               // 18: weir.config.v1.Hours
+	(*HourWindow)(nil),          // 19: weir.config.v1.HourWindow
+	(*Key)(nil),                 // 20: weir.config.v1.Key
+	(*Limit)(nil),               // 21: weir.config.v1.Limit
+	(*StageMode)(nil),           // 22: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 23: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 24: weir.config.v1.Usage
+	(*Simulator)(nil),           // 25: weir.config.v1.Simulator
+	(*TokenIssuer)(nil),         // 26: weir.config.v1.TokenIssuer
+	(*RemoteKeySet)(nil),        // 27: weir.config.v1.RemoteKeySet
+	(*ClaimBinding)(nil),        // 28: weir.config.v1.ClaimBinding
+	(*Workload)(nil),            // 29: weir.config.v1.Workload
+	(*ProxyTrust)(nil),          // 30: weir.config.v1.ProxyTrust
+	(*Network)(nil),             // 31: weir.config.v1.Network
+	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2692,43 +2927,46 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	15, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
 	16, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
 	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	18, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	19, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	20, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	21, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	22, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	23, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	24, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
-	27, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
-	28, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
+	20, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	21, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	22, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	23, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	24, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	25, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	26, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
+	29, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
+	30, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
 	2,  // 17: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
 	8,  // 18: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	9,  // 19: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
 	10, // 20: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	30, // 21: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	32, // 21: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	7,  // 22: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	6,  // 23: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
 	4,  // 24: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
 	12, // 25: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
 	13, // 26: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	30, // 27: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	30, // 28: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	32, // 27: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	32, // 28: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
 	13, // 29: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
 	14, // 30: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	29, // 31: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	4,  // 32: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	29, // 33: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	30, // 34: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	30, // 35: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	30, // 36: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	25, // 37: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	26, // 38: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	30, // 39: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	31, // 31: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	18, // 32: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	31, // 33: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	19, // 34: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	4,  // 35: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	31, // 36: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	32, // 37: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	32, // 38: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	32, // 39: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	27, // 40: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	28, // 41: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	32, // 42: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2743,11 +2981,11 @@ func file_weir_config_v1_config_proto_init() {
 	}
 	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
 	file_weir_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[24].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[26].OneofWrappers = []any{
 		(*TokenIssuer_JwksFile)(nil),
 		(*TokenIssuer_Jwks)(nil),
 	}
@@ -2757,7 +2995,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
