@@ -19,7 +19,7 @@ import (
 
 // newPipeline is the order in which a request is judged. PII and moderation come
 // after tokens, the response cache after quota.
-func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
+func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
 	p := pipeline.New(
 		auth.Stage{},
 		network.Stage{},
@@ -28,8 +28,8 @@ func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Le
 		decode.Stage{},
 		tokens.New(memo, learned),
 		quota.NewGate(ledger),
-		route.New(),
-		quota.New(ledger),
+		route.New(rests),
+		quota.New(ledger, outputs),
 	)
 	p.Log = log
 	return p
@@ -38,5 +38,5 @@ func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Le
 // NewPipeline is the production pipeline with a ledger of its own, in which no
 // limit is used yet: for explain. The log has what stages fail of.
 func NewPipeline(log *slog.Logger) *pipeline.Pipeline {
-	return newPipeline(limit.New(time.Now), nil, counting.NewLearned(), log)
+	return newPipeline(limit.New(time.Now), limit.NewOutputs(), route.NewRests(), nil, counting.NewLearned(), log)
 }

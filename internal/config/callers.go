@@ -212,7 +212,7 @@ func (c *compilation) caller(name, application, team string, roles []string) (*p
 	}
 	return &plan.Key{
 		Name:      name,
-		Principal: ai.Principal{Key: name, Application: application, Team: team, Roles: roles},
+		Principal: ai.Principal{Key: name, Application: application, Team: team, Organisation: t.Organisation, Roles: roles},
 		Roles:     c.out.RolesOf(roles),
 	}, nil
 }

@@ -19,7 +19,7 @@ const withCallers = `
 listeners: [{name: main, address: "127.0.0.1:10080", trust_client_cert_header: true}]
 pools: [{name: a, placement: private, endpoints: [{url: "http://a:1"}], model: m}]
 models: [{name: chat, targets: [{pool: a}]}, {name: more, targets: [{pool: a}]}]
-teams: [{name: core, roles: [r], network: {allow: [10.0.0.0/8], deny: [10.1.0.0/16]}}, {name: bare}]
+teams: [{name: core, organisation: acme, roles: [r], network: {allow: [10.0.0.0/8], deny: [10.1.0.0/16]}}, {name: bare}]
 applications: [{name: app, team: bare, roles: [r]}]
 roles: [{name: r, models: [chat]}, {name: s, models: [more], network: {allow: [10.5.0.0/16]}}]
 keys: [{name: k, secret: {env: KEY}, team: core, network: {allow: [10.2.0.0/16, 192.0.2.1]}}]
@@ -56,7 +56,7 @@ func TestCallers(t *testing.T) {
 		}
 	}
 	w, _ := p.Workloads.Find("spiffe://example.org/w")
-	want := ai.Principal{Key: "workload:w", Team: "core", Roles: []string{"r", "s"}}
+	want := ai.Principal{Key: "workload:w", Team: "core", Organisation: "acme", Roles: []string{"r", "s"}}
 	if diff := cmp.Diff(want, w.Principal); diff != "" || !mayCall(w, p.Models["more"]) {
 		t.Errorf("%+v\n%s", w, diff)
 	}
@@ -125,7 +125,10 @@ func TestBindings(t *testing.T) {
 	}
 	one, _, _ := issuer.Binding.Bind(claims{"team": "core", "groups": []any{"s", "r"}})
 	two, _, _ := issuer.Binding.Bind(claims{"team": "core", "groups": []any{"r", "s", "s"}})
-	if one == nil || one != two {
+	if one == nil || one.Principal.Organisation != "acme" {
+		t.Errorf("%+v", one)
+	}
+	if one != two {
 		t.Error("the same team and roles are two callers")
 	}
 }

@@ -71,6 +71,7 @@ func (c *compilation) run() {
 	c.compileWorkloads()
 	c.compileIssuers()
 	c.compileLimits()
+	c.compileAlerts()
 	c.compileModes()
 	c.unasked()
 	if len(c.faults) == 0 {

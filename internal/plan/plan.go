@@ -39,6 +39,7 @@ type Plan struct {
 	Modes        map[string]Mode     // by stage; a stage that is absent is enforced
 	Bounds       Bounds
 	Usage        Usage
+	Webhooks     []Webhook // where alerts go
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
 	hashers    *sync.Pool // of hash.Hash: HMACs under the secret
@@ -158,6 +159,7 @@ type Model struct {
 	RefuseEgress      bool    // of Targets: see Rule
 	Pools             []*Pool // all that the rules and targets name, each once
 	DefaultMaxTokens  int64
+	MinOutputTokens   int64 // under which no limit lowers an answer's ceiling
 	FirstTokenTimeout time.Duration
 	AttemptTimeout    time.Duration
 }
@@ -219,36 +221,6 @@ type Key struct {
 	Shown string
 }
 
-// Unit is what a limit counts.
-type Unit string
-
-// The units of limits.
-const (
-	UnitRequests     Unit = "requests"
-	UnitTokens       Unit = "tokens"
-	UnitInputTokens  Unit = "input_tokens"
-	UnitOutputTokens Unit = "output_tokens"
-)
-
-// Limit is a ceiling over a sliding window.
-type Limit struct {
-	Name   string
-	Unit   Unit
-	Amount int64
-	Window time.Duration
-	// What has a count of its own.
-	PerKey, PerApplication, PerTeam, PerModel bool
-	// Which requests it applies to; nil is all.
-	Teams, Applications, Keys, Models map[string]bool
-}
-
-// Applies tells whether the limit counts requests of this principal for this model.
-func (l *Limit) Applies(p *ai.Principal, model string) bool {
-	return in(l.Teams, p.Team) && in(l.Applications, p.Application) && in(l.Keys, p.Key) && in(l.Models, model)
-}
-
-func in(set map[string]bool, name string) bool { return set == nil || set[name] }
-
 // Mode is how a stage works.
 type Mode uint8
 
@@ -272,6 +244,12 @@ type Bounds struct {
 type Usage struct {
 	SettleDeadline time.Duration
 	Retention      time.Duration
+}
+
+// Webhook is an address that takes alerts.
+type Webhook struct {
+	URL    string
+	Secret []byte // signs; nil for none
 }
 
 // Simulator is a stand-in backend.

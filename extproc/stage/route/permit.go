@@ -55,7 +55,7 @@ func output(ex *pipeline.Exchange) int64 {
 
 // bar tells why the request may not use the pool. One that it may use is noted as a
 // target.
-func bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
+func (s *Stage) bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
 	g := &ex.Grants
 	roles, reason := g.Reach(p)
 	if reason != ai.ReasonNone {
@@ -69,6 +69,9 @@ func bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
 	}
 	if !fits(ex, p) {
 		return ai.ReasonContextTooLong
+	}
+	if s.resting(ex, p) {
+		return ai.ReasonPoolResting
 	}
 	if ex.In.Request.HasMaxOutput || ex.In.Kind == ai.KindEmbedding {
 		g.TakeGiven(roles)
@@ -116,6 +119,9 @@ func isEgress(d pipeline.Drop) bool { return d.Reason == ai.ReasonEgressNotAllow
 // nowhere says why no target is left. Of several reasons it is the one that the
 // client can do most about.
 func nowhere(ex *pipeline.Exchange) pipeline.Verdict {
+	if ex.Decision.RestsFor > 0 {
+		return pipeline.Refuse(ai.ReasonPoolResting, "The backends of this model asked not to be called for now: try again later.")
+	}
 	var why [4]bool
 	for _, d := range ex.Decision.Dropped {
 		switch d.Reason {

@@ -75,7 +75,7 @@ func TestPermits(t *testing.T) {
 			if tc.kind != "" {
 				ex.In.Kind = tc.kind
 			}
-			v, err := New().Request(t.Context(), ex)
+			v, err := New(NewRests()).Request(t.Context(), ex)
 			if err != nil || v.Reason != tc.refused || v.Param != tc.param {
 				t.Fatalf("%+v, %v, want %q of %q", v, err, tc.refused, tc.param)
 			}
@@ -93,7 +93,7 @@ func TestPermits(t *testing.T) {
 func TestContextThatIsNotCounted(t *testing.T) {
 	ex := exchange(&plan.Model{Name: "m", Targets: to(small)}, []*plan.Role{{AllModels: true, MaxContext: 1 << 40}}, openai.Request{Model: "m"}, &count{})
 	ex.Estimate = pipeline.Estimate{}
-	if v, err := New().Request(t.Context(), ex); err != nil || v.Reason != ai.ReasonContextNotAllowed {
+	if v, err := New(NewRests()).Request(t.Context(), ex); err != nil || v.Reason != ai.ReasonContextNotAllowed {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
@@ -102,7 +102,7 @@ func TestContextThatIsNotCounted(t *testing.T) {
 func TestModelsTellNothing(t *testing.T) {
 	roles := []*plan.Role{{Models: map[string]bool{"other": true}}}
 	ask := func(name string) (pipeline.Verdict, ai.Answer) {
-		v, err := New().Request(t.Context(), exchange(&plan.Model{Name: "m", Targets: to(small)}, roles, openai.Request{Model: name}, &count{}))
+		v, err := New(NewRests()).Request(t.Context(), exchange(&plan.Model{Name: "m", Targets: to(small)}, roles, openai.Request{Model: name}, &count{}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,8 @@ func TestEgressRefused(t *testing.T) {
 					m.Targets, m.RefuseEgress = to(large), !refuse
 				}
 				ex := exchange(m, tc.roles, openai.Request{Model: "m"}, &count{})
-				s := &Stage{Draw: func(uint64) uint64 { return 0 }}
+				s := New(NewRests())
+				s.Draw = func(uint64) uint64 { return 0 }
 				v, err := s.Request(t.Context(), ex)
 				if err != nil {
 					t.Fatal(err)

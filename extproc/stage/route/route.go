@@ -18,11 +18,18 @@ import (
 // Stage routes.
 type Stage struct {
 	// Draw returns a number in [0, n), evenly; n is at least 1.
-	Draw func(n uint64) uint64
+	Draw   func(n uint64) uint64
+	rests  *Rests
+	barred func(*pipeline.Exchange, *plan.Pool) ai.Reason
 }
 
-// New makes the stage, with Go's random source.
-func New() *Stage { return &Stage{Draw: rand.Uint64N} }
+// New makes the stage, with Go's random source; rests knows which pools are to be
+// left alone.
+func New(rests *Rests) *Stage {
+	s := &Stage{Draw: rand.Uint64N, rests: rests}
+	s.barred = s.bar // once, and not for each request
+	return s
+}
 
 // Name of the stage.
 func (*Stage) Name() string { return "route" }
@@ -33,7 +40,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 	if !ok {
 		return noModel(ai.ReasonUnknownModel), nil
 	}
-	ex.Decision.Model = m
+	ex.Decision.Model, ex.Decision.Bar = m, s.barred
 	if v := permit(ex, m); v.Stops() {
 		return v, nil
 	}
@@ -124,7 +131,7 @@ func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
 		if known(d, c.Pool) {
 			continue
 		}
-		if reason := bar(ex, c.Pool); reason != ai.ReasonNone {
+		if reason := s.bar(ex, c.Pool); reason != ai.ReasonNone {
 			d.Dropped = append(d.Dropped, pipeline.Drop{Pool: c.Pool, Reason: reason})
 			continue
 		}
@@ -151,6 +158,19 @@ func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
 	first := d.Targets[start+drawn]
 	copy(d.Targets[start+1:start+drawn+1], d.Targets[start:start+drawn])
 	d.Targets[start] = first
+}
+
+// resting tells whether a pool asked to be left alone, and notes when the first
+// such pool may be called again.
+func (s *Stage) resting(ex *pipeline.Exchange, p *plan.Pool) bool {
+	until := s.rests.Until(p.Name, ex.In.Time)
+	if until.IsZero() {
+		return false
+	}
+	if wait := until.Sub(ex.In.Time); ex.Decision.RestsFor == 0 || wait < ex.Decision.RestsFor {
+		ex.Decision.RestsFor = wait
+	}
+	return true
 }
 
 // known tells whether the pool was kept or dropped already.

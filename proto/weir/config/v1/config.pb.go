@@ -70,7 +70,11 @@ type Config struct {
 	// Workloads that call with a client certificate (SPIFFE) and need no key.
 	Workloads []*Workload `protobuf:"bytes,17,rep,name=workloads,proto3" json:"workloads,omitempty"`
 	// Which proxies stand before weir: how a client's address is found.
-	ProxyTrust    *ProxyTrust `protobuf:"bytes,18,opt,name=proxy_trust,json=proxyTrust,proto3" json:"proxy_trust,omitempty"`
+	ProxyTrust *ProxyTrust `protobuf:"bytes,18,opt,name=proxy_trust,json=proxyTrust,proto3" json:"proxy_trust,omitempty"`
+	// Where alerts of limits are sent.
+	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
+	// The time zone of calendars, as Europe/Berlin. Default: UTC
+	TimeZone      string `protobuf:"bytes,22,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -229,6 +233,20 @@ func (x *Config) GetProxyTrust() *ProxyTrust {
 		return x.ProxyTrust
 	}
 	return nil
+}
+
+func (x *Config) GetAlerts() *Alerts {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
+func (x *Config) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
 }
 
 // Listener is one address on which Envoy accepts clients.
@@ -1003,6 +1021,10 @@ type Model struct {
 	// The longest time of one attempt at an answer that is not streamed; then
 	// the next target is tried. Default: 600s
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
+	// When a limit has little left, an answer's ceiling (max_tokens) is lowered to
+	// what fits, but not under this, nor under a thinking budget that the client
+	// gives: then the request is refused. Default: 256
+	MinOutputTokens int64 `protobuf:"varint,9,opt,name=min_output_tokens,json=minOutputTokens,proto3" json:"min_output_tokens,omitempty"`
 	// What happens to a request that takes the model's own targets and whose next
 	// target is egress that no role of the caller permits: next tries the next
 	// target that is permitted, refuse refuses the request. A split is one target:
@@ -1089,6 +1111,13 @@ func (x *Model) GetAttemptTimeout() *durationpb.Duration {
 		return x.AttemptTimeout
 	}
 	return nil
+}
+
+func (x *Model) GetMinOutputTokens() int64 {
+	if x != nil {
+		return x.MinOutputTokens
+	}
+	return 0
 }
 
 func (x *Model) GetEgressRefused() string {
@@ -1296,7 +1325,9 @@ type Team struct {
 	// Roles that every key of the team has.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
 	// From where the team may call.
-	Network       *Network `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
+	Network *Network `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
+	// The organisation that the team belongs to, where limits tell several apart.
+	Organisation  string `protobuf:"bytes,5,opt,name=organisation,proto3" json:"organisation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1350,6 +1381,13 @@ func (x *Team) GetNetwork() *Network {
 		return x.Network
 	}
 	return nil
+}
+
+func (x *Team) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
 }
 
 // Application is a caller that belongs to a team.
@@ -1819,20 +1857,33 @@ func (*Key_Hash) isKey_Material() {}
 
 func (*Key_Secret) isKey_Material() {}
 
-// Limit is a ceiling over a sliding window for each value of its scope.
+// Limit is a ceiling over a sliding window, a calendar period, or at any moment
+// (concurrency), for each value of its scope. What a request may use is reserved
+// before it leaves, so a limit is not passed however many come at once.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, unique among limits; it stands in the refusal and the metrics.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What is counted: requests, tokens, input_tokens or output_tokens.
+	// What is counted: requests, tokens, input_tokens, output_tokens, usd (money,
+	// at the prices of the pools), or concurrency (requests that run).
 	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
-	// The most within one window.
+	// The most within one window or period. For usd, name usd instead.
 	Amount int64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	// The window, a sliding one. Default: 60s
+	// The most within one window or period, in US dollars.
+	Usd float64 `protobuf:"fixed64,10,opt,name=usd,proto3" json:"usd,omitempty"`
+	// The window, a sliding one. Default: 60s, unless period is given.
 	Window *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
-	// Each key, application, team or model (or combination of them) has a count
-	// of its own; an empty list is one count for all requests.
+	// Instead of a window: the calendar day, week (from Monday) or month.
+	Period string `protobuf:"bytes,11,opt,name=period,proto3" json:"period,omitempty"`
+	// The zone of the calendar, as Europe/Berlin. Default: the time_zone of the
+	// configuration.
+	TimeZone string `protobuf:"bytes,12,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// Each organisation, team, application, key, user, model or pool (or
+	// combination of them) has a count of its own; an empty list is one count for
+	// all requests.
 	Per []string `protobuf:"bytes,5,rep,name=per,proto3" json:"per,omitempty"`
+	// Only requests of these organisations. Empty: all.
+	Organisations []string `protobuf:"bytes,13,rep,name=organisations,proto3" json:"organisations,omitempty"`
 	// Only requests of these teams. Empty: all.
 	Teams []string `protobuf:"bytes,6,rep,name=teams,proto3" json:"teams,omitempty"`
 	// Only requests of these applications. Empty: all.
@@ -1840,7 +1891,27 @@ type Limit struct {
 	// Only requests with these keys, by name. Empty: all.
 	Keys []string `protobuf:"bytes,8,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Only requests for these models. Empty: all.
-	Models        []string `protobuf:"bytes,9,rep,name=models,proto3" json:"models,omitempty"`
+	Models []string `protobuf:"bytes,9,rep,name=models,proto3" json:"models,omitempty"`
+	// Only what is used of these pools. Empty: all. A pool whose limit has no room
+	// drops out of a request's targets.
+	Pools []string `protobuf:"bytes,14,rep,name=pools,proto3" json:"pools,omitempty"`
+	// What happens to a request for which there is no room. refuse: it is refused.
+	// downgrade: it goes to downgrade_to, if the limit has room for that.
+	// queue: it waits for up to queue_wait for others to end. report: it is let
+	// through, and events and metrics say so. Default: refuse
+	OnBreach string `protobuf:"bytes,15,opt,name=on_breach,json=onBreach,proto3" json:"on_breach,omitempty"`
+	// The pools to which a request is downgraded, in order.
+	DowngradeTo []string `protobuf:"bytes,16,rep,name=downgrade_to,json=downgradeTo,proto3" json:"downgrade_to,omitempty"`
+	// How long a request waits at the longest. Default: 2s
+	QueueWait *durationpb.Duration `protobuf:"bytes,17,opt,name=queue_wait,json=queueWait,proto3" json:"queue_wait,omitempty"`
+	// A budget that was used up stays closed until its period ends or somebody
+	// resets it (weir budget reset), whatever is given back. Only with a period.
+	Breaker bool `protobuf:"varint,18,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	// Percentages of the amount at which an alert is sent (metric, log, webhooks),
+	// once in a period or window. Default: 50, 80, 100 with a period, else none.
+	AlertAt []uint32 `protobuf:"varint,19,rep,packed,name=alert_at,json=alertAt,proto3" json:"alert_at,omitempty"`
+	// Send no alerts.
+	NoAlerts      bool `protobuf:"varint,20,opt,name=no_alerts,json=noAlerts,proto3" json:"no_alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1896,6 +1967,13 @@ func (x *Limit) GetAmount() int64 {
 	return 0
 }
 
+func (x *Limit) GetUsd() float64 {
+	if x != nil {
+		return x.Usd
+	}
+	return 0
+}
+
 func (x *Limit) GetWindow() *durationpb.Duration {
 	if x != nil {
 		return x.Window
@@ -1903,9 +1981,30 @@ func (x *Limit) GetWindow() *durationpb.Duration {
 	return nil
 }
 
+func (x *Limit) GetPeriod() string {
+	if x != nil {
+		return x.Period
+	}
+	return ""
+}
+
+func (x *Limit) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
 func (x *Limit) GetPer() []string {
 	if x != nil {
 		return x.Per
+	}
+	return nil
+}
+
+func (x *Limit) GetOrganisations() []string {
+	if x != nil {
+		return x.Organisations
 	}
 	return nil
 }
@@ -1938,6 +2037,157 @@ func (x *Limit) GetModels() []string {
 	return nil
 }
 
+func (x *Limit) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Limit) GetOnBreach() string {
+	if x != nil {
+		return x.OnBreach
+	}
+	return ""
+}
+
+func (x *Limit) GetDowngradeTo() []string {
+	if x != nil {
+		return x.DowngradeTo
+	}
+	return nil
+}
+
+func (x *Limit) GetQueueWait() *durationpb.Duration {
+	if x != nil {
+		return x.QueueWait
+	}
+	return nil
+}
+
+func (x *Limit) GetBreaker() bool {
+	if x != nil {
+		return x.Breaker
+	}
+	return false
+}
+
+func (x *Limit) GetAlertAt() []uint32 {
+	if x != nil {
+		return x.AlertAt
+	}
+	return nil
+}
+
+func (x *Limit) GetNoAlerts() bool {
+	if x != nil {
+		return x.NoAlerts
+	}
+	return false
+}
+
+// Alerts says where alerts of limits are sent.
+type Alerts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses that are sent each alert as JSON, by POST.
+	Webhooks      []*Webhook `protobuf:"bytes,1,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alerts) Reset() {
+	*x = Alerts{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alerts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alerts) ProtoMessage() {}
+
+func (x *Alerts) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
+func (*Alerts) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Alerts) GetWebhooks() []*Webhook {
+	if x != nil {
+		return x.Webhooks
+	}
+	return nil
+}
+
+// Webhook is an address that takes alerts. It is tried for some minutes.
+type Webhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// http(s)://host[:port]/path
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Signs each body: the header x-weir-signature is sha256= and its HMAC-SHA256
+	// under this secret, in hexadecimal.
+	Secret        *SecretRef `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Webhook) Reset() {
+	*x = Webhook{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Webhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Webhook) ProtoMessage() {}
+
+func (x *Webhook) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
+func (*Webhook) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Webhook) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Webhook) GetSecret() *SecretRef {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
 // StageMode sets how a stage of the pipeline works.
 type StageMode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1953,7 +2203,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2215,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2228,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StageMode) GetStage() string {
@@ -2010,7 +2260,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2272,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2285,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2074,7 +2324,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2336,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2349,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2134,7 +2384,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2396,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2409,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Simulator) GetName() string {
@@ -2209,7 +2459,7 @@ type TokenIssuer struct {
 
 func (x *TokenIssuer) Reset() {
 	*x = TokenIssuer{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2471,7 @@ func (x *TokenIssuer) String() string {
 func (*TokenIssuer) ProtoMessage() {}
 
 func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2484,7 @@ func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenIssuer.ProtoReflect.Descriptor instead.
 func (*TokenIssuer) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TokenIssuer) GetName() string {
@@ -2323,7 +2573,7 @@ type RemoteKeySet struct {
 
 func (x *RemoteKeySet) Reset() {
 	*x = RemoteKeySet{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2585,7 @@ func (x *RemoteKeySet) String() string {
 func (*RemoteKeySet) ProtoMessage() {}
 
 func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2598,7 @@ func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteKeySet.ProtoReflect.Descriptor instead.
 func (*RemoteKeySet) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoteKeySet) GetUrl() string {
@@ -2398,7 +2648,7 @@ type ClaimBinding struct {
 
 func (x *ClaimBinding) Reset() {
 	*x = ClaimBinding{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2410,7 +2660,7 @@ func (x *ClaimBinding) String() string {
 func (*ClaimBinding) ProtoMessage() {}
 
 func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2423,7 +2673,7 @@ func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimBinding.ProtoReflect.Descriptor instead.
 func (*ClaimBinding) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClaimBinding) GetWhen() string {
@@ -2485,7 +2735,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2747,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2760,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Workload) GetName() string {
@@ -2564,7 +2814,7 @@ type ProxyTrust struct {
 
 func (x *ProxyTrust) Reset() {
 	*x = ProxyTrust{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2826,7 @@ func (x *ProxyTrust) String() string {
 func (*ProxyTrust) ProtoMessage() {}
 
 func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2839,7 @@ func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyTrust.ProtoReflect.Descriptor instead.
 func (*ProxyTrust) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProxyTrust) GetTrustedHops() uint32 {
@@ -2620,7 +2870,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2882,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2895,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Network) GetAllow() []string {
@@ -2666,7 +2916,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcd\a\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9a\b\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -2689,7 +2939,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\rtoken_issuers\x18\x10 \x03(\v2\x1b.weir.config.v1.TokenIssuerR\ftokenIssuers\x126\n" +
 	"\tworkloads\x18\x11 \x03(\v2\x18.weir.config.v1.WorkloadR\tworkloads\x12;\n" +
 	"\vproxy_trust\x18\x12 \x01(\v2\x1a.weir.config.v1.ProxyTrustR\n" +
-	"proxyTrust\"\xcd\x01\n" +
+	"proxyTrust\x12.\n" +
+	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
+	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\xcd\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
@@ -2745,7 +2997,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\xc8\x03\n" +
+	"\a_prefix\"\xfd\x03\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -2754,7 +3006,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\atargets\x18\x04 \x03(\v2\x16.weir.config.v1.TargetR\atargets\x125\n" +
 	"\x12default_max_tokens\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10defaultMaxTokens\x12S\n" +
 	"\x13first_token_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x11firstTokenTimeout\x12L\n" +
-	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x12<\n" +
+	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
+	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\x12<\n" +
 	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
@@ -2766,11 +3019,12 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
 	"\fWeightedPool\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04pool\x12#\n" +
-	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\x89\x01\n" +
+	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xd6\x01\n" +
 	"\x04Team\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x121\n" +
-	"\anetwork\x18\x04 \x01(\v2\x17.weir.config.v1.NetworkR\anetwork\"z\n" +
+	"\anetwork\x18\x04 \x01(\v2\x17.weir.config.v1.NetworkR\anetwork\x12K\n" +
+	"\forganisation\x18\x05 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\forganisation\"z\n" +
 	"\vApplication\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1b\n" +
 	"\x04team\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04team\x12\x14\n" +
@@ -2807,17 +3061,36 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
 	"\bdisabled\x18\a \x01(\bR\bdisabled\x121\n" +
 	"\anetwork\x18\x10 \x01(\v2\x17.weir.config.v1.NetworkR\anetworkB\x11\n" +
-	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x9c\x03\n" +
+	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x99\a\n" +
 	"\x05Limit\x128\n" +
-	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12H\n" +
-	"\x04unit\x18\x02 \x01(\tB4\xbaH1r/R\brequestsR\x06tokensR\finput_tokensR\routput_tokensR\x04unit\x12&\n" +
-	"\x06amount\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01R\x06amount\x12B\n" +
-	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06window\x12=\n" +
-	"\x03per\x18\x05 \x03(\tB+\xbaH(\x92\x01%\x18\x01\"!r\x1fR\x03keyR\vapplicationR\x04teamR\x05modelR\x03per\x12\x14\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12Z\n" +
+	"\x04unit\x18\x02 \x01(\tBF\xbaHCrAR\brequestsR\x06tokensR\finput_tokensR\routput_tokensR\x03usdR\vconcurrencyR\x04unit\x12&\n" +
+	"\x06amount\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x06amount\x12)\n" +
+	"\x03usd\x18\n" +
+	" \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x88*aA)\x00\x00\x00\x00\x00\x00\x00\x00R\x03usd\x12C\n" +
+	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x06window\x121\n" +
+	"\x06period\x18\v \x01(\tB\x19\xbaH\x16r\x14R\x00R\x03dayR\x04weekR\x05monthR\x06period\x12\x1b\n" +
+	"\ttime_zone\x18\f \x01(\tR\btimeZone\x12W\n" +
+	"\x03per\x18\x05 \x03(\tBE\xbaHB\x92\x01?\x18\x01\";r9R\forganisationR\x04teamR\vapplicationR\x03keyR\x04userR\x05modelR\x04poolR\x03per\x12$\n" +
+	"\rorganisations\x18\r \x03(\tR\rorganisations\x12\x14\n" +
 	"\x05teams\x18\x06 \x03(\tR\x05teams\x12\"\n" +
 	"\fapplications\x18\a \x03(\tR\fapplications\x12\x12\n" +
 	"\x04keys\x18\b \x03(\tR\x04keys\x12\x16\n" +
-	"\x06models\x18\t \x03(\tR\x06models\"~\n" +
+	"\x06models\x18\t \x03(\tR\x06models\x12\x14\n" +
+	"\x05pools\x18\x0e \x03(\tR\x05pools\x12F\n" +
+	"\ton_breach\x18\x0f \x01(\tB)\xbaH&r$R\x00R\x06refuseR\tdowngradeR\x05queueR\x06reportR\bonBreach\x12!\n" +
+	"\fdowngrade_to\x18\x10 \x03(\tR\vdowngradeTo\x12F\n" +
+	"\n" +
+	"queue_wait\x18\x11 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\b*\x00R\tqueueWait\x12\x18\n" +
+	"\abreaker\x18\x12 \x01(\bR\abreaker\x12-\n" +
+	"\balert_at\x18\x13 \x03(\rB\x12\xbaH\x0f\x92\x01\f\x10\x10\x18\x01\"\x06*\x04\x18d(\x01R\aalertAt\x12\x1b\n" +
+	"\tno_alerts\x18\x14 \x01(\bR\bnoAlerts\"=\n" +
+	"\x06Alerts\x123\n" +
+	"\bwebhooks\x18\x01 \x03(\v2\x17.weir.config.v1.WebhookR\bwebhooks\"W\n" +
+	"\aWebhook\x12\x19\n" +
+	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x121\n" +
+	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"~\n" +
 	"\tStageMode\x12@\n" +
 	"\x05stage\x18\x01 \x01(\tB*\xbaH'r%R\x04authR\anetworkR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
 	"\x04mode\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\aenforceR\x06shadowR\x03offR\x04mode\"\xaf\x01\n" +
@@ -2882,7 +3155,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2906,17 +3179,19 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*HourWindow)(nil),          // 19: weir.config.v1.HourWindow
 	(*Key)(nil),                 // 20: weir.config.v1.Key
 	(*Limit)(nil),               // 21: weir.config.v1.Limit
-	(*StageMode)(nil),           // 22: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 23: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 24: weir.config.v1.Usage
-	(*Simulator)(nil),           // 25: weir.config.v1.Simulator
-	(*TokenIssuer)(nil),         // 26: weir.config.v1.TokenIssuer
-	(*RemoteKeySet)(nil),        // 27: weir.config.v1.RemoteKeySet
-	(*ClaimBinding)(nil),        // 28: weir.config.v1.ClaimBinding
-	(*Workload)(nil),            // 29: weir.config.v1.Workload
-	(*ProxyTrust)(nil),          // 30: weir.config.v1.ProxyTrust
-	(*Network)(nil),             // 31: weir.config.v1.Network
-	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
+	(*Alerts)(nil),              // 22: weir.config.v1.Alerts
+	(*Webhook)(nil),             // 23: weir.config.v1.Webhook
+	(*StageMode)(nil),           // 24: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 25: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 26: weir.config.v1.Usage
+	(*Simulator)(nil),           // 27: weir.config.v1.Simulator
+	(*TokenIssuer)(nil),         // 28: weir.config.v1.TokenIssuer
+	(*RemoteKeySet)(nil),        // 29: weir.config.v1.RemoteKeySet
+	(*ClaimBinding)(nil),        // 30: weir.config.v1.ClaimBinding
+	(*Workload)(nil),            // 31: weir.config.v1.Workload
+	(*ProxyTrust)(nil),          // 32: weir.config.v1.ProxyTrust
+	(*Network)(nil),             // 33: weir.config.v1.Network
+	(*durationpb.Duration)(nil), // 34: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2929,44 +3204,48 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
 	20, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
 	21, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	22, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	23, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	24, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	25, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	26, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
-	29, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
-	30, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
-	2,  // 17: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 18: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 19: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 20: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	32, // 21: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 22: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 23: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 24: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 25: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 26: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	32, // 27: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	32, // 28: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 29: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 30: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	31, // 31: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	18, // 32: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	31, // 33: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	19, // 34: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	4,  // 35: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	31, // 36: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	32, // 37: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	32, // 38: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	32, // 39: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	27, // 40: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	28, // 41: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	32, // 42: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	24, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	25, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	26, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	27, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	28, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
+	31, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
+	32, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
+	22, // 17: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 18: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	8,  // 19: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	9,  // 20: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	10, // 21: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	34, // 22: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	7,  // 23: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	6,  // 24: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	4,  // 25: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	12, // 26: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	13, // 27: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	34, // 28: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	34, // 29: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	13, // 30: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	14, // 31: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	33, // 32: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	18, // 33: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	33, // 34: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	19, // 35: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	4,  // 36: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	33, // 37: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	34, // 38: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	34, // 39: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	23, // 40: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	4,  // 41: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	34, // 42: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	34, // 43: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	29, // 44: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	30, // 45: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	34, // 46: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2985,7 +3264,7 @@ func file_weir_config_v1_config_proto_init() {
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[26].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[28].OneofWrappers = []any{
 		(*TokenIssuer_JwksFile)(nil),
 		(*TokenIssuer_Jwks)(nil),
 	}
@@ -2995,7 +3274,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
