@@ -48,12 +48,17 @@ func (c *compilation) proxyTrust() {
 	}
 }
 
-// unasked warns of trust that nothing asks for.
+// unasked reports trust that nothing asks for, and a mode for nothing.
 func (c *compilation) unasked() {
 	trusts := func(l *configv1.Listener) bool { return l.TrustClientCertHeader }
 	roles := slices.ContainsFunc(c.cfg.Roles, func(r *configv1.Role) bool { return r.Network != nil })
 	if c.out.Proxies != nil && !roles && !c.networks() && !slices.ContainsFunc(c.cfg.Listeners, trusts) {
 		c.warn("proxy_trust", "no network and no listener asks where a client is")
+	}
+	for i, s := range c.cfg.Stages {
+		if s.Stage == "network" && c.out.Mode("network") != plan.Enforce && !c.networks() && !c.under(index("stages", i)) {
+			c.fault(index("stages", i), "no key and no team has a network: stage network has nothing to judge")
+		}
 	}
 }
 
