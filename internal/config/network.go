@@ -128,7 +128,7 @@ func (c *compilation) clientCertificates(path string, t *configv1.ServerTLS, out
 	case t.ClientCertificate == "optional" && len(c.cfg.Workloads) == 0:
 		c.fault(path+".client_certificate", "there are no workloads: a certificate that is optional would open nothing")
 	default:
-		out.ClientCA, _ = c.certificates(path+".client_ca_file", t.ClientCaFile)
+		out.ClientCA = c.certificates(path+".client_ca_file", t.ClientCaFile)
 		out.ClientOptional = t.ClientCertificate == "optional"
 	}
 }
@@ -143,13 +143,12 @@ func (c *compilation) authorities(path, name string) string {
 }
 
 // certificates reads a file of certificates.
-func (c *compilation) certificates(path, name string) ([]byte, bool) {
+func (c *compilation) certificates(path, name string) []byte {
 	content, ok := c.file(path, name)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(content) {
 		c.fault(path, "%s holds no PEM certificate", name)
-		ok = false
 	}
-	return content, ok
+	return content
 }
 
 // file reads a file that the configuration refers to.

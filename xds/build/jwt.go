@@ -55,14 +55,14 @@ func (b *builder) verifyTokens() {
 		return
 	}
 	providers := map[string]*jwtv3.JwtProvider{}
-	any := &jwtv3.JwtRequirementOrList{}
+	either := &jwtv3.JwtRequirementOrList{}
 	for _, t := range b.plan.TokenIssuers {
 		providers[t.Name] = provider(t)
-		any.Requirements = append(any.Requirements, &jwtv3.JwtRequirement{
+		either.Requirements = append(either.Requirements, &jwtv3.JwtRequirement{
 			RequiresType: &jwtv3.JwtRequirement_ProviderName{ProviderName: t.Name},
 		})
 	}
-	any.Requirements = append(any.Requirements, &jwtv3.JwtRequirement{
+	either.Requirements = append(either.Requirements, &jwtv3.JwtRequirement{
 		RequiresType: &jwtv3.JwtRequirement_AllowMissingOrFailed{AllowMissingOrFailed: &emptypb.Empty{}},
 	})
 	b.res.Extensions = append(b.res.Extensions, &corev3.TypedExtensionConfig{Name: tokenFilter, TypedConfig: pack(&jwtv3.JwtAuthentication{
@@ -70,7 +70,7 @@ func (b *builder) verifyTokens() {
 		Rules: []*jwtv3.RequirementRule{{
 			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 			RequirementType: &jwtv3.RequirementRule_Requires{Requires: &jwtv3.JwtRequirement{
-				RequiresType: &jwtv3.JwtRequirement_RequiresAny{RequiresAny: any},
+				RequiresType: &jwtv3.JwtRequirement_RequiresAny{RequiresAny: either},
 			}},
 		}},
 	})})

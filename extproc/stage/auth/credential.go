@@ -25,7 +25,7 @@ func isBearer(value string) bool {
 func credentialOf(in *pipeline.Inbound) (c credential, reason ai.Reason) {
 	for i := range in.Headers {
 		h := &in.Headers[i]
-		token, ok := h.Value, true
+		token, ok := h.Value, false
 		switch h.Name {
 		case "authorization":
 			token, ok = ai.BearerToken(h.Value)
