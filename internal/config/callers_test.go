@@ -1,6 +1,10 @@
 package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"net/netip"
 	"os"
@@ -146,7 +150,7 @@ func TestNoBindingHolds(t *testing.T) {
 func TestCallerFiles(t *testing.T) {
 	dir := t.TempDir()
 	key := `{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "%s"}]}`
-	write(t, filepath.Join(dir, "jwks.json"), fmt.Sprintf(key, "AA"))
+	write(t, filepath.Join(dir, "jwks.json"), fmt.Sprintf(key, strings.Repeat("A", 43)))
 	text := strings.Replace(withCallers, `jwks: {url: "https://idp.example.com:8443/keys?x=1"}`, "jwks_file: jwks.json", 1)
 	write(t, filepath.Join(dir, "weir.yaml"), text)
 	want := []string{filepath.Join(dir, "weir.yaml"), filepath.Join(dir, "jwks.json")}
@@ -154,10 +158,42 @@ func TestCallerFiles(t *testing.T) {
 		t.Error(diff)
 	}
 	before := mustParse(t, dir, text, smallEnv)
-	write(t, filepath.Join(dir, "jwks.json"), fmt.Sprintf(key, "BB"))
+	write(t, filepath.Join(dir, "jwks.json"), fmt.Sprintf(key, strings.Repeat("A", 42)+"E"))
 	after := mustParse(t, dir, text, smallEnv)
 	content, _ := os.ReadFile(filepath.Join(dir, "jwks.json"))
 	if before.Version == after.Version || string(after.TokenIssuers[0].KeySet) != string(content) {
 		t.Errorf("versions %s, %s; keys %s", before.Version, after.Version, after.TokenIssuers[0].KeySet)
+	}
+}
+
+// Key sets that Envoy can verify with are taken, others are told apart.
+func TestKeySets(t *testing.T) {
+	encode := base64.RawURLEncoding.EncodeToString
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	must(t, err)
+	point, err := key.PublicKey.Bytes()
+	must(t, err)
+	x, y := encode(point[1:49]), encode(point[49:])
+	n := encode(append([]byte{0x80}, make([]byte, 255)...))
+	for name, tc := range map[string]struct {
+		key  jwk
+		want string
+	}{
+		"EC":                       {jwk{Kty: "EC", Crv: "P-384", X: x, Y: y}, ""},
+		"a point beside the curve": {jwk{Kty: "EC", Crv: "P-384", X: x, Y: x}, "on P-384"},
+		"another curve":            {jwk{Kty: "EC", Crv: "P-256", X: x, Y: y}, "on P-256"},
+		"no point":                 {jwk{Kty: "EC", Crv: "P-384"}, "on P-384"},
+		"RSA":                      {jwk{Kty: "RSA", N: n, E: "AQAB"}, ""},
+		"RSA without e":            {jwk{Kty: "RSA", N: n}, "n and e"},
+		"RSA, padded":              {jwk{Kty: "RSA", N: n + "==", E: "AQAB"}, "n and e"},
+		"RSA, zeros before":        {jwk{Kty: "RSA", N: encode(append(make([]byte, 256), 1)), E: "AQAB"}, "less than 2048"},
+		"Ed25519":                  {jwk{Kty: "OKP", Crv: "Ed25519", X: strings.Repeat("A", 43)}, ""},
+		"Ed25519, short":           {jwk{Kty: "OKP", Crv: "Ed25519", X: "AA"}, "32 bytes"},
+		"X25519":                   {jwk{Kty: "OKP", Crv: "X25519", X: strings.Repeat("A", 43)}, "want a key of"},
+		"nothing":                  {jwk{}, "want a key of"},
+	} {
+		if got := tc.key.wrong(); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
 	}
 }

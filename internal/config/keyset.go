@@ -1,10 +1,15 @@
 package config
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"encoding/base64"
 	"encoding/json"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/weirproxy/weir/internal/plan"
@@ -16,6 +21,9 @@ type jwk struct {
 	Kty string  `json:"kty"`
 	Crv string  `json:"crv"`
 	N   string  `json:"n"`
+	E   string  `json:"e"`
+	X   string  `json:"x"`
+	Y   string  `json:"y"`
 	D   *string `json:"d"`
 }
 
@@ -46,22 +54,60 @@ func (c *compilation) keySet(path, name string) []byte {
 	return content
 }
 
-// wrong tells why tokens should not be verified with a key. It repeats nothing of it.
+// curves are those of EC keys.
+var curves = map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}
+
+// wrong tells why tokens should not, or could not, be verified with a key: Envoy
+// leaves out what it cannot read, and says so in its log only. It repeats nothing of
+// the key.
 func (k *jwk) wrong() string {
-	n, err := base64.RawURLEncoding.DecodeString(k.N)
 	switch {
 	case k.Kty == "oct":
 		return "a shared secret: whoever can verify a token could make one"
 	case k.D != nil:
 		return "a private key; keep it with the issuer"
-	case k.Kty == "RSA" && (err != nil || len(strings.TrimLeft(string(n), "\x00")) < minRSA):
-		return "an RSA key of less than 2048 bits"
-	case k.Kty == "RSA",
-		k.Kty == "EC" && (k.Crv == "P-256" || k.Crv == "P-384" || k.Crv == "P-521"),
-		k.Kty == "OKP" && k.Crv == "Ed25519":
+	case k.Kty == "RSA":
+		return k.wrongRSA()
+	case k.Kty == "EC" && curves[k.Crv] != nil:
+		return k.wrongEC(curves[k.Crv])
+	case k.Kty == "OKP" && k.Crv == "Ed25519":
+		if len(k.number(k.X)) != ed25519.PublicKeySize {
+			return "no key: want x of 32 bytes in base64url"
+		}
 		return ""
 	}
 	return "want a key of RSA, of EC with P-256, P-384 or P-521, or of OKP with Ed25519"
+}
+
+func (k *jwk) wrongRSA() string {
+	n, e := bytes.TrimLeft(k.number(k.N), "\x00"), k.number(k.E)
+	switch {
+	case len(n) == 0 || len(e) == 0:
+		return "no key: want n and e in base64url"
+	case len(n) < minRSA:
+		return "an RSA key of less than 2048 bits"
+	}
+	return ""
+}
+
+func (k *jwk) wrongEC(curve elliptic.Curve) string {
+	x, y := k.number(k.X), k.number(k.Y)
+	size := (curve.Params().BitSize + 7) / 8
+	if len(x) == size && len(y) == size {
+		if _, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y)); err == nil {
+			return ""
+		}
+	}
+	return "no key: want x and y of a point on " + k.Crv + " in base64url"
+}
+
+// number reads base64url without padding; nil for what is not.
+func (*jwk) number(text string) []byte {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // remoteKeySet checks where keys are fetched.

@@ -175,10 +175,16 @@ func TestClientAuthorityChanges(t *testing.T) {
 	w := newMeshWorld(t)
 	roots := x509.NewCertPool()
 	roots.AddCert(w.ca.cert)
-	as := func(a *authority) int {
-		config := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{a.svid("spiffe://example.org/ns/bots/a")}}
-		return ask(t, from("127.0.0.1", config), w.required).status
+	// Clients insist on their certificate, and resume the sessions that they had.
+	clients := map[*authority]*tls.Config{}
+	for _, a := range []*authority{w.ca, w.foreign} {
+		certificate := a.svid("spiffe://example.org/ns/bots/a")
+		clients[a] = &tls.Config{
+			RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(4),
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil },
+		}
 	}
+	as := func(a *authority) int { return ask(t, from("127.0.0.1", clients[a]), w.required).status }
 	if got := [2]int{as(w.ca), as(w.foreign)}; got != [2]int{200, 0} {
 		t.Fatalf("before: %v", got)
 	}
