@@ -56,7 +56,7 @@ func TestAllowedRequest(t *testing.T) {
 
 	want := &usagev1.Decision{
 		Id: d.Id, Time: d.Time, Key: "open", Application: "open-app", Team: "open", Model: "chat", RequestedModel: "gpt-4o",
-		Kind: "chat", Verdict: "allowed", Rule: "default", Targets: []string{"near", "far"}, TraceId: trace,
+		Kind: "chat", Verdict: "allowed", Rule: "default", Targets: []string{"near", "far"}, TraceId: trace, Identity: "key",
 		InputTokens: 9, InputCertainty: usagev1.Certainty_CERTAINTY_COUNTED,
 		Prices:              []*usagev1.TargetPrice{{Pool: "near", Input: 1, CachedInput: 1, Output: 2}, {Pool: "far", Input: 3, CachedInput: 4, Output: 5, BillsAbandoned: true}},
 		AllowedOutputTokens: 256,

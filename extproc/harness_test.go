@@ -25,6 +25,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/network"
 	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/extproc/stage/tokens"
@@ -161,7 +162,7 @@ func start(t testing.TB, p *plan.Plan) *gateway {
 
 // pipeline is that of the product, with more stages behind it.
 func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
-	stages := []pipeline.Stage{auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(route.NewRests()), quota.New(g.ledger, limit.NewOutputs())}
+	stages := []pipeline.Stage{auth.Stage{}, network.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(route.NewRests()), quota.New(g.ledger, limit.NewOutputs())}
 	run := pipeline.New(append(stages, more...)...)
 	run.Log = g.log
 	return run

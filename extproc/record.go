@@ -34,6 +34,7 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 		Verdict:      Allowed,
 		TraceId:      ex.In.TraceID(),
 		Rule:         ex.Decision.Rule,
+		Identity:     string(ex.Identity), // where the client is stays out of the record
 	}
 	if m := ex.Decision.Model; m != nil {
 		d.Model = m.Name

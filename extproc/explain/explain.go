@@ -6,6 +6,7 @@ package explain
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,12 +19,16 @@ import (
 
 // Input is the request to explain.
 type Input struct {
-	Key     string            // the key itself, or its name in the configuration
-	Method  string            // default: POST with a body, GET without
-	Path    string            // as /v1/chat/completions
-	Headers map[string]string // beside authorization
-	Body    []byte
-	Now     time.Time // what rules read as now
+	// Who calls: one of these.
+	Key      string            // the key itself, or its name in the configuration
+	SPIFFEID string            // of a workload
+	Claims   []byte            // of a token that counts as verified: a JSON object
+	ClientIP string            // from where; "" is not known
+	Method   string            // default: POST with a body, GET without
+	Path     string            // as /v1/chat/completions
+	Headers  map[string]string // beside those that say who calls
+	Body     []byte
+	Now      time.Time // what rules read as now
 }
 
 // Result is what was decided, and why.
@@ -55,6 +60,9 @@ type Caller struct {
 	Application string   `json:"application,omitempty"`
 	Team        string   `json:"team"`
 	Roles       []string `json:"roles,omitempty"`
+	User        string   `json:"user,omitempty"`
+	Identity    string   `json:"identity"` // how the caller was known: key, jwt or workload
+	Address     string   `json:"address,omitempty"`
 }
 
 // Role is a role of the caller: what it permits, and the check that ended it, if
@@ -152,7 +160,7 @@ const (
 func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input) *Result {
 	p, token := withKey(p, in.Key)
 	ex := new(pipeline.Exchange)
-	ex.Begin(p, "explain", in.Now, headers(in, token), len(in.Body) > 0)
+	ex.Begin(p, "explain", in.Now, append(headers(in), credentials(in, token)...), len(in.Body) > 0)
 	v := run.Headers(ctx, ex)
 	if !v.Stops() {
 		v = run.Request(ctx, ex, in.Body)
@@ -164,7 +172,7 @@ func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input
 // one in which a token made up on the spot opens that key: production stores
 // hashes only, and has to authenticate a token here as always.
 func withKey(p *plan.Plan, key string) (*plan.Plan, string) {
-	if _, ok := p.KeyByToken(key); ok {
+	if _, ok := p.KeyByToken(key); ok || key == "" {
 		return p, key
 	}
 	i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key })
@@ -178,7 +186,31 @@ func withKey(p *plan.Plan, key string) (*plan.Plan, string) {
 	return &made, token
 }
 
-func headers(in Input, token string) []pipeline.Header {
+// credentials are the headers that say who calls, as they reach production: those
+// that only Envoy can set included.
+func credentials(in Input, token string) (h []pipeline.Header) {
+	add := func(name, value string) {
+		if value != "" {
+			h = append(h, pipeline.Header{Name: name, Value: value})
+		}
+	}
+	if in.Claims != nil {
+		payload := base64.RawURLEncoding.EncodeToString(in.Claims)
+		token = "e30." + payload + ".c2ln"
+		add(ai.ClaimsHeader, payload)
+	}
+	if token != "" {
+		add("authorization", "Bearer "+token)
+	}
+	if in.SPIFFEID != "" { // from the connection, and from a proxy in case the address is a trusted one's
+		add(ai.PeerURIHeader, in.SPIFFEID)
+		add("x-forwarded-client-cert", "URI="+in.SPIFFEID)
+	}
+	add(ai.PeerHeader, in.ClientIP)
+	return h
+}
+
+func headers(in Input) []pipeline.Header {
 	method := in.Method
 	if method == "" {
 		if method = http.MethodPost; len(in.Body) == 0 {
@@ -186,9 +218,6 @@ func headers(in Input, token string) []pipeline.Header {
 		}
 	}
 	h := []pipeline.Header{{Name: ":method", Value: method}, {Name: ":path", Value: in.Path}}
-	if token != "" {
-		h = append(h, pipeline.Header{Name: "authorization", Value: "Bearer " + token})
-	}
 	for name, value := range in.Headers {
 		h = append(h, pipeline.Header{Name: strings.ToLower(name), Value: value})
 	}
@@ -209,7 +238,10 @@ func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
 		r.Stage = step.Stage
 	}
 	if p := ex.Principal; p.Key != "" {
-		r.Caller = &Caller{Key: p.Key, Application: p.Application, Team: p.Team, Roles: p.Roles}
+		r.Caller = &Caller{Key: p.Key, Application: p.Application, Team: p.Team, Roles: p.Roles, User: p.User, Identity: string(ex.Identity)}
+		if ex.In.Client.IsValid() {
+			r.Caller.Address = ex.In.Client.String()
+		}
 	}
 	if ex.In.Kind != "" {
 		r.Request = request(ex)

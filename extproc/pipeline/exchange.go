@@ -16,6 +16,8 @@ type Exchange struct {
 	Plan      *plan.Plan    // Begin; captured once, so that a reload never shows in the middle
 	In        Inbound       // Begin, decode
 	Principal ai.Principal  // auth
+	Identity  ai.Identity   // auth: how the caller was known
+	Network   *plan.Network // auth: that of the key
 	Grants    plan.Grants   // auth, access, route: the roles that still permit the request
 	Estimate  Estimate      // tokens
 	Edits     []openai.Edit // decode, quota; append-only, applied once at the end

@@ -32,9 +32,26 @@ type Principal struct {
 	Application  string
 	Team         string
 	Organisation string
-	User         string   // who the caller says acts; empty when nobody is named
+	User         string   // who acts, as a token's claims say; empty when nobody is named
 	Roles        []string // sorted, without duplicates
 }
+
+// Identity says how a caller was known.
+type Identity string
+
+// The identities.
+const (
+	IdentityKey      Identity = "key"      // an API key
+	IdentityJWT      Identity = "jwt"      // a token that Envoy verified
+	IdentityWorkload Identity = "workload" // a client certificate
+)
+
+// WorkloadKey and IssuerKey stand where a key's name does for callers that have
+// no key. A key's name holds no colon.
+func WorkloadKey(name string) string { return "workload:" + name }
+
+// IssuerKey is the same for all tokens of an issuer: users are many.
+func IssuerKey(name string) string { return "issuer:" + name }
 
 // Usage counts tokens in classes. Those of input are disjoint and add up to all
 // input; Output is all output, and what follows it are parts of it, disjoint too.
@@ -151,6 +168,16 @@ const (
 	ReasonContextNotAllowed  Reason = "context_not_allowed"
 )
 
+// The reasons of identity and network.
+const (
+	ReasonAmbiguousCredential Reason = "ambiguous_credential" // several that differ
+	ReasonInvalidToken        Reason = "invalid_token"        // a JWT that Envoy did not verify, for whatever cause
+	ReasonClaimsNotBound      Reason = "claims_not_bound"     // a good JWT that stands for nobody here
+	ReasonUnknownWorkload     Reason = "unknown_workload"
+	ReasonInvalidIdentity     Reason = "invalid_identity" // what tells of a client certificate cannot be read
+	ReasonNetworkNotAllowed   Reason = "network_not_allowed"
+)
+
 // Answer is how a reason appears to an OpenAI client: HTTP status, error type
 // and error code. The SDKs choose the error class by the status alone.
 type Answer struct {
@@ -186,6 +213,14 @@ var answers = map[Reason]Answer{
 	ReasonUnavailable:       {503, "server_error", "service_unavailable"},
 	ReasonInternal:          {500, "server_error", "internal_error"},
 
+	// Whoever tries credentials learns that none was accepted, and no more.
+	ReasonAmbiguousCredential: {401, "authentication_error", "invalid_api_key"},
+	ReasonInvalidToken:        {401, "authentication_error", "invalid_api_key"},
+	ReasonUnknownWorkload:     {401, "authentication_error", "invalid_api_key"},
+	ReasonInvalidIdentity:     {401, "authentication_error", "invalid_api_key"},
+	ReasonClaimsNotBound:      {403, "permission_error", "claims_not_bound"},
+	ReasonNetworkNotAllowed:   {403, "permission_error", "network_not_allowed"},
+
 	ReasonEndpointNotAllowed: {403, "permission_error", "endpoint_not_allowed"},
 	ReasonOutsideHours:       {403, "permission_error", "outside_hours"},
 	ReasonFeatureNotAllowed:  {403, "permission_error", "feature_not_allowed"},
@@ -203,13 +238,30 @@ func (r Reason) Answer() Answer {
 	return answers[ReasonInternal]
 }
 
-// BearerToken takes the key out of an Authorization header's value; the scheme
-// is case-insensitive (RFC 9110, 11.1).
+// BearerToken takes the credential out of an Authorization header's value. The
+// scheme is case-insensitive (RFC 9110, 11.1); one space stands behind it, and
+// nothing is trimmed: what two readers could read differently is refused.
 func BearerToken(authorization string) (string, bool) {
 	scheme, token, ok := strings.Cut(authorization, " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") {
+	if !ok || !strings.EqualFold(scheme, "bearer") || !Credential(token) {
 		return "", false
 	}
-	token = strings.TrimSpace(token)
-	return token, token != ""
+	return token, true
+}
+
+// maxCredential is the longest credential: tokens with many groups have some KB.
+const maxCredential = 16 << 10
+
+// Credential tells whether s can be a credential: printable ASCII without
+// spaces, and without the comma, by which several header lines become one.
+func Credential(s string) bool {
+	if len(s) == 0 || len(s) > maxCredential {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == ',' {
+			return false
+		}
+	}
+	return true
 }

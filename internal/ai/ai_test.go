@@ -1,6 +1,9 @@
 package ai
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestWireRoundTrip(t *testing.T) {
 	r := AdapterRequest{ModelOffset: 9, ModelLength: 7, Stream: true, StripUsage: true}
@@ -40,7 +43,8 @@ func TestEveryReasonHasAnAnswer(t *testing.T) {
 }
 
 func TestBearerToken(t *testing.T) {
-	for in, want := range map[string]string{"Bearer k": "k", "bearer  k ": "k", "Basic k": "", "Bearer": "", "Bearer ": "", "": ""} {
+	for in, want := range map[string]string{"Bearer k": "k", "bEARER k": "k", "Bearer k~!": "k~!", "Basic k": "", "Bearer": "", "Bearer ": "", "": "",
+		"Bearer  k": "", "Bearer k ": "", " Bearer k": "", "Bearer\tk": "", "Bearer k l": "", "Bearer k,Bearer k": "", "Bearer k\x00": "", "Bearer k\u00e9": "", "Bearer k\t": "", "Bearer " + strings.Repeat("k", 16<<10+1): ""} {
 		if got, ok := BearerToken(in); got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v", in, got, ok)
 		}

@@ -54,6 +54,20 @@ const (
 	DecisionHeader = "x-weir-decision"
 	// InternalPrefix is that of headers that no client may send.
 	InternalPrefix = "x-weir-"
+
+	// Envoy tells weir by these headers what it knows of the connection and of a
+	// token. They begin with InternalPrefix: what a client sends under their names
+	// is dropped before they are set, and no backend sees them.
+
+	// PeerHeader is the address of who is connected to Envoy. Unlike the entry that
+	// Envoy appends to x-forwarded-for, it is true on loopback too.
+	PeerHeader = InternalPrefix + "peer"
+	// PeerURIHeader is the URIs of the verified client certificate, joined by commas;
+	// absent without one.
+	PeerURIHeader = InternalPrefix + "peer-uri"
+	// ClaimsHeader is the payload of the token that Envoy verified, as it stands in
+	// the token (base64url).
+	ClaimsHeader = InternalPrefix + "claims"
 )
 
 // ClusterName is the Envoy cluster of a pool.

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,6 +38,7 @@ func reachable(address string) string {
 
 // probe asks every listener for the models without a key. Only weir's own
 // refusal is the right answer: it has passed the listener, the route and ext_proc.
+// A listener that requires certificates refuses the connection before.
 func probe(ctx context.Context, p *plan.Plan) error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -53,6 +55,9 @@ func probe(ctx context.Context, p *plan.Plan) error {
 			return err
 		}
 		resp, err := client.Do(req)
+		if l.TLS != nil && l.TLS.ClientCA != nil && !l.TLS.ClientOptional && refusedByTLS(err) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("listener %q: %w", l.Name, err)
 		}
@@ -63,6 +68,12 @@ func probe(ctx context.Context, p *plan.Plan) error {
 		}
 	}
 	return nil
+}
+
+// refusedByTLS tells whether the other side ended the handshake.
+func refusedByTLS(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // banner prints what a person pastes to try the gateway. Only a key that weir

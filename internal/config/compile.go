@@ -66,11 +66,15 @@ func (c *compilation) run() {
 	c.compileBounds()
 	c.compileModels()
 	c.compileRoles()
+	c.compileOrigins()
 	c.compileKeys(hashKey)
+	c.compileWorkloads()
+	c.compileIssuers()
 	c.compileLimits()
 	c.pricesForBudgets()
 	c.compileAlerts()
 	c.compileModes()
+	c.unasked()
 	if len(c.faults) == 0 {
 		c.reach()
 	}
@@ -111,6 +115,8 @@ func (c *compilation) compileBounds() {
 			c.fault(path, "%s is listed twice", name)
 		case secretHeaders[name]:
 			c.fault(path, "%s carries secrets; rules cannot read it", name)
+		case addressHeaders[name]:
+			c.fault(path, "%s is what a client says of itself; use networks, workloads and proxy_trust", name)
 		case strings.HasPrefix(name, ai.InternalPrefix):
 			c.fault(path, "%s is one of weir's own headers, which clients cannot send", name)
 		}
@@ -133,7 +139,10 @@ func (c *compilation) compileModes() {
 		if _, again := c.out.Modes[s.Stage]; again {
 			c.fault(path+".stage", "stage %s has a mode already", s.Stage)
 		}
-		if s.Stage != "quota" && mode != plan.Enforce {
+		if s.Stage == "network" && mode == plan.Off && c.networks() {
+			c.warn(path+".mode", "networks are configured, and none of them has any effect")
+		}
+		if s.Stage != "quota" && s.Stage != "network" && mode != plan.Enforce {
 			c.fault(path+".mode", "stage %s can only be enforced: later stages rest on it", s.Stage)
 		}
 		c.out.Modes[s.Stage] = mode

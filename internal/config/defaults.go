@@ -32,6 +32,19 @@ func fill(c *configv1.Config) {
 			orValue(&rule.Name, fmt.Sprintf("rule-%d", i))
 		}
 	}
+	for _, l := range c.Listeners {
+		if l.GetTls().GetClientCaFile() != "" {
+			orValue(&l.Tls.ClientCertificate, "required")
+		}
+	}
+	for _, t := range c.TokenIssuers {
+		if r := t.GetJwks(); r != nil {
+			orDuration(&r.Refresh, 300*time.Second)
+		}
+	}
+	if len(c.ProxyTrust.GetTrustedProxies()) > 0 {
+		orValue(&c.ProxyTrust.TrustedHops, 1)
+	}
 	for _, l := range c.Limits {
 		fillLimit(c, l)
 	}

@@ -146,10 +146,13 @@ func Files(path string) []string {
 	}
 	add(cfg.GetKeyHashSecret().GetFile())
 	for _, l := range cfg.GetListeners() {
-		add(l.GetTls().GetCertificateFile(), l.GetTls().GetPrivateKeyFile())
+		add(l.GetTls().GetCertificateFile(), l.GetTls().GetPrivateKeyFile(), l.GetTls().GetClientCaFile())
 	}
 	for _, p := range cfg.GetPools() {
 		add(p.GetCredential().GetSecret().GetFile(), p.GetTls().GetCaFile(), p.GetTokenizer().GetFile())
+	}
+	for _, t := range cfg.GetTokenIssuers() {
+		add(t.GetJwksFile(), t.GetJwks().GetCaFile())
 	}
 	for _, k := range cfg.GetKeys() {
 		add(k.GetSecret().GetFile())

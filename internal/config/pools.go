@@ -139,7 +139,11 @@ var forbiddenHeaders = set("connection", "keep-alive", "proxy-connection", "prox
 	"traceparent", "tracestate")
 
 // secretHeaders carry a client's secrets.
-var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key")
+var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", "anthropic-api-key")
+
+// addressHeaders tell where a client is or what its certificate is, as anybody may
+// write it.
+var addressHeaders = set("x-forwarded-for", "x-forwarded-client-cert", "x-real-ip", "forwarded")
 
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))

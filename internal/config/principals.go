@@ -62,13 +62,14 @@ func (c *compilation) modelName(path, name string) {
 func (c *compilation) compileKeys(hashKey []byte) {
 	c.named("keys", "key", len(c.cfg.Keys), func(i int) string { return c.cfg.Keys[i].Name })
 	c.keys, c.out.Keys = map[string]*plan.Key{}, map[plan.KeyHash]*plan.Key{}
-	if len(c.cfg.Keys) == 0 && !c.misspelt() {
+	if len(c.cfg.Keys)+len(c.cfg.Workloads)+len(c.cfg.TokenIssuers) == 0 && !c.misspelt() {
 		c.warn("", "no keys: every request will be refused")
 	}
 	for i, k := range c.cfg.Keys {
 		path := index("keys", i)
 		key := &plan.Key{Name: k.Name, Disabled: k.Disabled, Principal: c.principal(path, k)}
 		key.Roles = c.held(path, key.Principal.Roles)
+		key.Network = c.keyNetwork(path+".network", k.Network, key.Principal.Team)
 		if len(key.Principal.Roles) == 0 && !k.Disabled && !c.under(path) && !c.misspelt() {
 			c.fault(path, "neither the key nor its application or team has a role: it may call nothing")
 		}
@@ -122,7 +123,7 @@ func (c *compilation) keyHash(path string, k *configv1.Key, key *plan.Key, hashK
 	if !ok {
 		return plan.KeyHash{}, false
 	}
-	if !headerText(s.value) || strings.Contains(s.value, " ") {
+	if !headerText(s.value) || strings.ContainsAny(s.value, " ,") {
 		c.fault(path+".secret", "the key holds characters that a client cannot send")
 		return plan.KeyHash{}, false
 	}

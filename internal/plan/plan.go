@@ -31,10 +31,15 @@ type Plan struct {
 	Keys      map[KeyHash]*Key
 	KeyList   []*Key // in the order of the file
 	Limits    []*Limit
-	Modes     map[string]Mode // by stage; a stage that is absent is enforced
-	Bounds    Bounds
-	Usage     Usage
-	Webhooks  []Webhook // where alerts go
+	// Who calls without a key, and from where anybody may call.
+	TokenIssuers []*TokenIssuer
+	Workloads    Workloads
+	Proxies      *ProxyTrust         // nil: no proxy is trusted
+	TeamNetworks map[string]*Network // by team; absent is no condition
+	Modes        map[string]Mode     // by stage; a stage that is absent is enforced
+	Bounds       Bounds
+	Usage        Usage
+	Webhooks     []Webhook // where alerts go
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
 	hashers    *sync.Pool // of hash.Hash: HMACs under the secret
@@ -101,12 +106,17 @@ type Listener struct {
 	Name    string
 	Address string // host:port
 	TLS     *ServerTLS
+	// TrustClientCertHeader lets x-forwarded-client-cert pass to weir, which
+	// believes it from trusted proxies alone.
+	TrustClientCertHeader bool
 }
 
 // ServerTLS holds PEM text, read when the plan was compiled.
 type ServerTLS struct {
 	CertificateChain []byte
 	PrivateKey       []byte
+	ClientCA         []byte // authorities of client certificates; nil: none are asked for
+	ClientOptional   bool   // a client may come without a certificate
 }
 
 // Pool is the endpoints that serve one real model.
@@ -228,7 +238,8 @@ type Key struct {
 	Name      string
 	Principal ai.Principal
 	Disabled  bool
-	Roles     []*Role // sorted by name, at most MaxRoles
+	Roles     []*Role  // sorted by name, at most MaxRoles
+	Network   *Network // nil is no condition; the team's applies as well
 	// Shown is the key itself when weir generated it for a first try, and empty
 	// otherwise: `weir up` prints it.
 	Shown string

@@ -65,6 +65,12 @@ type Config struct {
 	Usage *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	// For trying things out: `weir up` starts these stand-in backends itself.
 	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
+	// Who issues tokens (JWT) that stand in for keys. Envoy verifies them.
+	TokenIssuers []*TokenIssuer `protobuf:"bytes,16,rep,name=token_issuers,json=tokenIssuers,proto3" json:"token_issuers,omitempty"`
+	// Workloads that call with a client certificate (SPIFFE) and need no key.
+	Workloads []*Workload `protobuf:"bytes,17,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	// Which proxies stand before weir: how a client's address is found.
+	ProxyTrust *ProxyTrust `protobuf:"bytes,18,opt,name=proxy_trust,json=proxyTrust,proto3" json:"proxy_trust,omitempty"`
 	// Where alerts of limits are sent.
 	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
 	// The time zone of calendars, as Europe/Berlin. Default: UTC
@@ -208,6 +214,27 @@ func (x *Config) GetSimulators() []*Simulator {
 	return nil
 }
 
+func (x *Config) GetTokenIssuers() []*TokenIssuer {
+	if x != nil {
+		return x.TokenIssuers
+	}
+	return nil
+}
+
+func (x *Config) GetWorkloads() []*Workload {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *Config) GetProxyTrust() *ProxyTrust {
+	if x != nil {
+		return x.ProxyTrust
+	}
+	return nil
+}
+
 func (x *Config) GetAlerts() *Alerts {
 	if x != nil {
 		return x.Alerts
@@ -230,9 +257,13 @@ type Listener struct {
 	// host:port, as 127.0.0.1:10080 or 0.0.0.0:443. Port 0 picks a free port.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// Serve TLS with this certificate. Without it the listener is plain text.
-	Tls           *ServerTLS `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tls *ServerTLS `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Learn workloads from the header x-forwarded-client-cert of a mesh's proxy:
+	// from peers in proxy_trust.trusted_proxies, and from nobody else. Its last
+	// element counts, which the peer itself wrote. Without it the header is dropped.
+	TrustClientCertHeader bool `protobuf:"varint,4,opt,name=trust_client_cert_header,json=trustClientCertHeader,proto3" json:"trust_client_cert_header,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Listener) Reset() {
@@ -286,6 +317,13 @@ func (x *Listener) GetTls() *ServerTLS {
 	return nil
 }
 
+func (x *Listener) GetTrustClientCertHeader() bool {
+	if x != nil {
+		return x.TrustClientCertHeader
+	}
+	return false
+}
+
 // ServerTLS is a certificate that Envoy presents; it is delivered by SDS.
 type ServerTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -293,8 +331,15 @@ type ServerTLS struct {
 	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
 	// PEM file with the private key.
 	PrivateKeyFile string `protobuf:"bytes,2,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// PEM file with the authorities of client certificates. With it clients may
+	// prove who they are (mutual TLS); workloads are known by their SPIFFE ID.
+	ClientCaFile string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	// required: who shows no certificate cannot connect. optional: such a client
+	// needs a key or a token. A certificate that is shown is verified always.
+	// Default: required, with client_ca_file
+	ClientCertificate string `protobuf:"bytes,4,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ServerTLS) Reset() {
@@ -337,6 +382,20 @@ func (x *ServerTLS) GetCertificateFile() string {
 func (x *ServerTLS) GetPrivateKeyFile() string {
 	if x != nil {
 		return x.PrivateKeyFile
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
 	}
 	return ""
 }
@@ -1429,6 +1488,8 @@ type Team struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Roles that every key of the team has.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// From where the team may call.
+	Network *Network `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
 	// The organisation that the team belongs to, where limits tell several apart.
 	Organisation  string `protobuf:"bytes,5,opt,name=organisation,proto3" json:"organisation,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1475,6 +1536,13 @@ func (x *Team) GetName() string {
 func (x *Team) GetRoles() []string {
 	if x != nil {
 		return x.Roles
+	}
+	return nil
+}
+
+func (x *Team) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
 	}
 	return nil
 }
@@ -1576,7 +1644,10 @@ type Role struct {
 	// for more is refused; one that names no ceiling is given this one. 0: any.
 	MaxOutputTokens int64 `protobuf:"varint,9,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
 	// When the role permits anything. Absent: always.
-	Hours         *Hours `protobuf:"bytes,10,opt,name=hours,proto3" json:"hours,omitempty"`
+	Hours *Hours `protobuf:"bytes,10,opt,name=hours,proto3" json:"hours,omitempty"`
+	// From where the role permits anything; the networks of key and team apply as
+	// well, whatever the role says.
+	Network       *Network `protobuf:"bytes,30,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1677,6 +1748,13 @@ func (x *Role) GetMaxOutputTokens() int64 {
 func (x *Role) GetHours() *Hours {
 	if x != nil {
 		return x.Hours
+	}
+	return nil
+}
+
+func (x *Role) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
 	}
 	return nil
 }
@@ -1821,7 +1899,9 @@ type Key struct {
 	// Roles, beside those of the application and the team.
 	Roles []string `protobuf:"bytes,6,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Refuse the key without deleting it.
-	Disabled      bool `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Disabled bool `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// From where the key may be used; the team's network applies as well.
+	Network       *Network `protobuf:"bytes,16,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1914,6 +1994,13 @@ func (x *Key) GetDisabled() bool {
 		return x.Disabled
 	}
 	return false
+}
+
+func (x *Key) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
 }
 
 type isKey_Material interface {
@@ -2510,11 +2597,490 @@ func (x *Simulator) GetProfile() string {
 	return ""
 }
 
+// TokenIssuer is an identity provider whose tokens (JWT) are accepted in
+// "Authorization: Bearer". Envoy verifies signature, issuer, audience and times,
+// with a minute of tolerance; a token that does not expire is refused.
+type TokenIssuer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, unique among issuers; issuer:<name> stands for the key in
+	// limits, rules and events.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The token's claim iss, exactly.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The token's claim aud names one of these.
+	Audiences []string `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	// Types that are valid to be assigned to KeySet:
+	//
+	//	*TokenIssuer_JwksFile
+	//	*TokenIssuer_Jwks
+	KeySet isTokenIssuer_KeySet `protobuf_oneof:"key_set"`
+	// What a token stands for: the first binding whose condition holds decides.
+	// A token that none binds is refused.
+	Bindings      []*ClaimBinding `protobuf:"bytes,6,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenIssuer) Reset() {
+	*x = TokenIssuer{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenIssuer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenIssuer) ProtoMessage() {}
+
+func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenIssuer.ProtoReflect.Descriptor instead.
+func (*TokenIssuer) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TokenIssuer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TokenIssuer) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *TokenIssuer) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *TokenIssuer) GetKeySet() isTokenIssuer_KeySet {
+	if x != nil {
+		return x.KeySet
+	}
+	return nil
+}
+
+func (x *TokenIssuer) GetJwksFile() string {
+	if x != nil {
+		if x, ok := x.KeySet.(*TokenIssuer_JwksFile); ok {
+			return x.JwksFile
+		}
+	}
+	return ""
+}
+
+func (x *TokenIssuer) GetJwks() *RemoteKeySet {
+	if x != nil {
+		if x, ok := x.KeySet.(*TokenIssuer_Jwks); ok {
+			return x.Jwks
+		}
+	}
+	return nil
+}
+
+func (x *TokenIssuer) GetBindings() []*ClaimBinding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+type isTokenIssuer_KeySet interface {
+	isTokenIssuer_KeySet()
+}
+
+type TokenIssuer_JwksFile struct {
+	// A file with the issuer's public keys (JWKS). It is watched.
+	JwksFile string `protobuf:"bytes,4,opt,name=jwks_file,json=jwksFile,proto3,oneof"`
+}
+
+type TokenIssuer_Jwks struct {
+	// Where Envoy fetches the issuer's public keys.
+	Jwks *RemoteKeySet `protobuf:"bytes,5,opt,name=jwks,proto3,oneof"`
+}
+
+func (*TokenIssuer_JwksFile) isTokenIssuer_KeySet() {}
+
+func (*TokenIssuer_Jwks) isTokenIssuer_KeySet() {}
+
+// RemoteKeySet is a JWKS that Envoy fetches and keeps.
+type RemoteKeySet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// https://host[:port]/path. http on loopback only.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// PEM file with the authorities to trust. Default: the system's.
+	CaFile string `protobuf:"bytes,2,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// How long fetched keys are used before they are fetched again. Default: 300s
+	Refresh       *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoteKeySet) Reset() {
+	*x = RemoteKeySet{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoteKeySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoteKeySet) ProtoMessage() {}
+
+func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoteKeySet.ProtoReflect.Descriptor instead.
+func (*RemoteKeySet) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RemoteKeySet) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *RemoteKeySet) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *RemoteKeySet) GetRefresh() *durationpb.Duration {
+	if x != nil {
+		return x.Refresh
+	}
+	return nil
+}
+
+// ClaimBinding says what a token's claims stand for, in CEL over claims (a map
+// of what the token holds). A result that names nothing that is configured
+// refuses the token.
+type ClaimBinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tokens that this binding is for: an expression of type bool, as
+	// "llm" in claims.scope.split(" "). A claim that is not there makes it false.
+	// Default: all
+	When string `protobuf:"bytes,1,opt,name=when,proto3" json:"when,omitempty"`
+	// The team that pays, a string: "research", or claims.department. Exactly one
+	// of team and application.
+	Team string `protobuf:"bytes,2,opt,name=team,proto3" json:"team,omitempty"`
+	// The application that calls, a string.
+	Application string `protobuf:"bytes,3,opt,name=application,proto3" json:"application,omitempty"`
+	// Roles, a list of strings, beside those of the application and the team:
+	// claims.groups.filter(g, g in ["chat-user", "embedder"]).
+	Roles string `protobuf:"bytes,4,opt,name=roles,proto3" json:"roles,omitempty"`
+	// The user, a string that stands in events and may have limits of its own.
+	// Default: claims.sub
+	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimBinding) Reset() {
+	*x = ClaimBinding{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimBinding) ProtoMessage() {}
+
+func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimBinding.ProtoReflect.Descriptor instead.
+func (*ClaimBinding) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ClaimBinding) GetWhen() string {
+	if x != nil {
+		return x.When
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetRoles() string {
+	if x != nil {
+		return x.Roles
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// Workload is a caller that is known by its SPIFFE ID, from its client
+// certificate or from a mesh's proxy (trust_client_cert_header). A key or a token
+// that it sends besides decides alone: who calls is then the key's, and a key that
+// is refused is not made up for by the certificate.
+type Workload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, unique among workloads; workload:<name> stands for the key in
+	// limits, rules and events.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// spiffe://trust-domain/path, exactly, or spiffe://trust-domain/path/* for all
+	// below; the longest that fits counts.
+	SpiffeId string `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	// The application that the workload belongs to, or
+	Application string `protobuf:"bytes,3,opt,name=application,proto3" json:"application,omitempty"`
+	// the team, for a workload without application. Exactly one of the two.
+	Team string `protobuf:"bytes,4,opt,name=team,proto3" json:"team,omitempty"`
+	// Roles, beside those of the application and the team.
+	Roles         []string `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Workload) Reset() {
+	*x = Workload{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Workload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Workload) ProtoMessage() {}
+
+func (x *Workload) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Workload.ProtoReflect.Descriptor instead.
+func (*Workload) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Workload) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Workload) GetSpiffeId() string {
+	if x != nil {
+		return x.SpiffeId
+	}
+	return ""
+}
+
+func (x *Workload) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *Workload) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
+func (x *Workload) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+// ProxyTrust says whom to believe about a client's address. The address is that
+// of the connection, unless that is a trusted proxy's: then it is what the proxy
+// says in x-forwarded-for, and so on from right to left.
+type ProxyTrust struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most proxies before weir, and so the most entries of x-forwarded-for
+	// that are believed. Default: 1, with trusted_proxies
+	TrustedHops uint32 `protobuf:"varint,1,opt,name=trusted_hops,json=trustedHops,proto3" json:"trusted_hops,omitempty"`
+	// Addresses of the proxies, as 10.1.2.3 or 10.0.0.0/24.
+	TrustedProxies []string `protobuf:"bytes,2,rep,name=trusted_proxies,json=trustedProxies,proto3" json:"trusted_proxies,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ProxyTrust) Reset() {
+	*x = ProxyTrust{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyTrust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyTrust) ProtoMessage() {}
+
+func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyTrust.ProtoReflect.Descriptor instead.
+func (*ProxyTrust) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ProxyTrust) GetTrustedHops() uint32 {
+	if x != nil {
+		return x.TrustedHops
+	}
+	return 0
+}
+
+func (x *ProxyTrust) GetTrustedProxies() []string {
+	if x != nil {
+		return x.TrustedProxies
+	}
+	return nil
+}
+
+// Network says from where requests are accepted: addresses, as 10.1.2.3, or
+// ranges of them, as 10.0.0.0/8 and 2001:db8::/32.
+type Network struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only from here. Empty: from everywhere.
+	Allow []string `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
+	// Never from here, also when allow names it.
+	Deny          []string `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Network) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *Network) GetDeny() []string {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe3\x06\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9a\b\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -2533,16 +3099,23 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05usage\x18\x0e \x01(\v2\x15.weir.config.v1.UsageR\x05usage\x129\n" +
 	"\n" +
 	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
-	"simulators\x12.\n" +
+	"simulators\x12@\n" +
+	"\rtoken_issuers\x18\x10 \x03(\v2\x1b.weir.config.v1.TokenIssuerR\ftokenIssuers\x126\n" +
+	"\tworkloads\x18\x11 \x03(\v2\x18.weir.config.v1.WorkloadR\tworkloads\x12;\n" +
+	"\vproxy_trust\x18\x12 \x01(\v2\x1a.weir.config.v1.ProxyTrustR\n" +
+	"proxyTrust\x12.\n" +
 	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
-	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\x94\x01\n" +
+	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\xcd\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
-	"\x03tls\x18\x03 \x01(\v2\x19.weir.config.v1.ServerTLSR\x03tls\"r\n" +
+	"\x03tls\x18\x03 \x01(\v2\x19.weir.config.v1.ServerTLSR\x03tls\x127\n" +
+	"\x18trust_client_cert_header\x18\x04 \x01(\bR\x15trustClientCertHeader\"\xe4\x01\n" +
 	"\tServerTLS\x122\n" +
 	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
-	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"!\n" +
+	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x12J\n" +
+	"\x12client_certificate\x18\x04 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\brequiredR\boptionalR\x11clientCertificate\"!\n" +
 	"\x05Admin\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x9e\x01\n" +
 	"\tSecretRef\x12\x1b\n" +
@@ -2638,15 +3211,16 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
 	"\fWeightedPool\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04pool\x12#\n" +
-	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xa3\x01\n" +
+	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xd6\x01\n" +
 	"\x04Team\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x14\n" +
-	"\x05roles\x18\x02 \x03(\tR\x05roles\x12K\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x121\n" +
+	"\anetwork\x18\x04 \x01(\v2\x17.weir.config.v1.NetworkR\anetwork\x12K\n" +
 	"\forganisation\x18\x05 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\forganisation\"z\n" +
 	"\vApplication\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1b\n" +
 	"\x04team\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04team\x12\x14\n" +
-	"\x05roles\x18\x03 \x03(\tR\x05roles\"\xf8\x03\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\"\xab\x04\n" +
 	"\x04Role\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12 \n" +
 	"\x06models\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\x06models\x12\x16\n" +
@@ -2659,7 +3233,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x12max_context_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10maxContextTokens\x12:\n" +
 	"\x11max_output_tokens\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fmaxOutputTokens\x12+\n" +
 	"\x05hours\x18\n" +
-	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\"o\n" +
+	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\x121\n" +
+	"\anetwork\x18\x1e \x01(\v2\x17.weir.config.v1.NetworkR\anetwork\"o\n" +
 	"\x05Hours\x12$\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\btimeZone\x12@\n" +
 	"\awindows\x18\x02 \x03(\v2\x1a.weir.config.v1.HourWindowB\n" +
@@ -2668,7 +3243,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"HourWindow\x12C\n" +
 	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
 	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
-	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xa8\x02\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xdb\x02\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -2676,7 +3251,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\vapplication\x18\x04 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04team\x18\x05 \x01(\tR\x04team\x12\x14\n" +
 	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
-	"\bdisabled\x18\a \x01(\bR\bdisabledB\x11\n" +
+	"\bdisabled\x18\a \x01(\bR\bdisabled\x121\n" +
+	"\anetwork\x18\x10 \x01(\v2\x17.weir.config.v1.NetworkR\anetworkB\x11\n" +
 	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x99\a\n" +
 	"\x05Limit\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12Z\n" +
@@ -2706,9 +3282,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\bwebhooks\x18\x01 \x03(\v2\x17.weir.config.v1.WebhookR\bwebhooks\"W\n" +
 	"\aWebhook\x12\x19\n" +
 	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x121\n" +
-	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"u\n" +
-	"\tStageMode\x127\n" +
-	"\x05stage\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x04authR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
+	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"~\n" +
+	"\tStageMode\x12@\n" +
+	"\x05stage\x18\x01 \x01(\tB*\xbaH'r%R\x04authR\anetworkR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
 	"\x04mode\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\aenforceR\x06shadowR\x03offR\x04mode\"\xaf\x01\n" +
 	"\rRequestBounds\x123\n" +
 	"\x0emax_body_bytes\x18\x01 \x01(\x03B\r\xbaH\n" +
@@ -2723,7 +3299,41 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\tSimulator\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1f\n" +
 	"\x06listen\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06listen\x12D\n" +
-	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofileB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofile\"\xce\x02\n" +
+	"\vTokenIssuer\x128\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\"\n" +
+	"\x06issuer\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06issuer\x12/\n" +
+	"\taudiences\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\b\x01\"\ar\x05\x10\x01\x18\x80\x04R\taudiences\x12&\n" +
+	"\tjwks_file\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\bjwksFile\x122\n" +
+	"\x04jwks\x18\x05 \x01(\v2\x1c.weir.config.v1.RemoteKeySetH\x00R\x04jwks\x12B\n" +
+	"\bbindings\x18\x06 \x03(\v2\x1c.weir.config.v1.ClaimBindingB\b\xbaH\x05\x92\x01\x02\b\x01R\bbindingsB\x10\n" +
+	"\akey_set\x12\x05\xbaH\x02\b\x01\"\x89\x01\n" +
+	"\fRemoteKeySet\x12\x19\n" +
+	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x12\x17\n" +
+	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12E\n" +
+	"\arefresh\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\n" +
+	"R\arefresh\"\x82\x01\n" +
+	"\fClaimBinding\x12\x12\n" +
+	"\x04when\x18\x01 \x01(\tR\x04when\x12\x12\n" +
+	"\x04team\x18\x02 \x01(\tR\x04team\x12 \n" +
+	"\vapplication\x18\x03 \x01(\tR\vapplication\x12\x14\n" +
+	"\x05roles\x18\x04 \x01(\tR\x05roles\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\"\xb6\x01\n" +
+	"\bWorkload\x128\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12$\n" +
+	"\tspiffe_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\bspiffeId\x12 \n" +
+	"\vapplication\x18\x03 \x01(\tR\vapplication\x12\x12\n" +
+	"\x04team\x18\x04 \x01(\tR\x04team\x12\x14\n" +
+	"\x05roles\x18\x05 \x03(\tR\x05roles\"a\n" +
+	"\n" +
+	"ProxyTrust\x12*\n" +
+	"\ftrusted_hops\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18\x10R\vtrustedHops\x12'\n" +
+	"\x0ftrusted_proxies\x18\x02 \x03(\tR\x0etrustedProxies\"3\n" +
+	"\aNetwork\x12\x14\n" +
+	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
+	"\x04deny\x18\x02 \x03(\tR\x04denyB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -2737,7 +3347,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2768,7 +3378,13 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*RequestBounds)(nil),       // 26: weir.config.v1.RequestBounds
 	(*Usage)(nil),               // 27: weir.config.v1.Usage
 	(*Simulator)(nil),           // 28: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+	(*TokenIssuer)(nil),         // 29: weir.config.v1.TokenIssuer
+	(*RemoteKeySet)(nil),        // 30: weir.config.v1.RemoteKeySet
+	(*ClaimBinding)(nil),        // 31: weir.config.v1.ClaimBinding
+	(*Workload)(nil),            // 32: weir.config.v1.Workload
+	(*ProxyTrust)(nil),          // 33: weir.config.v1.ProxyTrust
+	(*Network)(nil),             // 34: weir.config.v1.Network
+	(*durationpb.Duration)(nil), // 35: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2785,37 +3401,46 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	26, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
 	27, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
 	28, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	23, // 14: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
-	2,  // 15: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 16: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 17: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	11, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	29, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 20: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 21: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	10, // 22: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
-	9,  // 23: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	4,  // 24: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	13, // 25: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	14, // 26: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	29, // 27: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	29, // 28: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	14, // 29: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	15, // 30: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	19, // 31: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	20, // 32: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	4,  // 33: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	29, // 34: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	29, // 35: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	24, // 36: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	4,  // 37: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	29, // 38: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	29, // 39: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	29, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
+	32, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
+	33, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
+	23, // 17: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 18: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	8,  // 19: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	9,  // 20: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	11, // 21: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	35, // 22: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	7,  // 23: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	6,  // 24: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	10, // 25: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
+	9,  // 26: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	4,  // 27: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	13, // 28: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	14, // 29: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	35, // 30: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	35, // 31: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	14, // 32: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	15, // 33: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	34, // 34: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	19, // 35: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	34, // 36: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	20, // 37: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	4,  // 38: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	34, // 39: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	35, // 40: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	35, // 41: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	24, // 42: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	4,  // 43: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	35, // 44: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	35, // 45: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	30, // 46: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	31, // 47: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	35, // 48: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2834,13 +3459,17 @@ func file_weir_config_v1_config_proto_init() {
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
+	file_weir_config_v1_config_proto_msgTypes[29].OneofWrappers = []any{
+		(*TokenIssuer_JwksFile)(nil),
+		(*TokenIssuer_Jwks)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

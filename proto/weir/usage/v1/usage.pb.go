@@ -134,6 +134,9 @@ type Decision struct {
 	// Who the caller says acts, and the organisation that the team belongs to.
 	User         string `protobuf:"bytes,25,opt,name=user,proto3" json:"user,omitempty"`
 	Organisation string `protobuf:"bytes,26,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	// How the caller was known: key, jwt or workload. The client's address is not
+	// recorded.
+	Identity string `protobuf:"bytes,27,opt,name=identity,proto3" json:"identity,omitempty"`
 	// The output that all answers together may have: what was reserved, or else what
 	// the client or the model's default allows. An attempt that is charged though it
 	// gave no answer is charged for so much. Absent where no target is.
@@ -350,6 +353,13 @@ func (x *Decision) GetUser() string {
 func (x *Decision) GetOrganisation() string {
 	if x != nil {
 		return x.Organisation
+	}
+	return ""
+}
+
+func (x *Decision) GetIdentity() string {
+	if x != nil {
+		return x.Identity
 	}
 	return ""
 }
@@ -1120,7 +1130,7 @@ var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\a\n" +
+	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\a\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -1148,7 +1158,8 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x06limits\x18\x17 \x03(\tR\x06limits\x12%\n" +
 	"\x0ereported_limit\x18\x18 \x01(\tR\rreportedLimit\x12\x12\n" +
 	"\x04user\x18\x19 \x01(\tR\x04user\x12\"\n" +
-	"\forganisation\x18\x1a \x01(\tR\forganisation\x122\n" +
+	"\forganisation\x18\x1a \x01(\tR\forganisation\x12\x1a\n" +
+	"\bidentity\x18\x1b \x01(\tR\bidentity\x122\n" +
 	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\"\xae\x04\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
