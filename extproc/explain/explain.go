@@ -138,7 +138,7 @@ const (
 // Explain lets run decide about the request under p. The pipeline must have a
 // ledger of its own: the limits are taken as unused.
 func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input) *Result {
-	p, token := withKey(p, in.Key)
+	p, token := withKey(p, in.Key, in.Now)
 	ex := new(pipeline.Exchange)
 	ex.Begin(p, "explain", in.Now, headers(in, token), len(in.Body) > 0)
 	v := run.Headers(ctx, ex)
@@ -151,8 +151,8 @@ func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input
 // withKey finds the key that is meant. When it is given by its name, the plan is
 // one in which a token made up on the spot opens that key: production stores
 // hashes only, and has to authenticate a token here as always.
-func withKey(p *plan.Plan, key string) (*plan.Plan, string) {
-	if _, ok := p.KeyByToken(key); ok {
+func withKey(p *plan.Plan, key string, now time.Time) (*plan.Plan, string) {
+	if _, reason := p.KeyByToken(key, now); reason != ai.ReasonInvalidKey {
 		return p, key
 	}
 	i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key })

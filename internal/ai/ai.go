@@ -144,6 +144,11 @@ const (
 	ReasonUnavailable      Reason = "unavailable"
 	ReasonBackendRefused   Reason = "backend_refused"
 	ReasonInternal         Reason = "internal_error"
+
+	// Of keys; the client is told the same of all.
+	ReasonKeyExpired  Reason = "key_expired"
+	ReasonKeyRevoked  Reason = "key_revoked"
+	ReasonKeyOrphaned Reason = "key_orphaned" // its team, application or a role is gone
 )
 
 // Answer is how a reason appears to an OpenAI client: HTTP status, error type
@@ -177,6 +182,10 @@ var answers = map[Reason]Answer{
 	ReasonBackendRefused:   {502, "server_error", "backend_refused"},
 	ReasonUnavailable:      {503, "server_error", "service_unavailable"},
 	ReasonInternal:         {500, "server_error", "internal_error"},
+
+	ReasonKeyExpired:  {401, "authentication_error", "invalid_api_key"},
+	ReasonKeyRevoked:  {401, "authentication_error", "invalid_api_key"},
+	ReasonKeyOrphaned: {401, "authentication_error", "invalid_api_key"},
 }
 
 // Answer returns how the reason appears to a client. A reason outside the set

@@ -70,7 +70,7 @@ func probe(ctx context.Context, p *plan.Plan) error {
 func banner(w io.Writer, p *plan.Plan, base string) {
 	key, shown := "YOUR_KEY", false
 	for _, k := range p.KeyList {
-		if k.Shown != "" && !k.Disabled {
+		if k.Shown != "" && k.Refusal(time.Now()) == ai.ReasonNone {
 			key, shown = k.Shown, true
 			break
 		}

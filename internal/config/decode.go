@@ -121,7 +121,7 @@ var patterns = map[string]string{
 	"^([a-z0-9]([-a-z0-9_.]{0,62}))?$": nameRule,
 	"^[a-z0-9-]{0,64}$":                "a header name is lower-case letters, digits and '-'",
 	"^[a-z0-9-]{1,64}$":                "a header name is lower-case letters, digits and '-'",
-	"^hmac-sha256:[0-9a-f]{64}$":       "want hmac-sha256: and 64 hexadecimal digits, as `weir keys hash` prints",
+	"^hmac-sha256:[0-9a-f]{64}$":       "want hmac-sha256: and 64 hexadecimal digits, as `weir key hash` prints",
 }
 
 // ruleMessage says what a rule wants. It repeats no value.

@@ -4,10 +4,6 @@
 package plan
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"hash"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +13,7 @@ import (
 )
 
 // Plan is one configuration, ready to be evaluated. Nothing in it changes after
-// it was built.
+// it was built; the ring that it points to has a life of its own.
 type Plan struct {
 	// Version is a hash of the content: equal configurations have equal versions.
 	Version   string
@@ -29,42 +25,18 @@ type Plan struct {
 	ModelList []*Model          // sorted by name, aliases left out
 	Keys      map[KeyHash]*Key
 	KeyList   []*Key // in the order of the file
-	Limits    []*Limit
-	Modes     map[string]Mode // by stage; a stage that is absent is enforced
-	Bounds    Bounds
-	Usage     Usage
+	// Directory resolves the names of callers that the configuration does not list.
+	Directory Directory
+	// Stored are the keys of the control store, which come and go while the plan
+	// stays; nil where there is none.
+	Stored *Ring
+	Limits []*Limit
+	Modes  map[string]Mode // by stage; a stage that is absent is enforced
+	Bounds Bounds
+	Usage  Usage
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
-	hashers    *sync.Pool // of hash.Hash: HMACs under the secret
-}
-
-// KeyHash is the keyed hash of an API key.
-type KeyHash [sha256.Size]byte
-
-// HashKey is HMAC-SHA256 of key under secret: how weir stores keys.
-func HashKey(secret []byte, key string) KeyHash {
-	m := hmac.New(sha256.New, secret)
-	m.Write([]byte(key))
-	return KeyHash(m.Sum(nil))
-}
-
-// SetHashSecret gives the plan the secret of the keyed hash. Only the compiler
-// calls it, before the plan is published.
-func (p *Plan) SetHashSecret(secret []byte) {
-	p.hashers = &sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}
-}
-
-// KeyByToken finds the key that a client sent. The look-up compares keyed
-// hashes, so its timing tells nothing about the keys that exist.
-func (p *Plan) KeyByToken(token string) (*Key, bool) {
-	m := p.hashers.Get().(hash.Hash)
-	defer p.hashers.Put(m)
-	m.Reset()
-	_, _ = io.WriteString(m, token) // a hash takes all
-	var h KeyHash
-	m.Sum(h[:0])
-	k, ok := p.Keys[h]
-	return k, ok
+	hashers    *sync.Pool // of *hasher, under the secret
 }
 
 // Pool finds a pool by name.
@@ -190,17 +162,6 @@ type Facts struct {
 	InputTokens func() int64
 	Headers     map[string]string // only those that the configuration names
 	Now         time.Time
-}
-
-// Key is an API key and what it may do.
-type Key struct {
-	Name      string
-	Principal ai.Principal
-	Disabled  bool
-	Grants    Grants
-	// Shown is the key itself when weir generated it for a first try, and empty
-	// otherwise: `weir up` prints it.
-	Shown string
 }
 
 // Grants is what the roles of a key permit, taken together.

@@ -15,6 +15,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -1416,7 +1417,12 @@ type Key struct {
 	// Roles, beside those of the application and the team.
 	Roles []string `protobuf:"bytes,6,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Refuse the key without deleting it.
-	Disabled      bool `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Disabled bool `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Refuse the key from this time on, as 2027-01-01T00:00:00Z. Default: never
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Refuse the key for good: it was lost or stolen. `weir key revoke` does the same
+	// without a change of the file.
+	Revoked       bool `protobuf:"varint,9,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1511,12 +1517,26 @@ func (x *Key) GetDisabled() bool {
 	return false
 }
 
+func (x *Key) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Key) GetRevoked() bool {
+	if x != nil {
+		return x.Revoked
+	}
+	return false
+}
+
 type isKey_Material interface {
 	isKey_Material()
 }
 
 type Key_Hash struct {
-	// The keyed hash, as `weir keys hash` prints it: hmac-sha256:<64 hex digits>.
+	// The keyed hash, as `weir key hash` prints it: hmac-sha256:<64 hex digits>.
 	Hash string `protobuf:"bytes,2,opt,name=hash,proto3,oneof"`
 }
 
@@ -1897,7 +1917,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x96\x06\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x06\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -2000,7 +2020,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12 \n" +
 	"\x06models\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\x06models\x12\x16\n" +
 	"\x06egress\x18\x03 \x01(\bR\x06egress\x12!\n" +
-	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\"\xa8\x02\n" +
+	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\"\xfd\x02\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -2008,7 +2028,10 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\vapplication\x18\x04 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04team\x18\x05 \x01(\tR\x04team\x12\x14\n" +
 	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
-	"\bdisabled\x18\a \x01(\bR\bdisabledB\x11\n" +
+	"\bdisabled\x18\a \x01(\bR\bdisabled\x129\n" +
+	"\n" +
+	"expires_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x18\n" +
+	"\arevoked\x18\t \x01(\bR\arevokedB\x11\n" +
 	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x9c\x03\n" +
 	"\x05Limit\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12H\n" +
@@ -2052,31 +2075,32 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 
 var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_weir_config_v1_config_proto_goTypes = []any{
-	(*Config)(nil),              // 0: weir.config.v1.Config
-	(*Listener)(nil),            // 1: weir.config.v1.Listener
-	(*ServerTLS)(nil),           // 2: weir.config.v1.ServerTLS
-	(*Admin)(nil),               // 3: weir.config.v1.Admin
-	(*SecretRef)(nil),           // 4: weir.config.v1.SecretRef
-	(*Pool)(nil),                // 5: weir.config.v1.Pool
-	(*Tokenizer)(nil),           // 6: weir.config.v1.Tokenizer
-	(*UpstreamTLS)(nil),         // 7: weir.config.v1.UpstreamTLS
-	(*Endpoint)(nil),            // 8: weir.config.v1.Endpoint
-	(*Price)(nil),               // 9: weir.config.v1.Price
-	(*Credential)(nil),          // 10: weir.config.v1.Credential
-	(*Model)(nil),               // 11: weir.config.v1.Model
-	(*Rule)(nil),                // 12: weir.config.v1.Rule
-	(*Target)(nil),              // 13: weir.config.v1.Target
-	(*WeightedPool)(nil),        // 14: weir.config.v1.WeightedPool
-	(*Team)(nil),                // 15: weir.config.v1.Team
-	(*Application)(nil),         // 16: weir.config.v1.Application
-	(*Role)(nil),                // 17: weir.config.v1.Role
-	(*Key)(nil),                 // 18: weir.config.v1.Key
-	(*Limit)(nil),               // 19: weir.config.v1.Limit
-	(*StageMode)(nil),           // 20: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 21: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 22: weir.config.v1.Usage
-	(*Simulator)(nil),           // 23: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
+	(*Config)(nil),                // 0: weir.config.v1.Config
+	(*Listener)(nil),              // 1: weir.config.v1.Listener
+	(*ServerTLS)(nil),             // 2: weir.config.v1.ServerTLS
+	(*Admin)(nil),                 // 3: weir.config.v1.Admin
+	(*SecretRef)(nil),             // 4: weir.config.v1.SecretRef
+	(*Pool)(nil),                  // 5: weir.config.v1.Pool
+	(*Tokenizer)(nil),             // 6: weir.config.v1.Tokenizer
+	(*UpstreamTLS)(nil),           // 7: weir.config.v1.UpstreamTLS
+	(*Endpoint)(nil),              // 8: weir.config.v1.Endpoint
+	(*Price)(nil),                 // 9: weir.config.v1.Price
+	(*Credential)(nil),            // 10: weir.config.v1.Credential
+	(*Model)(nil),                 // 11: weir.config.v1.Model
+	(*Rule)(nil),                  // 12: weir.config.v1.Rule
+	(*Target)(nil),                // 13: weir.config.v1.Target
+	(*WeightedPool)(nil),          // 14: weir.config.v1.WeightedPool
+	(*Team)(nil),                  // 15: weir.config.v1.Team
+	(*Application)(nil),           // 16: weir.config.v1.Application
+	(*Role)(nil),                  // 17: weir.config.v1.Role
+	(*Key)(nil),                   // 18: weir.config.v1.Key
+	(*Limit)(nil),                 // 19: weir.config.v1.Limit
+	(*StageMode)(nil),             // 20: weir.config.v1.StageMode
+	(*RequestBounds)(nil),         // 21: weir.config.v1.RequestBounds
+	(*Usage)(nil),                 // 22: weir.config.v1.Usage
+	(*Simulator)(nil),             // 23: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2108,14 +2132,15 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	13, // 26: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
 	14, // 27: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
 	4,  // 28: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	24, // 29: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	24, // 30: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	24, // 31: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	25, // 29: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	24, // 31: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	24, // 32: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
