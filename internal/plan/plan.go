@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"crypto"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +19,8 @@ type Plan struct {
 	// Version is a hash of the content: equal configurations have equal versions.
 	Version   string
 	Listeners []Listener
-	Admin     string // host:port
+	Admin     string    // host:port
+	AdminAPI  *AdminAPI // nil: on the unix socket only
 	DataDir   string
 	Pools     []*Pool           // sorted by name
 	Models    map[string]*Model // by name and by alias
@@ -77,6 +79,36 @@ type Listener struct {
 type ServerTLS struct {
 	CertificateChain []byte
 	PrivateKey       []byte
+}
+
+// AdminAPI is how the admin API is served beyond this machine.
+type AdminAPI struct {
+	Address   string // host:port
+	TLS       *ServerTLS
+	ClientCAs []byte // PEM; nil when client certificates are not accepted
+	Clients   []AdminClient
+	OIDC      *AdminOIDC // nil when tokens are not accepted
+}
+
+// AdminClient is what a caller with a client certificate may do: one of SPIFFEID
+// and CommonName is set.
+type AdminClient struct {
+	SPIFFEID, CommonName string
+	Roles                []string
+}
+
+// AdminOIDC accepts the tokens of one provider: one of Keys and JWKSURL is set.
+type AdminOIDC struct {
+	Issuer, Audience string
+	Keys             []crypto.PublicKey // RSA, ECDSA, Ed25519
+	JWKSURL          string
+	Grants           []AdminClaim
+}
+
+// AdminClaim gives roles by a claim's value.
+type AdminClaim struct {
+	Claim, Value string
+	Roles        []string
 }
 
 // Pool is the endpoints that serve one real model.

@@ -323,6 +323,37 @@ type Orphans struct {
 	Keys int
 }
 
+// ByName finds the newest secret of a key by the key's name. It walks through all of
+// them: for a person's question, not for a request.
+func (r *Ring) ByName(name string) (StoredKey, bool) {
+	return r.first(func(s *shard, e *entry) bool { return !e.old && e.owner != noOwner && s.name(e) == name })
+}
+
+// ByHash finds a secret, or an override, in the same way.
+func (r *Ring) ByHash(h KeyHash) (StoredKey, bool) {
+	return r.first(func(_ *shard, e *entry) bool { return e.hash == h })
+}
+
+func (r *Ring) first(wanted func(*shard, *entry) bool) (k StoredKey, ok bool) {
+	if r == nil {
+		return k, false
+	}
+	r.each(func(s *shard, e *entry) {
+		if ok || !wanted(s, e) {
+			return
+		}
+		ok = true
+		k = StoredKey{Hash: e.hash, Name: s.name(e), State: e.state, Superseded: e.old}
+		if e.expires != 0 {
+			k.Expires = time.Unix(int64(e.expires), 0)
+		}
+		if e.owner != noOwner {
+			k.Owner = &(*r.owners.Load())[e.owner].Owner
+		}
+	})
+	return k, ok
+}
+
 func (r *Ring) each(fn func(*shard, *entry)) {
 	for i := range r.shards {
 		if s := r.shards[i].Load(); s != nil {

@@ -328,7 +328,10 @@ func (x *ServerTLS) GetPrivateKeyFile() string {
 type Admin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port. Port 0 picks a free port. Default: 127.0.0.1:10081
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Serve the admin API over TLS too. On the unix socket of the data directory it
+	// is always served, to those who may open that.
+	Api           *AdminAPI `protobuf:"bytes,2,opt,name=api,proto3" json:"api,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -370,6 +373,368 @@ func (x *Admin) GetAddress() string {
 	return ""
 }
 
+func (x *Admin) GetApi() *AdminAPI {
+	if x != nil {
+		return x.Api
+	}
+	return nil
+}
+
+// AdminAPI serves the admin API to callers that prove who they are: by a client
+// certificate, by an OIDC token, or either. A change of the address takes effect at
+// the next start, all else at once.
+type AdminAPI struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port, as 0.0.0.0:10443. Port 0 picks a free port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The certificate that the API presents.
+	Tls *ServerTLS `protobuf:"bytes,2,opt,name=tls,proto3" json:"tls,omitempty"`
+	// PEM file with the authorities whose client certificates are accepted.
+	ClientCaFile string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	// What callers with a client certificate may do.
+	Clients []*AdminClient `protobuf:"bytes,4,rep,name=clients,proto3" json:"clients,omitempty"`
+	// Accept tokens of an OIDC provider, as Authorization: Bearer.
+	Oidc          *AdminOIDC `protobuf:"bytes,5,opt,name=oidc,proto3" json:"oidc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminAPI) Reset() {
+	*x = AdminAPI{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminAPI) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminAPI) ProtoMessage() {}
+
+func (x *AdminAPI) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminAPI.ProtoReflect.Descriptor instead.
+func (*AdminAPI) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdminAPI) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AdminAPI) GetTls() *ServerTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *AdminAPI) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
+func (x *AdminAPI) GetClients() []*AdminClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *AdminAPI) GetOidc() *AdminOIDC {
+	if x != nil {
+		return x.Oidc
+	}
+	return nil
+}
+
+// AdminClient is what a caller with a client certificate may do.
+type AdminClient struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Identity:
+	//
+	//	*AdminClient_SpiffeId
+	//	*AdminClient_CommonName
+	Identity isAdminClient_Identity `protobuf_oneof:"identity"`
+	// viewer reads; operator changes keys and rollouts; finance changes budgets.
+	Roles         []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminClient) Reset() {
+	*x = AdminClient{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminClient) ProtoMessage() {}
+
+func (x *AdminClient) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminClient.ProtoReflect.Descriptor instead.
+func (*AdminClient) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AdminClient) GetIdentity() isAdminClient_Identity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *AdminClient) GetSpiffeId() string {
+	if x != nil {
+		if x, ok := x.Identity.(*AdminClient_SpiffeId); ok {
+			return x.SpiffeId
+		}
+	}
+	return ""
+}
+
+func (x *AdminClient) GetCommonName() string {
+	if x != nil {
+		if x, ok := x.Identity.(*AdminClient_CommonName); ok {
+			return x.CommonName
+		}
+	}
+	return ""
+}
+
+func (x *AdminClient) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type isAdminClient_Identity interface {
+	isAdminClient_Identity()
+}
+
+type AdminClient_SpiffeId struct {
+	// The SPIFFE id, the certificate's only URI.
+	SpiffeId string `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3,oneof"`
+}
+
+type AdminClient_CommonName struct {
+	// The common name of the subject.
+	CommonName string `protobuf:"bytes,2,opt,name=common_name,json=commonName,proto3,oneof"`
+}
+
+func (*AdminClient_SpiffeId) isAdminClient_Identity() {}
+
+func (*AdminClient_CommonName) isAdminClient_Identity() {}
+
+// AdminOIDC accepts the tokens of one provider. The signature (RS256, ES256, EdDSA
+// and their like; never none), issuer, audience and expiry are checked.
+type AdminOIDC struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token's iss, exactly.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// What must be in the token's aud.
+	Audience string `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"`
+	// Types that are valid to be assigned to Jwks:
+	//
+	//	*AdminOIDC_JwksFile
+	//	*AdminOIDC_JwksUrl
+	Jwks isAdminOIDC_Jwks `protobuf_oneof:"jwks"`
+	// What callers may do, by their claims. Roles add up.
+	Grants        []*AdminClaim `protobuf:"bytes,5,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminOIDC) Reset() {
+	*x = AdminOIDC{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminOIDC) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminOIDC) ProtoMessage() {}
+
+func (x *AdminOIDC) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminOIDC.ProtoReflect.Descriptor instead.
+func (*AdminOIDC) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AdminOIDC) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetJwks() isAdminOIDC_Jwks {
+	if x != nil {
+		return x.Jwks
+	}
+	return nil
+}
+
+func (x *AdminOIDC) GetJwksFile() string {
+	if x != nil {
+		if x, ok := x.Jwks.(*AdminOIDC_JwksFile); ok {
+			return x.JwksFile
+		}
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetJwksUrl() string {
+	if x != nil {
+		if x, ok := x.Jwks.(*AdminOIDC_JwksUrl); ok {
+			return x.JwksUrl
+		}
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetGrants() []*AdminClaim {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+type isAdminOIDC_Jwks interface {
+	isAdminOIDC_Jwks()
+}
+
+type AdminOIDC_JwksFile struct {
+	// A file with the provider's keys (JWKS).
+	JwksFile string `protobuf:"bytes,3,opt,name=jwks_file,json=jwksFile,proto3,oneof"`
+}
+
+type AdminOIDC_JwksUrl struct {
+	// An https URL with the provider's keys, fetched when it is needed.
+	JwksUrl string `protobuf:"bytes,4,opt,name=jwks_url,json=jwksUrl,proto3,oneof"`
+}
+
+func (*AdminOIDC_JwksFile) isAdminOIDC_Jwks() {}
+
+func (*AdminOIDC_JwksUrl) isAdminOIDC_Jwks() {}
+
+// AdminClaim gives roles to the callers whose claim has a value.
+type AdminClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a claim that is text or a list of texts, as groups.
+	Claim string `protobuf:"bytes,1,opt,name=claim,proto3" json:"claim,omitempty"`
+	// The value, exactly; in a list, one of its texts.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// viewer, operator, finance.
+	Roles         []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminClaim) Reset() {
+	*x = AdminClaim{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminClaim) ProtoMessage() {}
+
+func (x *AdminClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminClaim.ProtoReflect.Descriptor instead.
+func (*AdminClaim) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AdminClaim) GetClaim() string {
+	if x != nil {
+		return x.Claim
+	}
+	return ""
+}
+
+func (x *AdminClaim) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *AdminClaim) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 // SecretRef says where a secret is; a secret is never written in the file.
 type SecretRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -385,7 +750,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +762,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +775,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SecretRef) GetSource() isSecretRef_Source {
@@ -508,7 +873,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +885,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +898,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Pool) GetName() string {
@@ -632,7 +997,7 @@ type Tokenizer struct {
 
 func (x *Tokenizer) Reset() {
 	*x = Tokenizer{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +1009,7 @@ func (x *Tokenizer) String() string {
 func (*Tokenizer) ProtoMessage() {}
 
 func (x *Tokenizer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +1022,7 @@ func (x *Tokenizer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tokenizer.ProtoReflect.Descriptor instead.
 func (*Tokenizer) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tokenizer) GetVocabulary() string {
@@ -695,7 +1060,7 @@ type UpstreamTLS struct {
 
 func (x *UpstreamTLS) Reset() {
 	*x = UpstreamTLS{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +1072,7 @@ func (x *UpstreamTLS) String() string {
 func (*UpstreamTLS) ProtoMessage() {}
 
 func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +1085,7 @@ func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
 func (*UpstreamTLS) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpstreamTLS) GetCaFile() string {
@@ -753,7 +1118,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1130,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1143,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Endpoint) GetUrl() string {
@@ -810,7 +1175,7 @@ type Price struct {
 
 func (x *Price) Reset() {
 	*x = Price{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1187,7 @@ func (x *Price) String() string {
 func (*Price) ProtoMessage() {}
 
 func (x *Price) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1200,7 @@ func (x *Price) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Price.ProtoReflect.Descriptor instead.
 func (*Price) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Price) GetInput() float64 {
@@ -875,7 +1240,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1252,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1265,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Credential) GetSecret() *SecretRef {
@@ -951,7 +1316,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1328,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1341,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Model) GetName() string {
@@ -1048,7 +1413,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1425,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1438,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rule) GetName() string {
@@ -1111,7 +1476,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1488,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1501,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Target) GetPool() string {
@@ -1166,7 +1531,7 @@ type WeightedPool struct {
 
 func (x *WeightedPool) Reset() {
 	*x = WeightedPool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1543,7 @@ func (x *WeightedPool) String() string {
 func (*WeightedPool) ProtoMessage() {}
 
 func (x *WeightedPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1556,7 @@ func (x *WeightedPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedPool.ProtoReflect.Descriptor instead.
 func (*WeightedPool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WeightedPool) GetPool() string {
@@ -1221,7 +1586,7 @@ type Team struct {
 
 func (x *Team) Reset() {
 	*x = Team{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1598,7 @@ func (x *Team) String() string {
 func (*Team) ProtoMessage() {}
 
 func (x *Team) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1611,7 @@ func (x *Team) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Team.ProtoReflect.Descriptor instead.
 func (*Team) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Team) GetName() string {
@@ -1278,7 +1643,7 @@ type Application struct {
 
 func (x *Application) Reset() {
 	*x = Application{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1655,7 @@ func (x *Application) String() string {
 func (*Application) ProtoMessage() {}
 
 func (x *Application) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1668,7 @@ func (x *Application) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Application.ProtoReflect.Descriptor instead.
 func (*Application) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Application) GetName() string {
@@ -1344,7 +1709,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1721,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1734,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Role) GetName() string {
@@ -1429,7 +1794,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1806,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1819,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Key) GetName() string {
@@ -1577,7 +1942,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1954,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1967,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Limit) GetName() string {
@@ -1683,7 +2048,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +2060,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +2073,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StageMode) GetStage() string {
@@ -1740,7 +2105,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +2117,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +2130,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -1804,7 +2169,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2181,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2194,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -1864,7 +2229,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2241,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2254,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Simulator) GetName() string {
@@ -1943,9 +2308,34 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03tls\x18\x03 \x01(\v2\x19.weir.config.v1.ServerTLSR\x03tls\"r\n" +
 	"\tServerTLS\x122\n" +
 	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
-	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"!\n" +
+	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"M\n" +
 	"\x05Admin\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x9e\x01\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12*\n" +
+	"\x03api\x18\x02 \x01(\v2\x18.weir.config.v1.AdminAPIR\x03api\"\xee\x01\n" +
+	"\bAdminAPI\x12!\n" +
+	"\aaddress\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x123\n" +
+	"\x03tls\x18\x02 \x01(\v2\x19.weir.config.v1.ServerTLSB\x06\xbaH\x03\xc8\x01\x01R\x03tls\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x125\n" +
+	"\aclients\x18\x04 \x03(\v2\x1b.weir.config.v1.AdminClientR\aclients\x12-\n" +
+	"\x04oidc\x18\x05 \x01(\v2\x19.weir.config.v1.AdminOIDCR\x04oidc\"\xdf\x01\n" +
+	"\vAdminClient\x12P\n" +
+	"\tspiffe_id\x18\x01 \x01(\tB1\xbaH.r,2*^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$H\x00R\bspiffeId\x12*\n" +
+	"\vcommon_name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\n" +
+	"commonName\x12?\n" +
+	"\x05roles\x18\x03 \x03(\tB)\xbaH&\x92\x01#\b\x01\x18\x01\"\x1dr\x1bR\x06viewerR\boperatorR\afinanceR\x05rolesB\x11\n" +
+	"\bidentity\x12\x05\xbaH\x02\b\x01\"\xec\x01\n" +
+	"\tAdminOIDC\x12\x1f\n" +
+	"\x06issuer\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06issuer\x12#\n" +
+	"\baudience\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\baudience\x12&\n" +
+	"\tjwks_file\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\bjwksFile\x12$\n" +
+	"\bjwks_url\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\ajwksUrl\x12<\n" +
+	"\x06grants\x18\x05 \x03(\v2\x1a.weir.config.v1.AdminClaimB\b\xbaH\x05\x92\x01\x02\b\x01R\x06grantsB\r\n" +
+	"\x04jwks\x12\x05\xbaH\x02\b\x01\"\x8b\x01\n" +
+	"\n" +
+	"AdminClaim\x12\x1d\n" +
+	"\x05claim\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05claim\x12\x1d\n" +
+	"\x05value\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05value\x12?\n" +
+	"\x05roles\x18\x03 \x03(\tB)\xbaH&\x92\x01#\b\x01\x18\x01\"\x1dr\x1bR\x06viewerR\boperatorR\afinanceR\x05roles\"\x9e\x01\n" +
 	"\tSecretRef\x12\x1b\n" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
@@ -2073,74 +2463,83 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
 	(*ServerTLS)(nil),             // 2: weir.config.v1.ServerTLS
 	(*Admin)(nil),                 // 3: weir.config.v1.Admin
-	(*SecretRef)(nil),             // 4: weir.config.v1.SecretRef
-	(*Pool)(nil),                  // 5: weir.config.v1.Pool
-	(*Tokenizer)(nil),             // 6: weir.config.v1.Tokenizer
-	(*UpstreamTLS)(nil),           // 7: weir.config.v1.UpstreamTLS
-	(*Endpoint)(nil),              // 8: weir.config.v1.Endpoint
-	(*Price)(nil),                 // 9: weir.config.v1.Price
-	(*Credential)(nil),            // 10: weir.config.v1.Credential
-	(*Model)(nil),                 // 11: weir.config.v1.Model
-	(*Rule)(nil),                  // 12: weir.config.v1.Rule
-	(*Target)(nil),                // 13: weir.config.v1.Target
-	(*WeightedPool)(nil),          // 14: weir.config.v1.WeightedPool
-	(*Team)(nil),                  // 15: weir.config.v1.Team
-	(*Application)(nil),           // 16: weir.config.v1.Application
-	(*Role)(nil),                  // 17: weir.config.v1.Role
-	(*Key)(nil),                   // 18: weir.config.v1.Key
-	(*Limit)(nil),                 // 19: weir.config.v1.Limit
-	(*StageMode)(nil),             // 20: weir.config.v1.StageMode
-	(*RequestBounds)(nil),         // 21: weir.config.v1.RequestBounds
-	(*Usage)(nil),                 // 22: weir.config.v1.Usage
-	(*Simulator)(nil),             // 23: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*AdminAPI)(nil),              // 4: weir.config.v1.AdminAPI
+	(*AdminClient)(nil),           // 5: weir.config.v1.AdminClient
+	(*AdminOIDC)(nil),             // 6: weir.config.v1.AdminOIDC
+	(*AdminClaim)(nil),            // 7: weir.config.v1.AdminClaim
+	(*SecretRef)(nil),             // 8: weir.config.v1.SecretRef
+	(*Pool)(nil),                  // 9: weir.config.v1.Pool
+	(*Tokenizer)(nil),             // 10: weir.config.v1.Tokenizer
+	(*UpstreamTLS)(nil),           // 11: weir.config.v1.UpstreamTLS
+	(*Endpoint)(nil),              // 12: weir.config.v1.Endpoint
+	(*Price)(nil),                 // 13: weir.config.v1.Price
+	(*Credential)(nil),            // 14: weir.config.v1.Credential
+	(*Model)(nil),                 // 15: weir.config.v1.Model
+	(*Rule)(nil),                  // 16: weir.config.v1.Rule
+	(*Target)(nil),                // 17: weir.config.v1.Target
+	(*WeightedPool)(nil),          // 18: weir.config.v1.WeightedPool
+	(*Team)(nil),                  // 19: weir.config.v1.Team
+	(*Application)(nil),           // 20: weir.config.v1.Application
+	(*Role)(nil),                  // 21: weir.config.v1.Role
+	(*Key)(nil),                   // 22: weir.config.v1.Key
+	(*Limit)(nil),                 // 23: weir.config.v1.Limit
+	(*StageMode)(nil),             // 24: weir.config.v1.StageMode
+	(*RequestBounds)(nil),         // 25: weir.config.v1.RequestBounds
+	(*Usage)(nil),                 // 26: weir.config.v1.Usage
+	(*Simulator)(nil),             // 27: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
 	3,  // 1: weir.config.v1.Config.admin:type_name -> weir.config.v1.Admin
-	4,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
-	5,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
-	11, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
-	15, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
-	16, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
-	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	18, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	19, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	20, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	21, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	22, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	23, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	8,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
+	9,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
+	15, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
+	19, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
+	20, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
+	21, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
+	22, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	23, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	24, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	25, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	26, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	27, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
 	2,  // 14: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 15: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 16: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 17: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	24, // 18: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 19: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 20: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 21: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 22: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 23: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	24, // 24: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	24, // 25: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 26: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 27: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 28: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	25, // 29: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	24, // 31: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	24, // 32: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	4,  // 15: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
+	2,  // 16: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
+	5,  // 17: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
+	6,  // 18: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
+	7,  // 19: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
+	12, // 20: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	13, // 21: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	14, // 22: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	28, // 23: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 24: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	10, // 25: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	8,  // 26: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	16, // 27: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	17, // 28: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	28, // 29: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	28, // 30: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	17, // 31: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	18, // 32: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	8,  // 33: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	29, // 34: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	28, // 35: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	28, // 36: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	28, // 37: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2148,14 +2547,22 @@ func file_weir_config_v1_config_proto_init() {
 	if File_weir_config_v1_config_proto != nil {
 		return
 	}
-	file_weir_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{
+		(*AdminClient_SpiffeId)(nil),
+		(*AdminClient_CommonName)(nil),
+	}
+	file_weir_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{
+		(*AdminOIDC_JwksFile)(nil),
+		(*AdminOIDC_JwksUrl)(nil),
+	}
+	file_weir_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{
 		(*SecretRef_Env)(nil),
 		(*SecretRef_File)(nil),
 		(*SecretRef_Generated)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[22].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
@@ -2165,7 +2572,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
