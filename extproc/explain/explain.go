@@ -18,7 +18,7 @@ import (
 
 // Input is the request to explain.
 type Input struct {
-	Key     string            // the key itself, or its name in the configuration
+	Key     string            // the key itself, or its name
 	Method  string            // default: POST with a body, GET without
 	Path    string            // as /v1/chat/completions
 	Headers map[string]string // beside authorization
@@ -155,15 +155,25 @@ func withKey(p *plan.Plan, key string, now time.Time) (*plan.Plan, string) {
 	if _, reason := p.KeyByToken(key, now); reason != ai.ReasonInvalidKey {
 		return p, key
 	}
-	i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key })
-	if i < 0 {
-		return p, key
-	}
 	token, secret := rand.Text(), []byte(rand.Text())
+	hash := plan.HashKey(secret, token)
 	made := *p
 	made.SetHashSecret(secret)
-	made.Keys = map[plan.KeyHash]*plan.Key{plan.HashKey(secret, token): p.KeyList[i]}
-	return &made, token
+	made.Keys, made.Stored = map[plan.KeyHash]*plan.Key{}, plan.NewRing()
+	if i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key }); i >= 0 {
+		made.Keys[hash] = p.KeyList[i]
+		if override, ok := p.Stored.ByHash(p.KeyList[i].Hash); ok {
+			override.Hash = hash
+			made.Stored.Put([]plan.StoredKey{override})
+		}
+		return &made, token
+	}
+	if stored, ok := p.Stored.ByName(key); ok {
+		stored.Hash = hash
+		made.Stored.Put([]plan.StoredKey{stored})
+		return &made, token
+	}
+	return p, key
 }
 
 func headers(in Input, token string) []pipeline.Header {
