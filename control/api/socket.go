@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -15,7 +16,7 @@ import (
 // SocketServer serves the API on a unix socket. Whoever may open the socket may
 // change everything: the file's mode is the lock, the kernel says who it is.
 func (s *Server) SocketServer() *http.Server {
-	srv := bounded(s.mux)
+	srv := s.bounded(s.mux)
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true) // for gRPC
@@ -31,10 +32,11 @@ func (s *Server) SocketServer() *http.Server {
 }
 
 // bounded is a server that waits for nobody for ever.
-func bounded(h http.Handler) *http.Server {
+func (s *Server) bounded(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // whoever knocks can make it write
 	}
 }
 

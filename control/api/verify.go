@@ -45,7 +45,7 @@ func (s *Server) NewTLSServer(p *plan.AdminAPI) (*TLSServer, error) {
 	if err := t.Use(p); err != nil {
 		return nil, err
 	}
-	t.Server = bounded(t.identify(s.mux))
+	t.Server = s.bounded(t.identify(s.mux))
 	t.TLSConfig = &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
