@@ -72,7 +72,7 @@ func newPlan(ring *plan.Ring) *plan.Plan {
 		Teams:        map[string][]string{"core": {"user"}, "empty": nil},
 		Applications: map[string]plan.Application{"bot": {Team: "core"}},
 		Roles:        map[string]bool{"user": true, "staff": true},
-		Grant:        func([]string) plan.Grants { return plan.Grants{AllModels: true} },
+		Complete:     func(k *plan.Key) { k.Grants.AllModels = true },
 	}}
 	p.SetHashSecret([]byte("a secret of tests"))
 	static := &plan.Key{Name: "static", Hash: p.HashToken("static-token"), Principal: ai.Principal{Key: "static", Team: "core", Roles: []string{"user"}}}

@@ -54,7 +54,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	p := &plan.Plan{Stored: plan.NewRing(), Keys: map[plan.KeyHash]*plan.Key{}, Directory: plan.Directory{
-		Teams: map[string][]string{"core": {"user"}}, Roles: map[string]bool{"user": true}, Grant: func([]string) plan.Grants { return plan.Grants{} },
+		Teams: map[string][]string{"core": {"user"}}, Roles: map[string]bool{"user": true}, Complete: func(*plan.Key) {},
 	}}
 	p.SetHashSecret([]byte("a secret of tests"))
 	w := &world{store: store, log: &strings.Builder{}}

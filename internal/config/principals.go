@@ -153,7 +153,7 @@ func (c *compilation) expiry(path string, k *configv1.Key) time.Time {
 func (c *compilation) compileDirectory() {
 	d := plan.Directory{
 		Teams: map[string][]string{}, Applications: map[string]plan.Application{}, Roles: map[string]bool{},
-		Grant: granting(c.roles).grants,
+		Complete: granting(c.roles).complete,
 	}
 	for name, t := range c.teams {
 		d.Teams[name] = t.Roles
@@ -169,6 +169,9 @@ func (c *compilation) compileDirectory() {
 
 // granting is the roles of a configuration, and nothing else of it.
 type granting map[string]*configv1.Role
+
+// complete gives a key what its roles permit.
+func (known granting) complete(k *plan.Key) { k.Grants = known.grants(k.Principal.Roles) }
 
 func (c *compilation) grants(roles []string) plan.Grants { return granting(c.roles).grants(roles) }
 

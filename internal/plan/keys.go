@@ -48,11 +48,12 @@ func (k *Key) Refusal(now time.Time) ai.Reason {
 	return ai.ReasonNone
 }
 
-// Caller is who a key stands for and what its roles permit. Grants is nil when
-// the key is refused.
+// Caller is who a key stands for, and what it may do. Key is nil when it is
+// refused; stored keys with one owner share theirs, so that its name is the
+// principal's.
 type Caller struct {
 	Principal ai.Principal
-	Grants    *Grants
+	Key       *Key
 }
 
 // SetHashSecret gives the plan the secret of the keyed hash. Only the compiler
@@ -105,7 +106,7 @@ func (p *Plan) KeyByToken(token string, now time.Time) (Caller, ai.Reason) {
 	if reason := static.Refusal(now); reason != ai.ReasonNone {
 		return Caller{Principal: static.Principal}, reason
 	}
-	return Caller{Principal: static.Principal, Grants: &static.Grants}, ai.ReasonNone
+	return Caller{Principal: static.Principal, Key: static}, ai.ReasonNone
 }
 
 // storedCaller is the caller of a key of the control store, or of a key of the
@@ -119,13 +120,13 @@ func (p *Plan) storedCaller(e *found, static *Key, now time.Time) (Caller, ai.Re
 		return Caller{Principal: ai.Principal{Key: e.name}}, reason
 	}
 	b := e.owner.under(p)
-	c := Caller{Principal: b.principal}
+	c := Caller{Principal: b.key.Principal}
 	c.Principal.Key = e.name
 	if reason == ai.ReasonNone {
 		reason = b.refused
 	}
 	if reason == ai.ReasonNone {
-		c.Grants = &b.grants
+		c.Key = &b.key
 	}
 	return c, reason
 }
@@ -136,8 +137,8 @@ type Directory struct {
 	Teams        map[string][]string    // roles of every key of the team
 	Applications map[string]Application // by name
 	Roles        map[string]bool
-	// Grant is what roles permit, taken together.
-	Grant func(roles []string) Grants
+	// Complete gives a key, of which the principal is known, what that may do.
+	Complete func(*Key)
 }
 
 // Application is a caller of a team.

@@ -240,10 +240,9 @@ type owner struct {
 
 // binding is an owner under one plan.
 type binding struct {
-	plan      *Plan
-	principal ai.Principal // without the key's name
-	grants    Grants
-	refused   ai.Reason
+	plan    *Plan
+	key     Key // without a name
+	refused ai.Reason
 }
 
 // intern finds or adds an owner.
@@ -276,12 +275,12 @@ func (o *owner) under(p *Plan) *binding {
 func bind(p *Plan, o Owner) *binding {
 	b := &binding{plan: p}
 	if p.Directory.Gone(o) != "" {
-		b.principal = ai.Principal{Application: o.Application, Team: o.Team}
+		b.key.Principal = ai.Principal{Application: o.Application, Team: o.Team}
 		b.refused = ai.ReasonKeyOrphaned
 		return b
 	}
-	b.principal = p.Directory.Principal(o)
-	b.grants = p.Directory.Grant(b.principal.Roles)
+	b.key.Principal = p.Directory.Principal(o)
+	p.Directory.Complete(&b.key)
 	return b
 }
 

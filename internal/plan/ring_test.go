@@ -23,8 +23,8 @@ func testPlan(ring *Ring) *Plan {
 		Teams:        map[string][]string{"core": {"user"}},
 		Applications: map[string]Application{"bot": {Team: "core", Roles: []string{"bots"}}},
 		Roles:        map[string]bool{"user": true, "staff": true, "bots": true},
-		Grant: func(roles []string) Grants {
-			return Grants{AllModels: slices.Contains(roles, "staff"), AllEgress: slices.Contains(roles, "bots")}
+		Complete: func(k *Key) {
+			k.Grants = Grants{AllModels: slices.Contains(k.Principal.Roles, "staff"), AllEgress: slices.Contains(k.Principal.Roles, "bots")}
 		},
 	}}
 	p.SetHashSecret([]byte("a secret of tests"))
@@ -88,11 +88,11 @@ func TestStoredKeys(t *testing.T) {
 		if reason != tt.reason || !cmp.Equal(c.Principal, tt.want) {
 			t.Errorf("%s: %+v, %q; want %+v, %q", token, c.Principal, reason, tt.want, tt.reason)
 		}
-		if (c.Grants == nil) != (reason != ai.ReasonNone) || c.Grants != nil && !cmp.Equal(*c.Grants, tt.grants) {
-			t.Errorf("%s: grants %+v with %q", token, c.Grants, reason)
+		if (c.Key == nil) != (reason != ai.ReasonNone) || c.Key != nil && !cmp.Equal(c.Key.Grants, tt.grants) {
+			t.Errorf("%s: %+v with %q", token, c.Key, reason)
 		}
 	}
-	if c, reason := p.KeyByToken("of-core", noon.Add(-time.Second)); reason != "" || c.Grants == nil {
+	if c, reason := p.KeyByToken("of-core", noon.Add(-time.Second)); reason != "" || c.Key == nil {
 		t.Errorf("a second before it expires: %q", reason)
 	}
 	want := map[string]int{"active": 1, "disabled": 1, "revoked": 1, "expired": 1, "orphaned": 3}
@@ -121,7 +121,7 @@ func TestOwnersFollowThePlan(t *testing.T) {
 	if _, reason := after.KeyByToken("of-core", noon); reason != ai.ReasonKeyOrphaned {
 		t.Errorf("under the plan without the role: %q", reason)
 	}
-	if c, reason := before.KeyByToken("of-core", noon); reason != "" || !c.Grants.AllModels {
+	if c, reason := before.KeyByToken("of-core", noon); reason != "" || !c.Key.Grants.AllModels {
 		t.Errorf("a request that began before: %q, %+v", reason, c)
 	}
 	if got := ring.Bind(before); got != nil {
@@ -250,7 +250,7 @@ func TestRingMemory(t *testing.T) {
 	if allocs := testing.AllocsPerRun(100, func() {
 		c, reason := p.KeyByToken(right, noon)
 		_, other := p.KeyByToken(wrong, noon)
-		if reason != "" || c.Grants == nil || other != ai.ReasonInvalidKey {
+		if reason != "" || c.Key == nil || other != ai.ReasonInvalidKey {
 			t.Fatalf("%q, %q", reason, other)
 		}
 	}); allocs > 0 {

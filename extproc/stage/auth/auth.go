@@ -40,7 +40,7 @@ func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 	if reason != ai.ReasonNone {
 		return pipeline.Refuse(reason, badKey), nil
 	}
-	ex.Grants = caller.Grants
+	ex.Grants = &caller.Key.Grants
 	return pipeline.Verdict{}, nil
 }
 
