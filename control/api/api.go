@@ -58,6 +58,8 @@ type Options struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Now     func() time.Time // default: time.Now
+	// Fetch fetches a provider's keys. Default: by HTTP, with the system's authorities
+	Fetch http.RoundTripper
 }
 
 // Server is the admin API. Its handlers know the caller by the context, which
@@ -72,6 +74,9 @@ type Server struct {
 func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Fetch == nil {
+		o.Fetch = http.DefaultTransport
 	}
 	s := &Server{o: o, mux: http.NewServeMux(), calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "weir_admin_calls_total", Help: "Calls of the admin API, by what they do and how they ended.",

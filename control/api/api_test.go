@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -18,11 +19,14 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -628,6 +632,85 @@ func TestTokens(t *testing.T) {
 	if strings.Contains(o.log.String(), parts[2]) {
 		t.Error("a token is in the log")
 	}
+}
+
+// provider answers with a JWKS, as a provider's server would.
+type provider struct {
+	set   jose.JSONWebKeySet
+	moved string // where it redirects to
+	asked atomic.Int32
+}
+
+func (p *provider) RoundTrip(r *http.Request) (*http.Response, error) {
+	p.asked.Add(1)
+	w := httptest.NewRecorder()
+	switch {
+	case p.moved != "" && r.URL.Path == "/keys":
+		http.Redirect(w, r, p.moved, http.StatusFound)
+	case len(p.set.Keys) == 0:
+		return nil, errors.New("nobody answers")
+	default:
+		_ = json.NewEncoder(w).Encode(p.set)
+	}
+	resp := w.Result()
+	resp.Request = r
+	return resp, nil
+}
+
+// Keys of a provider are fetched when they are needed, over https alone, and not as
+// often as somebody likes to ask.
+func TestRemoteKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &provider{}
+		v, err := newVerifier(&plan.AdminAPI{TLS: servingCertificate(t), OIDC: &plan.AdminOIDC{
+			Issuer: "i", Audience: "a", JWKSURL: "https://id.example.org/keys", Grants: []plan.AdminClaim{{Claim: "g", Value: "v", Roles: []string{Viewer}}},
+		}}, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := signed(t, jose.EdDSA, private, map[string]any{"iss": "i", "aud": "a", "sub": "s", "g": "v", "exp": time.Now().Add(time.Hour).Unix()})
+		ask := func() error {
+			a, err := v.byToken(t.Context(), "Bearer "+token)
+			if err == nil && !slices.Equal(a.Roles, []string{Viewer}) {
+				err = fmt.Errorf("%+v", a)
+			}
+			return err
+		}
+		for range 10 {
+			if err := ask(); err == nil {
+				t.Fatal("without a provider")
+			}
+		}
+		if n := p.asked.Load(); n != 1 {
+			t.Errorf("a provider that is away is asked %d times at once", n)
+		}
+		p.moved = "http://id.example.org/elsewhere"
+		p.set.Keys = []jose.JSONWebKey{{Key: public, Algorithm: string(jose.EdDSA), Use: "sig"}}
+		time.Sleep(6 * time.Second)
+		if err := ask(); err == nil {
+			t.Error("keys came in the clear")
+		}
+		p.moved = "https://id.example.org/elsewhere"
+		time.Sleep(6 * time.Second)
+		for range 10 {
+			if err := ask(); err != nil {
+				t.Errorf("with the keys: %v", err)
+			}
+		}
+		if n := p.asked.Load(); n != 4 {
+			t.Errorf("the provider was asked %d times", n)
+		}
+	})
+}
+
+func servingCertificate(t *testing.T) *plan.ServerTLS {
+	t.Helper()
+	certificate, key := newAuthority(t).issue(t, "weir", nil, x509.ExtKeyUsageServerAuth)
+	return &plan.ServerTLS{CertificateChain: certificate, PrivateKey: key}
 }
 
 // A token brings its own roles, not those of the certificate beside it.

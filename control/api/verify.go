@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,13 +36,14 @@ const (
 // configuration can be changed while it serves.
 type TLSServer struct {
 	*http.Server
-	now atomic.Pointer[verifier]
-	log *slog.Logger
+	now   atomic.Pointer[verifier]
+	log   *slog.Logger
+	fetch http.RoundTripper
 }
 
 // NewTLSServer makes the server; ServeTLS takes a listener.
 func (s *Server) NewTLSServer(p *plan.AdminAPI) (*TLSServer, error) {
-	t := &TLSServer{log: s.o.Log}
+	t := &TLSServer{log: s.o.Log, fetch: s.o.Fetch}
 	if err := t.Use(p); err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func (t *TLSServer) Use(p *plan.AdminAPI) error {
 		t.now.Store(&verifier{tls: was.tls})
 		return nil
 	}
-	v, err := newVerifier(p)
+	v, err := newVerifier(p, t.fetch)
 	if err == nil {
 		t.now.Store(v)
 	}
@@ -78,7 +80,7 @@ type verifier struct {
 	tokens  *oidc.IDTokenVerifier
 }
 
-func newVerifier(p *plan.AdminAPI) (*verifier, error) {
+func newVerifier(p *plan.AdminAPI, fetch http.RoundTripper) (*verifier, error) {
 	certificate, err := tls.X509KeyPair(p.TLS.CertificateChain, p.TLS.PrivateKey)
 	if err != nil {
 		return nil, fmt.Errorf("admin.api.tls: %w", err)
@@ -98,22 +100,44 @@ func newVerifier(p *plan.AdminAPI) (*verifier, error) {
 		if p.ClientCAs != nil {
 			v.tls.ClientAuth = tls.VerifyClientCertIfGiven
 		}
-		v.tokens = oidc.NewVerifier(p.OIDC.Issuer, keySet(p.OIDC), &oidc.Config{ClientID: p.OIDC.Audience, SupportedSigningAlgs: algorithms})
+		v.tokens = oidc.NewVerifier(p.OIDC.Issuer, keySet(p.OIDC, fetch), &oidc.Config{ClientID: p.OIDC.Audience, SupportedSigningAlgs: algorithms})
 	}
 	return v, nil
 }
 
-func keySet(o *plan.AdminOIDC) oidc.KeySet {
+func keySet(o *plan.AdminOIDC, fetch http.RoundTripper) oidc.KeySet {
 	if o.JWKSURL == "" {
 		return &oidc.StaticKeySet{PublicKeys: o.Keys}
 	}
-	client := &http.Client{Timeout: fetchTimeout, CheckRedirect: func(r *http.Request, via []*http.Request) error {
+	client := &http.Client{Timeout: fetchTimeout, Transport: &paced{next: fetch}, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if r.URL.Scheme != "https" || len(via) > 3 {
 			return errors.New("the keys are not where they should be: a redirect away from https")
 		}
 		return nil
 	}}
 	return oidc.NewRemoteKeySet(oidc.ClientContext(context.Background(), client), o.JWKSURL)
+}
+
+// paced lets a provider be asked once in a while: a token with a key that is not
+// known, which anybody can send, leads to a question.
+type paced struct {
+	next http.RoundTripper
+	mu   sync.Mutex
+	last time.Time
+}
+
+const fetchPause = 5 * time.Second
+
+func (p *paced) RoundTrip(r *http.Request) (*http.Response, error) {
+	p.mu.Lock()
+	since := time.Since(p.last)
+	if p.last.IsZero() || since > fetchPause || r.Response != nil { // a redirect belongs to its question
+		p.last = time.Now()
+		p.mu.Unlock()
+		return p.next.RoundTrip(r) //nolint:wrapcheck // a transport
+	}
+	p.mu.Unlock()
+	return nil, errors.New("the provider was asked for its keys a moment ago")
 }
 
 // identify puts the caller into the context, or refuses. The client is told nothing
