@@ -34,9 +34,6 @@ func (f *apiFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.cert, "tls-cert", "", "client certificate for --api (PEM)")
 	flags.StringVar(&f.certK, "tls-key", "", "private key for --tls-cert (PEM)")
 	flags.StringVar(&f.ca, "tls-ca", "", "authorities that the API's certificate is verified by (PEM; default: the system's)")
-	cmd.MarkFlagsMutuallyExclusive("api", "data")
-	cmd.MarkFlagsMutuallyExclusive("api", "config")
-	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	_ = cmd.MarkFlagDirname("data")
 }
@@ -47,7 +44,7 @@ const apiTimeout = 30 * time.Second
 // client is how to reach the API: what calls take, and the base URL.
 func (f *apiFlags) client(cmd *cobra.Command) (*http.Client, string, error) {
 	if f.url == "" {
-		if f.tokenFile != "" || f.cert != "" || f.ca != "" {
+		if f.tokenFile != "" || f.cert != "" || f.certK != "" || f.ca != "" {
 			return nil, "", misuse(cmd, errors.New("--token-file and --tls-… belong to --api"))
 		}
 		return f.socket()
@@ -75,6 +72,12 @@ func (f *apiFlags) socket() (*http.Client, string, error) {
 }
 
 func (f *apiFlags) remote(cmd *cobra.Command) (*http.Client, string, error) {
+	switch {
+	case f.data != "" || f.config != "":
+		return nil, "", misuse(cmd, errors.New("--api names another weir than --data and --config: one or the other"))
+	case (f.cert == "") != (f.certK == ""):
+		return nil, "", misuse(cmd, errors.New("--tls-cert and --tls-key belong together"))
+	}
 	u, err := url.Parse(f.url)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, "", misuse(cmd, errors.New("--api: want a URL, as https://weir.example.org:10443"))
