@@ -71,9 +71,7 @@ func newPlan(ring *plan.Ring) *plan.Plan {
 	p := &plan.Plan{Stored: ring, Keys: map[plan.KeyHash]*plan.Key{}, Directory: plan.Directory{
 		Teams:        map[string][]string{"core": {"user"}, "empty": nil},
 		Applications: map[string]plan.Application{"bot": {Team: "core"}},
-		Roles:        map[string]bool{"user": true, "staff": true},
-		Complete:     func(k *plan.Key) { k.Grants.AllModels = true },
-	}}
+	}, Roles: map[string]*plan.Role{"user": {Name: "user"}, "staff": {Name: "staff"}}}
 	p.SetHashSecret([]byte("a secret of tests"))
 	static := &plan.Key{Name: "static", Hash: p.HashToken("static-token"), Principal: ai.Principal{Key: "static", Team: "core", Roles: []string{"user"}}}
 	p.KeyList, p.Keys[static.Hash] = []*plan.Key{static}, static
@@ -255,7 +253,7 @@ func TestCreateRefuses(t *testing.T) {
 func TestOrphans(t *testing.T) {
 	p := start(t, t.TempDir())
 	token := p.create(t, control.New{Name: "k", Owner: plan.Owner{Application: "bot", Roles: []string{"staff"}}})
-	delete(p.plan.Directory.Roles, "staff")
+	delete(p.plan.Roles, "staff")
 	if got := p.ring.Bind(p.plan); !cmp.Equal(got, []plan.Orphans{{Gone: "role staff", Keys: 1}}) {
 		t.Errorf("%+v", got)
 	}
@@ -264,7 +262,7 @@ func TestOrphans(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Gone != "role staff" {
 		t.Errorf("%+v, %v", list, err)
 	}
-	p.plan.Directory.Roles["staff"] = true
+	p.plan.Roles["staff"] = &plan.Role{Name: "staff"}
 	p.ring.Bind(p.plan)
 	p.wants(t, token, "")
 }

@@ -17,7 +17,6 @@ import (
 
 const (
 	maxNote    = 256
-	maxRoles   = 64
 	maxSecrets = 8 // of one key that open at the same time
 	// DefaultOverlap is how long an old secret opens after a rotation.
 	DefaultOverlap = 24 * time.Hour
@@ -106,16 +105,19 @@ func (k *Keeper) check(n *New, now time.Time) error {
 	if (n.Owner.Application == "") == (n.Owner.Team == "") {
 		return fmt.Errorf("owner: %w: exactly one of application and team", ErrInvalid)
 	}
-	if len(n.Owner.Roles) > maxRoles {
-		return fmt.Errorf("roles: %w: at most %d", ErrInvalid, maxRoles)
+	if len(n.Owner.Roles) > plan.MaxRoles {
+		return fmt.Errorf("roles: %w: more than %d", ErrInvalid, plan.MaxRoles)
 	}
 	n.Owner.Roles = slices.Clone(n.Owner.Roles)
 	slices.Sort(n.Owner.Roles)
 	n.Owner.Roles = slices.Compact(n.Owner.Roles)
-	if gone := p.Directory.Gone(n.Owner); gone != "" {
+	if gone := p.Gone(n.Owner); gone != "" {
 		return fmt.Errorf("owner: %w: the configuration has no %s", ErrInvalid, clip(gone))
 	}
-	if len(p.Directory.Principal(n.Owner).Roles) == 0 {
+	switch roles := len(p.PrincipalOf(n.Owner).Roles); {
+	case roles > plan.MaxRoles:
+		return fmt.Errorf("roles: %w: with those of the application and the team more than %d", ErrInvalid, plan.MaxRoles)
+	case roles == 0:
 		return fmt.Errorf("roles: %w: neither the key nor its application or team has one: it could call nothing", ErrInvalid)
 	}
 	if err := checkText("note", n.Note); err != nil {
@@ -347,7 +349,7 @@ func (k *Keeper) KeyBySecret(ctx context.Context, token string) (View, error) {
 }
 
 func (k *Keeper) view(key Key) View {
-	v := View{Key: key, Gone: k.Plan().Directory.Gone(key.Owner)}
+	v := View{Key: key, Gone: k.Plan().Gone(key.Owner)}
 	switch {
 	case key.State == plan.StateRevoked:
 		v.Refused = ai.ReasonKeyRevoked

@@ -58,8 +58,8 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	p := &plan.Plan{Stored: plan.NewRing(), Keys: map[plan.KeyHash]*plan.Key{}, Directory: plan.Directory{
-		Teams: map[string][]string{"core": {"user"}}, Roles: map[string]bool{"user": true}, Complete: func(*plan.Key) {},
-	}}
+		Teams: map[string][]string{"core": {"user"}},
+	}, Roles: map[string]*plan.Role{"user": {Name: "user"}}}
 	p.SetHashSecret([]byte("a secret of tests"))
 	w := &world{store: store, log: &strings.Builder{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))

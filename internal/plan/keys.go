@@ -29,7 +29,7 @@ type Key struct {
 	Disabled  bool
 	Revoked   bool
 	Expires   time.Time // zero is never
-	Grants    Grants
+	Roles     []*Role   // sorted by name, at most MaxRoles
 	// Shown is the key itself when weir generated it for a first try, and empty
 	// otherwise: `weir up` prints it.
 	Shown string
@@ -131,14 +131,11 @@ func (p *Plan) storedCaller(e *found, static *Key, now time.Time) (Caller, ai.Re
 	return c, reason
 }
 
-// Directory is what the configuration says of teams, applications and roles, for
-// callers that it does not list itself.
+// Directory is what the configuration says of teams and applications, for callers
+// that it does not list itself.
 type Directory struct {
 	Teams        map[string][]string    // roles of every key of the team
 	Applications map[string]Application // by name
-	Roles        map[string]bool
-	// Complete gives a key, of which the principal is known, what that may do.
-	Complete func(*Key)
 }
 
 // Application is a caller of a team.
@@ -149,32 +146,32 @@ type Application struct {
 
 // Gone names what an owner refers to and the configuration does not have: "" when
 // it has everything.
-func (d *Directory) Gone(o Owner) string {
+func (p *Plan) Gone(o Owner) string {
 	if o.Application != "" {
-		if _, ok := d.Applications[o.Application]; !ok {
+		if _, ok := p.Directory.Applications[o.Application]; !ok {
 			return "application " + o.Application
 		}
-	} else if _, ok := d.Teams[o.Team]; !ok {
+	} else if _, ok := p.Directory.Teams[o.Team]; !ok {
 		return "team " + o.Team
 	}
 	for _, role := range o.Roles {
-		if !d.Roles[role] {
+		if p.Roles[role] == nil {
 			return "role " + role
 		}
 	}
 	return ""
 }
 
-// Principal is who an owner is, of which nothing is gone.
-func (d *Directory) Principal(o Owner) ai.Principal {
-	p := ai.Principal{Application: o.Application, Team: o.Team}
+// PrincipalOf is who an owner is, of which nothing is gone.
+func (p *Plan) PrincipalOf(o Owner) ai.Principal {
+	who := ai.Principal{Application: o.Application, Team: o.Team}
 	roles := slices.Clone(o.Roles)
-	if app, ok := d.Applications[o.Application]; ok {
-		p.Team = app.Team
+	if app, ok := p.Directory.Applications[o.Application]; ok {
+		who.Team = app.Team
 		roles = append(roles, app.Roles...)
 	}
-	roles = append(roles, d.Teams[p.Team]...)
+	roles = append(roles, p.Directory.Teams[who.Team]...)
 	slices.Sort(roles)
-	p.Roles = slices.Compact(roles)
-	return p
+	who.Roles = slices.Compact(roles)
+	return who
 }

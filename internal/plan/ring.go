@@ -274,13 +274,13 @@ func (o *owner) under(p *Plan) *binding {
 
 func bind(p *Plan, o Owner) *binding {
 	b := &binding{plan: p}
-	if p.Directory.Gone(o) != "" {
+	if p.Gone(o) != "" {
 		b.key.Principal = ai.Principal{Application: o.Application, Team: o.Team}
 		b.refused = ai.ReasonKeyOrphaned
 		return b
 	}
-	b.key.Principal = p.Directory.Principal(o)
-	p.Directory.Complete(&b.key)
+	b.key.Principal = p.PrincipalOf(o)
+	b.key.Roles = p.RolesOf(b.key.Principal.Roles)
 	return b
 }
 
@@ -296,7 +296,7 @@ func (r *Ring) Bind(p *Plan) []Orphans {
 	some := false
 	for i, o := range owners {
 		o.now.Store(bind(p, o.Owner))
-		gone[i] = p.Directory.Gone(o.Owner)
+		gone[i] = p.Gone(o.Owner)
 		some = some || gone[i] != ""
 	}
 	if !some {

@@ -22,16 +22,19 @@ func testPlan(ring *Ring) *Plan {
 	p := &Plan{Keys: map[KeyHash]*Key{}, Stored: ring, Directory: Directory{
 		Teams:        map[string][]string{"core": {"user"}},
 		Applications: map[string]Application{"bot": {Team: "core", Roles: []string{"bots"}}},
-		Roles:        map[string]bool{"user": true, "staff": true, "bots": true},
-		Complete: func(k *Key) {
-			k.Grants = Grants{AllModels: slices.Contains(k.Principal.Roles, "staff"), AllEgress: slices.Contains(k.Principal.Roles, "bots")}
-		},
-	}}
+	}, Roles: map[string]*Role{"user": {Name: "user"}, "staff": {Name: "staff"}, "bots": {Name: "bots"}}}
 	p.SetHashSecret([]byte("a secret of tests"))
 	if ring != nil {
 		ring.Bind(p)
 	}
 	return p
+}
+
+func rolesOf(k *Key) (names []string) {
+	for _, r := range k.Roles {
+		names = append(names, r.Name)
+	}
+	return names
 }
 
 func put(p *Plan, token string, k StoredKey) {
@@ -64,9 +67,9 @@ func TestStoredKeys(t *testing.T) {
 	for token, tt := range map[string]struct {
 		want   ai.Principal
 		reason ai.Reason
-		grants Grants
+		roles  []string
 	}{
-		"of-bot":        {want: ai.Principal{Key: "b", Application: "bot", Team: "core", Roles: []string{"bots", "staff", "user"}}, grants: Grants{AllModels: true, AllEgress: true}},
+		"of-bot":        {want: ai.Principal{Key: "b", Application: "bot", Team: "core", Roles: []string{"bots", "staff", "user"}}, roles: []string{"bots", "staff", "user"}},
 		"of-core":       {want: ai.Principal{Key: "c", Team: "core", Roles: []string{"user"}}, reason: ai.ReasonKeyExpired},
 		"off":           {want: ai.Principal{Key: "off", Team: "core", Roles: []string{"user"}}, reason: ai.ReasonKeyDisabled},
 		"gone":          {want: ai.Principal{Key: "gone", Team: "core", Roles: []string{"user"}}, reason: ai.ReasonKeyRevoked},
@@ -88,7 +91,7 @@ func TestStoredKeys(t *testing.T) {
 		if reason != tt.reason || !cmp.Equal(c.Principal, tt.want) {
 			t.Errorf("%s: %+v, %q; want %+v, %q", token, c.Principal, reason, tt.want, tt.reason)
 		}
-		if (c.Key == nil) != (reason != ai.ReasonNone) || c.Key != nil && !cmp.Equal(c.Key.Grants, tt.grants) {
+		if (c.Key == nil) != (reason != ai.ReasonNone) || c.Key != nil && !slices.Equal(rolesOf(c.Key), tt.roles) {
 			t.Errorf("%s: %+v with %q", token, c.Key, reason)
 		}
 	}
@@ -114,14 +117,14 @@ func TestOwnersFollowThePlan(t *testing.T) {
 	put(before, "off", StoredKey{Name: "e", Owner: &Owner{Team: "core", Roles: []string{"staff"}}, State: StateDisabled})
 	after := testPlan(nil)
 	after.Stored = ring
-	delete(after.Directory.Roles, "staff")
+	delete(after.Roles, "staff")
 	if got := ring.Bind(after); !cmp.Equal(got, []Orphans{{"role staff", 2}}) {
 		t.Errorf("orphans: %+v", got)
 	}
 	if _, reason := after.KeyByToken("of-core", noon); reason != ai.ReasonKeyOrphaned {
 		t.Errorf("under the plan without the role: %q", reason)
 	}
-	if c, reason := before.KeyByToken("of-core", noon); reason != "" || !c.Key.Grants.AllModels {
+	if c, reason := before.KeyByToken("of-core", noon); reason != "" || !slices.Equal(rolesOf(c.Key), []string{"staff", "user"}) {
 		t.Errorf("a request that began before: %q, %+v", reason, c)
 	}
 	if got := ring.Bind(before); got != nil {
