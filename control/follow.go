@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,7 +40,7 @@ type Follower struct {
 	log   *slog.Logger
 
 	syncing  sync.Mutex
-	revision Revision
+	revision atomic.Int64 // written under syncing
 
 	mu       sync.Mutex
 	lastGood time.Time
@@ -78,21 +79,18 @@ func (f *Follower) Collect(c chan<- prometheus.Metric) {
 }
 
 // Revision is that of the store that the ring shows.
-func (f *Follower) Revision() Revision {
-	f.syncing.Lock()
-	defer f.syncing.Unlock()
-	return f.revision
-}
+func (f *Follower) Revision() Revision { return Revision(f.revision.Load()) }
 
 // Sync brings the ring to the store's present state.
 func (f *Follower) Sync(ctx context.Context) error {
 	f.syncing.Lock()
 	defer f.syncing.Unlock()
 	now, err := f.store.Revision(ctx)
-	if err == nil && now < f.revision {
-		err = fmt.Errorf("the store is at revision %d, and was at %d: an older copy took its place", now, f.revision)
+	was := f.Revision()
+	if err == nil && now < was {
+		err = fmt.Errorf("the store is at revision %d, and was at %d: an older copy took its place", now, was)
 	}
-	if err == nil && now > f.revision {
+	if err == nil && now > was {
 		err = f.take(ctx)
 	}
 	return err
@@ -101,7 +99,7 @@ func (f *Follower) Sync(ctx context.Context) error {
 func (f *Follower) take(ctx context.Context) error {
 	var list []plan.StoredKey
 	forget := f.Now().Add(-forgetAfter)
-	reached, err := f.store.Changes(ctx, f.revision, func(k *Key, o *Override) error {
+	reached, err := f.store.Changes(ctx, f.Revision(), func(k *Key, o *Override) error {
 		if k != nil {
 			list = stored(list, k, forget)
 		} else {
@@ -116,7 +114,7 @@ func (f *Follower) take(ctx context.Context) error {
 	// What was read is true even if the rest could not be.
 	f.ring.Put(list)
 	if err == nil {
-		f.revision = reached
+		f.revision.Store(int64(reached))
 	}
 	return err
 }

@@ -179,6 +179,9 @@ func (k *Keeper) put(ctx context.Context, c Change) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
+	// A caller that goes now must not keep a change back that is stored.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollTimeout)
+	defer cancel()
 	if err := k.Follower.Sync(ctx); err != nil {
 		return View{}, fmt.Errorf("%w: %w", ErrNotInForce, err)
 	}
@@ -397,6 +400,9 @@ type Query struct {
 // Keys lists the keys of the store and of the configuration, by name. More tells
 // that there may be others after the last one.
 func (k *Keeper) Keys(ctx context.Context, q Query) (list []View, more bool, err error) {
+	if !slices.Contains(statuses, q.Status) { // it would find nothing, as if there were nothing
+		return nil, false, fmt.Errorf("status: %w: one of%s", ErrInvalid, strings.Join(statuses, " "))
+	}
 	static, err := k.staticKeys(ctx, q)
 	if err != nil {
 		return nil, false, err
@@ -405,12 +411,16 @@ func (k *Keeper) Keys(ctx context.Context, q Query) (list []View, more bool, err
 	if err != nil {
 		return nil, false, err
 	}
-	list = append(static, stored...)
+	list = slices.Concat(static, stored)
 	slices.SortFunc(list, func(a, b View) int { return strings.Compare(a.Name, b.Name) })
 	if len(list) > q.Limit {
 		return list[:q.Limit], true, nil
 	}
 	return list, false, nil
+}
+
+var statuses = []string{
+	"", "active", string(ai.ReasonKeyDisabled), string(ai.ReasonKeyExpired), string(ai.ReasonKeyRevoked), string(ai.ReasonKeyOrphaned),
 }
 
 func (q *Query) wants(v *View) bool {

@@ -202,6 +202,14 @@ func TestWrongCalls(t *testing.T) {
 		_, err := audit.ListAudit(ctx, connect.NewRequest(&adminv1.ListAuditRequest{PageSize: n, PageToken: token}))
 		return err
 	}
+	listKeys := func(status string) error {
+		_, err := keys.ListKeys(ctx, connect.NewRequest(&adminv1.ListKeysRequest{Status: status}))
+		return err
+	}
+	outcome := func(o string) error {
+		_, err := audit.ListAudit(ctx, connect.NewRequest(&adminv1.ListAuditRequest{Outcome: o}))
+		return err
+	}
 	state := func(s adminv1.KeyState) error {
 		_, err := keys.SetKeyState(ctx, connect.NewRequest(&adminv1.SetKeyStateRequest{Name: "k", State: s}))
 		return err
@@ -233,6 +241,10 @@ func TestWrongCalls(t *testing.T) {
 		{list(1001, ""), connect.CodeInvalidArgument, "page_size"},
 		{list(1, "x"), connect.CodeInvalidArgument, "page_token"},
 		{list(1, "1"), 0, ""},
+		{listKeys("revoked"), connect.CodeInvalidArgument, "key_revoked"},
+		{listKeys("active"), 0, ""},
+		{outcome("refused"), connect.CodeInvalidArgument, "outcome"},
+		{outcome("failed"), 0, ""},
 		{state(adminv1.KeyState_KEY_STATE_UNSPECIFIED), connect.CodeInvalidArgument, "state"},
 		{state(adminv1.KeyState_KEY_STATE_REVOKED), connect.CodeInvalidArgument, "RevokeKey"},
 		{state(7), connect.CodeInvalidArgument, "state"},

@@ -23,6 +23,11 @@ func (a *audit) ListAudit(ctx context.Context, req *connect.Request[adminv1.List
 	if err != nil {
 		return nil, err
 	}
+	switch control.Outcome(m.Outcome) {
+	case "", control.Done, control.Denied, control.Failed:
+	default:
+		return nil, fmt.Errorf("outcome: %w: done, denied or failed", control.ErrInvalid)
+	}
 	f := control.AuditFilter{Actor: m.Actor, Action: m.Action, Object: m.Object, Outcome: control.Outcome(m.Outcome)}
 	if f.Since, err = timeOf("since", m.Since); err != nil {
 		return nil, err

@@ -89,7 +89,7 @@ kept nowhere: weir has its keyed hash only.`,
 		Example: `  weir key create notebook-ci --application notebook --expires 90d
   weir key create ops --team platform --roles staff --expires 2027-01-01T00:00:00Z --note "on-call laptop"
   weir key create ci --team platform --format json | jq -r .secret`,
-		Args: exactArgs(1, "the name of the key"),
+		Args: oneArg("the name of the key"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			m.Name, m.Roles = args[0], roles
 			if m.ExpireTime, m.Ttl, err = parseExpiry(expires); err != nil {
@@ -182,7 +182,7 @@ func newKeyShow() *cobra.Command {
 			if stdin {
 				return noArgs(cmd, args)
 			}
-			return exactArgs(1, "the name of the key, or --stdin")(cmd, args)
+			return oneArg("the name of the key, or --stdin")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m := &adminv1.GetKeyRequest{}
@@ -224,7 +224,7 @@ func newKeyRotate() *cobra.Command {
 		Long: `Give an API key a new secret, which is printed this once. The old one opens until the
 overlap ends, so that callers can change over without an interruption.`,
 		Example: "  weir key rotate notebook-ci\n  weir key rotate notebook-ci --overlap 0s",
-		Args:    exactArgs(1, "the name of the key"),
+		Args:    oneArg("the name of the key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m := &adminv1.RotateKeyRequest{Name: args[0]}
 			d, err := time.ParseDuration(overlap)
@@ -267,7 +267,7 @@ func newKeyState(verb, short string) *cobra.Command {
 		Short:   short,
 		Long:    short + ". It is in force when the command returns, and within two seconds everywhere.\nKeys of the configuration file can be named too.",
 		Example: "  weir key " + verb + " notebook-ci --reason \"found in a log\"",
-		Args:    exactArgs(1, "the name of the key"),
+		Args:    oneArg("the name of the key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := f.keys(cmd)
 			if err != nil {

@@ -193,6 +193,7 @@ func (r *Ring) merge(old *shard, changes []StoredKey) *shard {
 	out := &shard{entries: make([]entry, 0, len(old.entries)+len(changes))}
 	names := make([]byte, 0, len(old.names)+32*len(changes))
 	add := func(e entry, name string) {
+		name = name[:min(len(name), 255)]
 		e.nameAt, e.nameLen = uint32(len(names)), uint8(len(name))
 		names = append(names, name...)
 		out.entries = append(out.entries, e)

@@ -235,6 +235,9 @@ func benchToken(i int) string {
 	return body + string(check[:])
 }
 
+// pooled tells that a sync.Pool gives back what it was given.
+var pooled = true
+
 // What a key costs in memory, and that nothing is allocated to look one up.
 func TestRingMemory(t *testing.T) {
 	const n = 200_000
@@ -256,7 +259,7 @@ func TestRingMemory(t *testing.T) {
 		if reason != "" || c.Key == nil || other != ai.ReasonInvalidKey {
 			t.Fatalf("%q, %q", reason, other)
 		}
-	}); allocs > 0 {
+	}); allocs > 0 && pooled {
 		t.Errorf("%.0f allocations", allocs)
 	}
 }
