@@ -20,6 +20,8 @@ var (
 	ErrState = errors.New("not possible")
 	// ErrConflict says that somebody else changed the object at the same time.
 	ErrConflict = errors.New("changed by somebody else at the same time")
+	// ErrHashSecret says that the store has its keys under another secret of hashes.
+	ErrHashSecret = errors.New("key_hash_secret is not the one under which the control store has its keys: none of them would open, and no revocation would hold")
 	// ErrNotInForce says that a change is stored and does not hold in this process yet.
 	ErrNotInForce = errors.New("stored, and not in force here yet")
 )
@@ -65,8 +67,10 @@ type Change struct {
 	Override *Override
 	// Was is the revision of the object that the change rests on; 0 when there was
 	// none.
-	Was    Revision
-	Record Record
+	Was Revision
+	// HashCheck tells the secret under which the hashes are from any other.
+	HashCheck []byte
+	Record    Record
 }
 
 // Outcome is how a call ended.
@@ -113,7 +117,8 @@ type AuditFilter struct {
 type Store interface {
 	// Put makes a change and returns its revision: ErrConflict when the object is not
 	// at the revision that the change rests on, ErrExists when it rests on none and
-	// there is one.
+	// there is one, ErrHashSecret when the hash check is not that of the changes
+	// before.
 	Put(ctx context.Context, c Change) (Revision, error)
 	// Key finds a key by name, or ErrNotFound.
 	Key(ctx context.Context, name string) (Key, error)
@@ -134,9 +139,7 @@ type Store interface {
 	Note(ctx context.Context, r Record) error
 	// Audit lists at most limit records, the newest first.
 	Audit(ctx context.Context, f AuditFilter, limit int) ([]Record, error)
-	// HashCheck is what tells one secret of key hashes from another, as it was set;
-	// empty before.
+	// HashCheck is that of all changes; empty before the first.
 	HashCheck(ctx context.Context) ([]byte, error)
-	SetHashCheck(ctx context.Context, check []byte) error
 	Close() error
 }

@@ -431,13 +431,16 @@ func TestHashSecretIsHeld(t *testing.T) {
 	if err := control.CheckHashSecret(t.Context(), p.Store, other); err != nil {
 		t.Errorf("while the store is empty: %v", err)
 	}
-	if err := control.CheckHashSecret(t.Context(), p.Store, p.plan); err != nil {
-		t.Fatal(err)
-	}
 	p.create(t, control.New{Name: "k"})
-	if err := control.CheckHashSecret(t.Context(), p.Store, other); err == nil || !strings.Contains(err.Error(), "key_hash_secret") {
+	if err := control.CheckHashSecret(t.Context(), p.Store, other); !errors.Is(err, control.ErrHashSecret) {
 		t.Errorf("with a key: %v", err)
 	}
+	right := p.plan
+	p.plan = other
+	if _, token, err := p.Create(t.Context(), root, control.New{Name: "n", Owner: plan.Owner{Team: "core"}}); !errors.Is(err, control.ErrHashSecret) || token != "" {
+		t.Errorf("a key under another secret: %q, %v", token, err)
+	}
+	p.plan = right
 	if err := control.CheckHashSecret(t.Context(), p.Store, p.plan); err != nil {
 		t.Errorf("the right one: %v", err)
 	}

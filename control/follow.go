@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -191,23 +190,17 @@ func (f *Follower) Ready() error {
 // is no key: a key holds no space.
 const hashCheckText = "weir control store"
 
+func hashCheck(p *plan.Plan) []byte {
+	h := p.HashToken(hashCheckText)
+	return h[:]
+}
+
 // CheckHashSecret holds that the plan's secret of key hashes is the one under which
 // the store has its keys: under another none of them would open, without a word.
 func CheckHashSecret(ctx context.Context, s Store, p *plan.Plan) error {
 	was, err := s.HashCheck(ctx)
-	if err != nil {
-		return err
+	if err == nil && len(was) > 0 && !bytes.Equal(was, hashCheck(p)) {
+		err = ErrHashSecret
 	}
-	now := p.HashToken(hashCheckText)
-	if bytes.Equal(was, now[:]) {
-		return nil
-	}
-	revision, err := s.Revision(ctx)
-	if err != nil {
-		return err
-	}
-	if len(was) > 0 && revision > 0 {
-		return errors.New("key_hash_secret: it is not the one under which the control store has its keys: none of them would open, and no revocation would hold")
-	}
-	return s.SetHashCheck(ctx, now[:])
+	return err
 }

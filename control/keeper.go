@@ -175,6 +175,7 @@ func (k *Keeper) newSecret(now time.Time) (string, Secret, error) {
 
 // put stores a change and brings it into force here.
 func (k *Keeper) put(ctx context.Context, c Change) (View, error) {
+	c.HashCheck = hashCheck(k.Plan())
 	revision, err := k.Store.Put(ctx, c)
 	if err != nil {
 		return View{}, err

@@ -202,7 +202,7 @@ func (s *Server) failure(action string, err error) error {
 		return connect.NewError(connect.CodeNotFound, err)
 	case errors.Is(err, control.ErrExists):
 		return connect.NewError(connect.CodeAlreadyExists, err)
-	case errors.Is(err, control.ErrState):
+	case errors.Is(err, control.ErrState), errors.Is(err, control.ErrHashSecret):
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	case errors.Is(err, control.ErrConflict):
 		return connect.NewError(connect.CodeAborted, err)

@@ -156,7 +156,7 @@ func (s *Store) Close() error {
 // wrap says where an error comes from, but for those that callers branch on.
 func wrap(err error) error {
 	switch {
-	case err == nil, errors.Is(err, control.ErrNotFound), errors.Is(err, control.ErrExists), errors.Is(err, control.ErrConflict):
+	case err == nil, errors.Is(err, control.ErrNotFound), errors.Is(err, control.ErrExists), errors.Is(err, control.ErrConflict), errors.Is(err, control.ErrHashSecret):
 		return err
 	case errors.Is(err, sql.ErrNoRows):
 		return control.ErrNotFound
@@ -183,12 +183,6 @@ func (s *Store) Revision(ctx context.Context) (control.Revision, error) {
 func (s *Store) HashCheck(ctx context.Context) (check []byte, err error) {
 	err = s.r.QueryRowContext(ctx, `SELECT hash_check FROM meta`).Scan(&check)
 	return check, wrap(err)
-}
-
-// SetHashCheck implements control.Store.
-func (s *Store) SetHashCheck(ctx context.Context, check []byte) error {
-	_, err := s.w.ExecContext(ctx, `UPDATE meta SET hash_check = ?`, check)
-	return wrap(err)
 }
 
 func micros(t time.Time) int64 {

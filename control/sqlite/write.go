@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -21,8 +22,13 @@ func (s *Store) put(ctx context.Context, c control.Change) (control.Revision, er
 	}
 	defer func() { _ = tx.Rollback() }() // nothing after a commit
 	var revision int64
-	if err := tx.QueryRowContext(ctx, `UPDATE meta SET revision = revision + 1 RETURNING revision`).Scan(&revision); err != nil {
+	var check []byte
+	if err := tx.QueryRowContext(ctx, `UPDATE meta SET revision = revision + 1, hash_check = coalesce(hash_check, ?)
+		RETURNING revision, hash_check`, c.HashCheck).Scan(&revision, &check); err != nil {
 		return 0, err
+	}
+	if !bytes.Equal(check, c.HashCheck) {
+		return 0, control.ErrHashSecret
 	}
 	if c.Key != nil {
 		err = putKey(ctx, tx, c.Key, c.Was, revision)

@@ -291,6 +291,11 @@ func BenchmarkKeyByToken(b *testing.B) {
 				}
 			})
 		}
+		b.Run(fmt.Sprintf("census/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				p.Stored.Census(noon)
+			}
+		})
 		b.Run(fmt.Sprintf("revoke/%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			i := 0
