@@ -81,7 +81,10 @@ func refusedByTLS(err error) bool {
 func banner(w io.Writer, p *plan.Plan, base string) {
 	key, shown := "YOUR_KEY", false
 	for _, k := range p.KeyList {
-		if k.Shown != "" && !k.Disabled {
+		if k.Shown == "" {
+			continue
+		}
+		if _, refused := p.KeyByToken(k.Shown, time.Now()); refused == ai.ReasonNone {
 			key, shown = k.Shown, true
 			break
 		}

@@ -53,6 +53,9 @@ Exits with 0 when the request would be allowed, with 3 when it would be refused.
 			if err != nil {
 				return err
 			}
+			if err := app.AttachStoredKeys(cmd.Context(), p); err != nil {
+				return err
+			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			r := explain.Explain(cmd.Context(), app.NewPipeline(log), p, in)
 			if err := writeResult(cmd.OutOrStdout(), r, format); err != nil {
@@ -66,7 +69,7 @@ Exits with 0 when the request would be allowed, with 3 when it would be refused.
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
 	cmd.Flags().StringVar(&data, "data", "", "data directory with generated secrets")
-	cmd.Flags().StringVar(&in.Key, "key", "", "the key, or its name in the configuration")
+	cmd.Flags().StringVar(&in.Key, "key", "", "the key, or its name")
 	cmd.Flags().StringVar(&in.SPIFFEID, "spiffe-id", "", "the SPIFFE ID of a workload, instead of a key")
 	cmd.Flags().StringVar(&claims, "claims", "", "file with the claims of a token (a JSON object), instead of a key; - is stdin")
 	cmd.Flags().StringVar(&in.ClientIP, "client-ip", "", "the client's address, which networks are judged by (default: not known)")

@@ -67,6 +67,7 @@ func (c *compilation) run() {
 	c.compileModels()
 	c.compileRoles()
 	c.compileOrigins()
+	c.compileDirectory()
 	c.compileKeys(hashKey)
 	c.compileWorkloads()
 	c.compileIssuers()

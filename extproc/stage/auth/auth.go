@@ -61,14 +61,15 @@ func (Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 }
 
 func byKey(ex *pipeline.Exchange, c credential) pipeline.Verdict {
-	key, ok := ex.Plan.KeyByToken(c.token)
-	if !ok {
-		if c.bearer && len(ex.Plan.TokenIssuers) > 0 && isToken(c.token) {
-			return pipeline.Refuse(ai.ReasonInvalidToken, badToken)
-		}
-		return pipeline.Refuse(ai.ReasonInvalidKey, badKey)
+	caller, reason := ex.Plan.KeyByToken(c.token, ex.In.Time)
+	if reason == ai.ReasonInvalidKey && c.bearer && len(ex.Plan.TokenIssuers) > 0 && isToken(c.token) {
+		return pipeline.Refuse(ai.ReasonInvalidToken, badToken)
 	}
-	return enter(ex, key, ai.IdentityKey)
+	ex.Principal, ex.Identity = caller.Principal, ai.IdentityKey
+	if reason != ai.ReasonNone {
+		return pipeline.Refuse(reason, badKey)
+	}
+	return enter(ex, caller.Key.Roles, caller.Key.Network)
 }
 
 // byWorkload finds the caller by its client certificate.
@@ -84,19 +85,16 @@ func byWorkload(ex *pipeline.Exchange) pipeline.Verdict {
 	if !ok {
 		return pipeline.Refuse(ai.ReasonUnknownWorkload, noIdentity)
 	}
-	return enter(ex, caller, ai.IdentityWorkload)
+	ex.Principal, ex.Identity = caller.Principal, ai.IdentityWorkload
+	return enter(ex, caller.Roles, caller.Network)
 }
 
-// enter notes who calls.
-func enter(ex *pipeline.Exchange, caller *plan.Key, by ai.Identity) pipeline.Verdict {
-	ex.Principal, ex.Identity = caller.Principal, by
-	if caller.Disabled {
-		return pipeline.Refuse(ai.ReasonKeyDisabled, badKey)
-	}
+// enter notes what the caller may do.
+func enter(ex *pipeline.Exchange, roles []*plan.Role, network *plan.Network) pipeline.Verdict {
 	var ok bool
-	if ex.Grants, ok = plan.Grant(caller.Roles); !ok { // the configuration refuses so many roles
+	if ex.Grants, ok = plan.Grant(roles); !ok { // the configuration refuses so many roles
 		return pipeline.Refuse(ai.ReasonInternal, "The gateway could not decide about this request.")
 	}
-	ex.Network = caller.Network
+	ex.Network = network
 	return pipeline.Verdict{}
 }

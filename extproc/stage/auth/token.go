@@ -37,9 +37,9 @@ func byToken(ex *pipeline.Exchange, token string) (pipeline.Verdict, bool) {
 	if err != nil {
 		return pipeline.Refuse(ai.ReasonClaimsNotBound, noAccess), true
 	}
-	v := enter(ex, caller, ai.IdentityJWT)
+	ex.Principal, ex.Identity = caller.Principal, ai.IdentityJWT
 	ex.Principal.User = user
-	return v, true
+	return enter(ex, caller.Roles, caller.Network), true
 }
 
 // maxClaimDepth is the deepest nesting of claims; providers use three levels.

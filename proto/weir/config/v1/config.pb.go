@@ -15,6 +15,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -404,7 +405,10 @@ func (x *ServerTLS) GetClientCertificate() string {
 type Admin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port. Port 0 picks a free port. Default: 127.0.0.1:10081
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Serve the admin API over TLS too. On the unix socket of the data directory it
+	// is always served, to those who may open that.
+	Api           *AdminAPI `protobuf:"bytes,2,opt,name=api,proto3" json:"api,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -446,6 +450,368 @@ func (x *Admin) GetAddress() string {
 	return ""
 }
 
+func (x *Admin) GetApi() *AdminAPI {
+	if x != nil {
+		return x.Api
+	}
+	return nil
+}
+
+// AdminAPI serves the admin API to callers that prove who they are: by a client
+// certificate, by an OIDC token, or either. A change of the address takes effect at
+// the next start, all else at once.
+type AdminAPI struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port, as 0.0.0.0:10443. Port 0 picks a free port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The certificate that the API presents.
+	Tls *ServerTLS `protobuf:"bytes,2,opt,name=tls,proto3" json:"tls,omitempty"`
+	// PEM file with the authorities whose client certificates are accepted.
+	ClientCaFile string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	// What callers with a client certificate may do.
+	Clients []*AdminClient `protobuf:"bytes,4,rep,name=clients,proto3" json:"clients,omitempty"`
+	// Accept tokens of an OIDC provider, as Authorization: Bearer.
+	Oidc          *AdminOIDC `protobuf:"bytes,5,opt,name=oidc,proto3" json:"oidc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminAPI) Reset() {
+	*x = AdminAPI{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminAPI) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminAPI) ProtoMessage() {}
+
+func (x *AdminAPI) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminAPI.ProtoReflect.Descriptor instead.
+func (*AdminAPI) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdminAPI) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AdminAPI) GetTls() *ServerTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *AdminAPI) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
+func (x *AdminAPI) GetClients() []*AdminClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *AdminAPI) GetOidc() *AdminOIDC {
+	if x != nil {
+		return x.Oidc
+	}
+	return nil
+}
+
+// AdminClient is what a caller with a client certificate may do.
+type AdminClient struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Identity:
+	//
+	//	*AdminClient_SpiffeId
+	//	*AdminClient_CommonName
+	Identity isAdminClient_Identity `protobuf_oneof:"identity"`
+	// viewer reads; operator changes keys and rollouts; finance changes budgets.
+	Roles         []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminClient) Reset() {
+	*x = AdminClient{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminClient) ProtoMessage() {}
+
+func (x *AdminClient) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminClient.ProtoReflect.Descriptor instead.
+func (*AdminClient) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AdminClient) GetIdentity() isAdminClient_Identity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *AdminClient) GetSpiffeId() string {
+	if x != nil {
+		if x, ok := x.Identity.(*AdminClient_SpiffeId); ok {
+			return x.SpiffeId
+		}
+	}
+	return ""
+}
+
+func (x *AdminClient) GetCommonName() string {
+	if x != nil {
+		if x, ok := x.Identity.(*AdminClient_CommonName); ok {
+			return x.CommonName
+		}
+	}
+	return ""
+}
+
+func (x *AdminClient) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type isAdminClient_Identity interface {
+	isAdminClient_Identity()
+}
+
+type AdminClient_SpiffeId struct {
+	// The SPIFFE id, the certificate's only URI.
+	SpiffeId string `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3,oneof"`
+}
+
+type AdminClient_CommonName struct {
+	// The common name of the subject.
+	CommonName string `protobuf:"bytes,2,opt,name=common_name,json=commonName,proto3,oneof"`
+}
+
+func (*AdminClient_SpiffeId) isAdminClient_Identity() {}
+
+func (*AdminClient_CommonName) isAdminClient_Identity() {}
+
+// AdminOIDC accepts the tokens of one provider. The signature (RS256, ES256, EdDSA
+// and their like; never none), issuer, audience and expiry are checked.
+type AdminOIDC struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token's iss, exactly.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// What must be in the token's aud.
+	Audience string `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"`
+	// Types that are valid to be assigned to Jwks:
+	//
+	//	*AdminOIDC_JwksFile
+	//	*AdminOIDC_JwksUrl
+	Jwks isAdminOIDC_Jwks `protobuf_oneof:"jwks"`
+	// What callers may do, by their claims. Roles add up.
+	Grants        []*AdminClaim `protobuf:"bytes,5,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminOIDC) Reset() {
+	*x = AdminOIDC{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminOIDC) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminOIDC) ProtoMessage() {}
+
+func (x *AdminOIDC) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminOIDC.ProtoReflect.Descriptor instead.
+func (*AdminOIDC) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AdminOIDC) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetJwks() isAdminOIDC_Jwks {
+	if x != nil {
+		return x.Jwks
+	}
+	return nil
+}
+
+func (x *AdminOIDC) GetJwksFile() string {
+	if x != nil {
+		if x, ok := x.Jwks.(*AdminOIDC_JwksFile); ok {
+			return x.JwksFile
+		}
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetJwksUrl() string {
+	if x != nil {
+		if x, ok := x.Jwks.(*AdminOIDC_JwksUrl); ok {
+			return x.JwksUrl
+		}
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetGrants() []*AdminClaim {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+type isAdminOIDC_Jwks interface {
+	isAdminOIDC_Jwks()
+}
+
+type AdminOIDC_JwksFile struct {
+	// A file with the provider's keys (JWKS).
+	JwksFile string `protobuf:"bytes,3,opt,name=jwks_file,json=jwksFile,proto3,oneof"`
+}
+
+type AdminOIDC_JwksUrl struct {
+	// An https URL with the provider's keys, fetched when it is needed.
+	JwksUrl string `protobuf:"bytes,4,opt,name=jwks_url,json=jwksUrl,proto3,oneof"`
+}
+
+func (*AdminOIDC_JwksFile) isAdminOIDC_Jwks() {}
+
+func (*AdminOIDC_JwksUrl) isAdminOIDC_Jwks() {}
+
+// AdminClaim gives roles to the callers whose claim has a value.
+type AdminClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a claim that is text or a list of texts, as groups.
+	Claim string `protobuf:"bytes,1,opt,name=claim,proto3" json:"claim,omitempty"`
+	// The value, exactly; in a list, one of its texts.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// viewer, operator, finance.
+	Roles         []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminClaim) Reset() {
+	*x = AdminClaim{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminClaim) ProtoMessage() {}
+
+func (x *AdminClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminClaim.ProtoReflect.Descriptor instead.
+func (*AdminClaim) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AdminClaim) GetClaim() string {
+	if x != nil {
+		return x.Claim
+	}
+	return ""
+}
+
+func (x *AdminClaim) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *AdminClaim) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 // SecretRef says where a secret is; a secret is never written in the file.
 type SecretRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -461,7 +827,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +839,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +852,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SecretRef) GetSource() isSecretRef_Source {
@@ -596,7 +962,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +974,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +987,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Pool) GetName() string {
@@ -741,7 +1107,7 @@ type Tokenizer struct {
 
 func (x *Tokenizer) Reset() {
 	*x = Tokenizer{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +1119,7 @@ func (x *Tokenizer) String() string {
 func (*Tokenizer) ProtoMessage() {}
 
 func (x *Tokenizer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +1132,7 @@ func (x *Tokenizer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tokenizer.ProtoReflect.Descriptor instead.
 func (*Tokenizer) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tokenizer) GetVocabulary() string {
@@ -804,7 +1170,7 @@ type UpstreamTLS struct {
 
 func (x *UpstreamTLS) Reset() {
 	*x = UpstreamTLS{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1182,7 @@ func (x *UpstreamTLS) String() string {
 func (*UpstreamTLS) ProtoMessage() {}
 
 func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1195,7 @@ func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
 func (*UpstreamTLS) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpstreamTLS) GetCaFile() string {
@@ -862,7 +1228,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1240,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1253,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Endpoint) GetUrl() string {
@@ -937,7 +1303,7 @@ type Price struct {
 
 func (x *Price) Reset() {
 	*x = Price{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1315,7 @@ func (x *Price) String() string {
 func (*Price) ProtoMessage() {}
 
 func (x *Price) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1328,7 @@ func (x *Price) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Price.ProtoReflect.Descriptor instead.
 func (*Price) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Price) GetInput() float64 {
@@ -1057,7 +1423,7 @@ type PricePeriod struct {
 
 func (x *PricePeriod) Reset() {
 	*x = PricePeriod{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1435,7 @@ func (x *PricePeriod) String() string {
 func (*PricePeriod) ProtoMessage() {}
 
 func (x *PricePeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1448,7 @@ func (x *PricePeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PricePeriod.ProtoReflect.Descriptor instead.
 func (*PricePeriod) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PricePeriod) GetFrom() string {
@@ -1115,7 +1481,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1493,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1506,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Credential) GetSecret() *SecretRef {
@@ -1200,7 +1566,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1578,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1591,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Model) GetName() string {
@@ -1314,7 +1680,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1692,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1705,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rule) GetName() string {
@@ -1384,7 +1750,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1762,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1775,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Target) GetPool() string {
@@ -1439,7 +1805,7 @@ type WeightedPool struct {
 
 func (x *WeightedPool) Reset() {
 	*x = WeightedPool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1817,7 @@ func (x *WeightedPool) String() string {
 func (*WeightedPool) ProtoMessage() {}
 
 func (x *WeightedPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1830,7 @@ func (x *WeightedPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedPool.ProtoReflect.Descriptor instead.
 func (*WeightedPool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WeightedPool) GetPool() string {
@@ -1498,7 +1864,7 @@ type Team struct {
 
 func (x *Team) Reset() {
 	*x = Team{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1876,7 @@ func (x *Team) String() string {
 func (*Team) ProtoMessage() {}
 
 func (x *Team) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1889,7 @@ func (x *Team) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Team.ProtoReflect.Descriptor instead.
 func (*Team) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Team) GetName() string {
@@ -1569,7 +1935,7 @@ type Application struct {
 
 func (x *Application) Reset() {
 	*x = Application{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1947,7 @@ func (x *Application) String() string {
 func (*Application) ProtoMessage() {}
 
 func (x *Application) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1960,7 @@ func (x *Application) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Application.ProtoReflect.Descriptor instead.
 func (*Application) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Application) GetName() string {
@@ -1654,7 +2020,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +2032,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +2045,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Role) GetName() string {
@@ -1774,7 +2140,7 @@ type Hours struct {
 
 func (x *Hours) Reset() {
 	*x = Hours{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +2152,7 @@ func (x *Hours) String() string {
 func (*Hours) ProtoMessage() {}
 
 func (x *Hours) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2165,7 @@ func (x *Hours) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hours.ProtoReflect.Descriptor instead.
 func (*Hours) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Hours) GetTimeZone() string {
@@ -1833,7 +2199,7 @@ type HourWindow struct {
 
 func (x *HourWindow) Reset() {
 	*x = HourWindow{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2211,7 @@ func (x *HourWindow) String() string {
 func (*HourWindow) ProtoMessage() {}
 
 func (x *HourWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2224,7 @@ func (x *HourWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HourWindow.ProtoReflect.Descriptor instead.
 func (*HourWindow) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HourWindow) GetDays() []string {
@@ -1900,6 +2266,11 @@ type Key struct {
 	Roles []string `protobuf:"bytes,6,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Refuse the key without deleting it.
 	Disabled bool `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Refuse the key from this time on, as 2027-01-01T00:00:00Z. Default: never
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Refuse the key for good: it was lost or stolen. `weir key revoke` does the same
+	// without a change of the file.
+	Revoked bool `protobuf:"varint,9,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	// From where the key may be used; the team's network applies as well.
 	Network       *Network `protobuf:"bytes,16,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1908,7 +2279,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2291,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2304,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Key) GetName() string {
@@ -1996,6 +2367,20 @@ func (x *Key) GetDisabled() bool {
 	return false
 }
 
+func (x *Key) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Key) GetRevoked() bool {
+	if x != nil {
+		return x.Revoked
+	}
+	return false
+}
+
 func (x *Key) GetNetwork() *Network {
 	if x != nil {
 		return x.Network
@@ -2008,7 +2393,7 @@ type isKey_Material interface {
 }
 
 type Key_Hash struct {
-	// The keyed hash, as `weir keys hash` prints it: hmac-sha256:<64 hex digits>.
+	// The keyed hash, as `weir key hash` prints it: hmac-sha256:<64 hex digits>.
 	Hash string `protobuf:"bytes,2,opt,name=hash,proto3,oneof"`
 }
 
@@ -2082,7 +2467,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2479,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2492,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Limit) GetName() string {
@@ -2261,7 +2646,7 @@ type Alerts struct {
 
 func (x *Alerts) Reset() {
 	*x = Alerts{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2658,7 @@ func (x *Alerts) String() string {
 func (*Alerts) ProtoMessage() {}
 
 func (x *Alerts) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2671,7 @@ func (x *Alerts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
 func (*Alerts) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Alerts) GetWebhooks() []*Webhook {
@@ -2310,7 +2695,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2707,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2720,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2367,7 +2752,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2764,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2777,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StageMode) GetStage() string {
@@ -2424,7 +2809,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2821,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2834,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2488,7 +2873,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2500,7 +2885,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2513,7 +2898,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2548,7 +2933,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2945,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2958,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Simulator) GetName() string {
@@ -2623,7 +3008,7 @@ type TokenIssuer struct {
 
 func (x *TokenIssuer) Reset() {
 	*x = TokenIssuer{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +3020,7 @@ func (x *TokenIssuer) String() string {
 func (*TokenIssuer) ProtoMessage() {}
 
 func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +3033,7 @@ func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenIssuer.ProtoReflect.Descriptor instead.
 func (*TokenIssuer) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TokenIssuer) GetName() string {
@@ -2737,7 +3122,7 @@ type RemoteKeySet struct {
 
 func (x *RemoteKeySet) Reset() {
 	*x = RemoteKeySet{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +3134,7 @@ func (x *RemoteKeySet) String() string {
 func (*RemoteKeySet) ProtoMessage() {}
 
 func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +3147,7 @@ func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteKeySet.ProtoReflect.Descriptor instead.
 func (*RemoteKeySet) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoteKeySet) GetUrl() string {
@@ -2812,7 +3197,7 @@ type ClaimBinding struct {
 
 func (x *ClaimBinding) Reset() {
 	*x = ClaimBinding{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +3209,7 @@ func (x *ClaimBinding) String() string {
 func (*ClaimBinding) ProtoMessage() {}
 
 func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +3222,7 @@ func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimBinding.ProtoReflect.Descriptor instead.
 func (*ClaimBinding) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ClaimBinding) GetWhen() string {
@@ -2899,7 +3284,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	mi := &file_weir_config_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3296,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	mi := &file_weir_config_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3309,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Workload) GetName() string {
@@ -2978,7 +3363,7 @@ type ProxyTrust struct {
 
 func (x *ProxyTrust) Reset() {
 	*x = ProxyTrust{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	mi := &file_weir_config_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3375,7 @@ func (x *ProxyTrust) String() string {
 func (*ProxyTrust) ProtoMessage() {}
 
 func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	mi := &file_weir_config_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3388,7 @@ func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyTrust.ProtoReflect.Descriptor instead.
 func (*ProxyTrust) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProxyTrust) GetTrustedHops() uint32 {
@@ -3034,7 +3419,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	mi := &file_weir_config_v1_config_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3431,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	mi := &file_weir_config_v1_config_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3444,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Network) GetAllow() []string {
@@ -3080,7 +3465,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9a\b\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\b\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -3115,9 +3500,34 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
 	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\x12$\n" +
 	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x12J\n" +
-	"\x12client_certificate\x18\x04 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\brequiredR\boptionalR\x11clientCertificate\"!\n" +
+	"\x12client_certificate\x18\x04 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\brequiredR\boptionalR\x11clientCertificate\"M\n" +
 	"\x05Admin\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x9e\x01\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12*\n" +
+	"\x03api\x18\x02 \x01(\v2\x18.weir.config.v1.AdminAPIR\x03api\"\xee\x01\n" +
+	"\bAdminAPI\x12!\n" +
+	"\aaddress\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x123\n" +
+	"\x03tls\x18\x02 \x01(\v2\x19.weir.config.v1.ServerTLSB\x06\xbaH\x03\xc8\x01\x01R\x03tls\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x125\n" +
+	"\aclients\x18\x04 \x03(\v2\x1b.weir.config.v1.AdminClientR\aclients\x12-\n" +
+	"\x04oidc\x18\x05 \x01(\v2\x19.weir.config.v1.AdminOIDCR\x04oidc\"\xdf\x01\n" +
+	"\vAdminClient\x12P\n" +
+	"\tspiffe_id\x18\x01 \x01(\tB1\xbaH.r,2*^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$H\x00R\bspiffeId\x12*\n" +
+	"\vcommon_name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\n" +
+	"commonName\x12?\n" +
+	"\x05roles\x18\x03 \x03(\tB)\xbaH&\x92\x01#\b\x01\x18\x01\"\x1dr\x1bR\x06viewerR\boperatorR\afinanceR\x05rolesB\x11\n" +
+	"\bidentity\x12\x05\xbaH\x02\b\x01\"\xec\x01\n" +
+	"\tAdminOIDC\x12\x1f\n" +
+	"\x06issuer\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06issuer\x12#\n" +
+	"\baudience\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\baudience\x12&\n" +
+	"\tjwks_file\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\bjwksFile\x12$\n" +
+	"\bjwks_url\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\ajwksUrl\x12<\n" +
+	"\x06grants\x18\x05 \x03(\v2\x1a.weir.config.v1.AdminClaimB\b\xbaH\x05\x92\x01\x02\b\x01R\x06grantsB\r\n" +
+	"\x04jwks\x12\x05\xbaH\x02\b\x01\"\x8b\x01\n" +
+	"\n" +
+	"AdminClaim\x12\x1d\n" +
+	"\x05claim\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05claim\x12\x1d\n" +
+	"\x05value\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05value\x12?\n" +
+	"\x05roles\x18\x03 \x03(\tB)\xbaH&\x92\x01#\b\x01\x18\x01\"\x1dr\x1bR\x06viewerR\boperatorR\afinanceR\x05roles\"\x9e\x01\n" +
 	"\tSecretRef\x12\x1b\n" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
@@ -3243,7 +3653,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"HourWindow\x12C\n" +
 	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
 	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
-	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xdb\x02\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xb0\x03\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -3251,7 +3661,10 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\vapplication\x18\x04 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04team\x18\x05 \x01(\tR\x04team\x12\x14\n" +
 	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
-	"\bdisabled\x18\a \x01(\bR\bdisabled\x121\n" +
+	"\bdisabled\x18\a \x01(\bR\bdisabled\x129\n" +
+	"\n" +
+	"expires_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x18\n" +
+	"\arevoked\x18\t \x01(\bR\arevoked\x121\n" +
 	"\anetwork\x18\x10 \x01(\v2\x17.weir.config.v1.NetworkR\anetworkB\x11\n" +
 	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x99\a\n" +
 	"\x05Limit\x128\n" +
@@ -3347,100 +3760,111 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_weir_config_v1_config_proto_goTypes = []any{
-	(*Config)(nil),              // 0: weir.config.v1.Config
-	(*Listener)(nil),            // 1: weir.config.v1.Listener
-	(*ServerTLS)(nil),           // 2: weir.config.v1.ServerTLS
-	(*Admin)(nil),               // 3: weir.config.v1.Admin
-	(*SecretRef)(nil),           // 4: weir.config.v1.SecretRef
-	(*Pool)(nil),                // 5: weir.config.v1.Pool
-	(*Tokenizer)(nil),           // 6: weir.config.v1.Tokenizer
-	(*UpstreamTLS)(nil),         // 7: weir.config.v1.UpstreamTLS
-	(*Endpoint)(nil),            // 8: weir.config.v1.Endpoint
-	(*Price)(nil),               // 9: weir.config.v1.Price
-	(*PricePeriod)(nil),         // 10: weir.config.v1.PricePeriod
-	(*Credential)(nil),          // 11: weir.config.v1.Credential
-	(*Model)(nil),               // 12: weir.config.v1.Model
-	(*Rule)(nil),                // 13: weir.config.v1.Rule
-	(*Target)(nil),              // 14: weir.config.v1.Target
-	(*WeightedPool)(nil),        // 15: weir.config.v1.WeightedPool
-	(*Team)(nil),                // 16: weir.config.v1.Team
-	(*Application)(nil),         // 17: weir.config.v1.Application
-	(*Role)(nil),                // 18: weir.config.v1.Role
-	(*Hours)(nil),               // 19: weir.config.v1.Hours
-	(*HourWindow)(nil),          // 20: weir.config.v1.HourWindow
-	(*Key)(nil),                 // 21: weir.config.v1.Key
-	(*Limit)(nil),               // 22: weir.config.v1.Limit
-	(*Alerts)(nil),              // 23: weir.config.v1.Alerts
-	(*Webhook)(nil),             // 24: weir.config.v1.Webhook
-	(*StageMode)(nil),           // 25: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 26: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 27: weir.config.v1.Usage
-	(*Simulator)(nil),           // 28: weir.config.v1.Simulator
-	(*TokenIssuer)(nil),         // 29: weir.config.v1.TokenIssuer
-	(*RemoteKeySet)(nil),        // 30: weir.config.v1.RemoteKeySet
-	(*ClaimBinding)(nil),        // 31: weir.config.v1.ClaimBinding
-	(*Workload)(nil),            // 32: weir.config.v1.Workload
-	(*ProxyTrust)(nil),          // 33: weir.config.v1.ProxyTrust
-	(*Network)(nil),             // 34: weir.config.v1.Network
-	(*durationpb.Duration)(nil), // 35: google.protobuf.Duration
+	(*Config)(nil),                // 0: weir.config.v1.Config
+	(*Listener)(nil),              // 1: weir.config.v1.Listener
+	(*ServerTLS)(nil),             // 2: weir.config.v1.ServerTLS
+	(*Admin)(nil),                 // 3: weir.config.v1.Admin
+	(*AdminAPI)(nil),              // 4: weir.config.v1.AdminAPI
+	(*AdminClient)(nil),           // 5: weir.config.v1.AdminClient
+	(*AdminOIDC)(nil),             // 6: weir.config.v1.AdminOIDC
+	(*AdminClaim)(nil),            // 7: weir.config.v1.AdminClaim
+	(*SecretRef)(nil),             // 8: weir.config.v1.SecretRef
+	(*Pool)(nil),                  // 9: weir.config.v1.Pool
+	(*Tokenizer)(nil),             // 10: weir.config.v1.Tokenizer
+	(*UpstreamTLS)(nil),           // 11: weir.config.v1.UpstreamTLS
+	(*Endpoint)(nil),              // 12: weir.config.v1.Endpoint
+	(*Price)(nil),                 // 13: weir.config.v1.Price
+	(*PricePeriod)(nil),           // 14: weir.config.v1.PricePeriod
+	(*Credential)(nil),            // 15: weir.config.v1.Credential
+	(*Model)(nil),                 // 16: weir.config.v1.Model
+	(*Rule)(nil),                  // 17: weir.config.v1.Rule
+	(*Target)(nil),                // 18: weir.config.v1.Target
+	(*WeightedPool)(nil),          // 19: weir.config.v1.WeightedPool
+	(*Team)(nil),                  // 20: weir.config.v1.Team
+	(*Application)(nil),           // 21: weir.config.v1.Application
+	(*Role)(nil),                  // 22: weir.config.v1.Role
+	(*Hours)(nil),                 // 23: weir.config.v1.Hours
+	(*HourWindow)(nil),            // 24: weir.config.v1.HourWindow
+	(*Key)(nil),                   // 25: weir.config.v1.Key
+	(*Limit)(nil),                 // 26: weir.config.v1.Limit
+	(*Alerts)(nil),                // 27: weir.config.v1.Alerts
+	(*Webhook)(nil),               // 28: weir.config.v1.Webhook
+	(*StageMode)(nil),             // 29: weir.config.v1.StageMode
+	(*RequestBounds)(nil),         // 30: weir.config.v1.RequestBounds
+	(*Usage)(nil),                 // 31: weir.config.v1.Usage
+	(*Simulator)(nil),             // 32: weir.config.v1.Simulator
+	(*TokenIssuer)(nil),           // 33: weir.config.v1.TokenIssuer
+	(*RemoteKeySet)(nil),          // 34: weir.config.v1.RemoteKeySet
+	(*ClaimBinding)(nil),          // 35: weir.config.v1.ClaimBinding
+	(*Workload)(nil),              // 36: weir.config.v1.Workload
+	(*ProxyTrust)(nil),            // 37: weir.config.v1.ProxyTrust
+	(*Network)(nil),               // 38: weir.config.v1.Network
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
 	3,  // 1: weir.config.v1.Config.admin:type_name -> weir.config.v1.Admin
-	4,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
-	5,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
-	12, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
-	16, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
-	17, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
-	18, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	21, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	22, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	25, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	26, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	27, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	28, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	29, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
-	32, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
-	33, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
-	23, // 17: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	8,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
+	9,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
+	16, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
+	20, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
+	21, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
+	22, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
+	25, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	26, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	29, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	30, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	31, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	32, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	33, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
+	36, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
+	37, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
+	27, // 17: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
 	2,  // 18: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 19: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 20: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	11, // 21: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	35, // 22: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 23: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 24: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	10, // 25: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
-	9,  // 26: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	4,  // 27: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	13, // 28: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	14, // 29: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	35, // 30: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	35, // 31: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	14, // 32: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	15, // 33: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	34, // 34: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	19, // 35: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	34, // 36: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	20, // 37: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	4,  // 38: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	34, // 39: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	35, // 40: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	35, // 41: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	24, // 42: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	4,  // 43: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	35, // 44: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	35, // 45: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	30, // 46: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	31, // 47: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	35, // 48: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	4,  // 19: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
+	2,  // 20: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
+	5,  // 21: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
+	6,  // 22: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
+	7,  // 23: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
+	12, // 24: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	13, // 25: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	15, // 26: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	39, // 27: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 28: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	10, // 29: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	14, // 30: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
+	13, // 31: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 32: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 33: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 34: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	39, // 35: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	39, // 36: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	18, // 37: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 38: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	38, // 39: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 40: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	38, // 41: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 42: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 43: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	40, // 44: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	38, // 45: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	39, // 46: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	39, // 47: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 48: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 49: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	39, // 50: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	39, // 51: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	34, // 52: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	35, // 53: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	39, // 54: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -3448,18 +3872,26 @@ func file_weir_config_v1_config_proto_init() {
 	if File_weir_config_v1_config_proto != nil {
 		return
 	}
-	file_weir_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{
+		(*AdminClient_SpiffeId)(nil),
+		(*AdminClient_CommonName)(nil),
+	}
+	file_weir_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{
+		(*AdminOIDC_JwksFile)(nil),
+		(*AdminOIDC_JwksUrl)(nil),
+	}
+	file_weir_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{
 		(*SecretRef_Env)(nil),
 		(*SecretRef_File)(nil),
 		(*SecretRef_Generated)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[21].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[25].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[29].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[33].OneofWrappers = []any{
 		(*TokenIssuer_JwksFile)(nil),
 		(*TokenIssuer_Jwks)(nil),
 	}
@@ -3469,7 +3901,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
