@@ -144,6 +144,9 @@ const (
 	ReasonUnavailable      Reason = "unavailable"
 	ReasonBackendRefused   Reason = "backend_refused"
 	ReasonInternal         Reason = "internal_error"
+
+	// ReasonBypass: the request reached a pool and weir was never asked.
+	ReasonBypass Reason = "bypass"
 )
 
 // Answer is how a reason appears to an OpenAI client: HTTP status, error type
@@ -177,6 +180,8 @@ var answers = map[Reason]Answer{
 	ReasonBackendRefused:   {502, "server_error", "backend_refused"},
 	ReasonUnavailable:      {503, "server_error", "service_unavailable"},
 	ReasonInternal:         {500, "server_error", "internal_error"},
+
+	ReasonBypass: {403, "permission_error", "bypass"},
 }
 
 // Answer returns how the reason appears to a client. A reason outside the set

@@ -48,6 +48,12 @@ const (
 	// attempt that answers has used so far: see AdapterUsage.
 	StateUsage = "weir_usage"
 
+	// What Envoy's access log shows as response code details where the adapter
+	// answered in the place of a target: it could not adapt the request, or the
+	// request came past weir.
+	DetailsAdapter = "weir_adapter"
+	DetailsBypass  = "weir_bypass"
+
 	// DecisionHeader tells the client the decision's id.
 	DecisionHeader = "x-weir-decision"
 	// InternalPrefix is that of headers that no client may send.
