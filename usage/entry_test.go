@@ -56,6 +56,36 @@ func TestDecodeLineRefuses(t *testing.T) {
 	}
 }
 
+// What reached a pool without an id of weir's is a bypass, whatever id a backend
+// claims; weir's own refusal on such a route reached none.
+func TestBypassEntries(t *testing.T) {
+	for name, tc := range map[string]struct {
+		line   string
+		bypass bool
+	}{
+		"passed":                 {`{"start":"1","status":200,"n":1,"cluster":"pool/a"}`, true},
+		"a backend claims an id": {`{"start":"1","status":200,"n":1,"cluster":"pool/a","rid":"00000000000000000000000000000001"}`, true},
+		"an id that is none":     {`{"start":"1","status":200,"n":1,"cluster":"pool/a","rid":"x"}`, true},
+		"only the filter noted":  {`{"start":"1","status":200,"n":2,"att":"a:503;a:200"}`, true},
+		"decided":                {`{"start":"1","status":200,"n":1,"cluster":"pool/a","id":"00000000000000000000000000000001"}`, false},
+		"weir refused":           {`{"start":"1","status":401,"n":0,"cluster":"pool/a","rid":"00000000000000000000000000000001"}`, false},
+		"Envoy refused":          {`{"start":"1","status":413,"cluster":"pool/a"}`, false},
+		"a cluster of their own": {`{"start":"1","status":200,"n":1,"cluster":"website"}`, false},
+		"nowhere, without weir":  {`{"start":"1","status":503,"n":1,"cluster":"weir/none"}`, false},
+	} {
+		e, err := DecodeLine([]byte(tc.line))
+		if err != nil || e.Bypass != tc.bypass || tc.bypass && (e.ID != nil || e.Digest == ID{}) {
+			t.Errorf("%s: %+v, %v", name, e, err)
+		}
+	}
+	als := alsOfFinished(t)
+	als.CommonProperties.Metadata = nil
+	als.Response.ResponseHeaders = map[string]string{"x-weir-decision": testID(1)}
+	if e, err := DecodeALS(als); err != nil || !e.Bypass || e.ID != nil || e.Digest == (ID{}) {
+		t.Errorf("gRPC: %+v, %v", e, err)
+	}
+}
+
 func TestDigestTellsEntriesApart(t *testing.T) {
 	line := []byte(`{"start":"1"}`)
 	if digest(line, "a") != digest(bytes.Clone(line), "a") || digest(line, "a") == digest(line, "b") || digest(line, "a") == digest([]byte(`{"start":"2"}`), "a") {
@@ -85,8 +115,8 @@ func alsOfFinished(t testing.TB) *accesslogdata.HTTPAccessLogEntry {
 				"wasm.weir_attempts": state("local-vllm:200"),
 				"wasm.weir_usage":    state("in=712 cached=100 out=64 chunks=64 text=300 first=1772366400183000 reported done finish=stop"),
 			},
-			UpstreamCluster: "pool/local-vllm",
-			AccessLogType:   accesslogdata.AccessLogType_DownstreamEnd,
+			UpstreamCluster: "pool/local-vllm", UpstreamRequestAttemptCount: 1,
+			AccessLogType: accesslogdata.AccessLogType_DownstreamEnd,
 		},
 		Response: &accesslogdata.HTTPResponseProperties{
 			ResponseCode: wrapperspb.UInt32(200), ResponseBodyBytes: 900, ResponseCodeDetails: "via_upstream",

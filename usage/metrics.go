@@ -34,6 +34,7 @@ type metrics struct {
 	duration    *prometheus.HistogramVec
 	dropped     *prometheus.CounterVec
 	orphans     prometheus.Counter
+	bypasses    prometheus.Counter
 	stored      prometheus.Counter
 	storedTwice prometheus.Counter
 	storeFailed prometheus.Counter
@@ -63,6 +64,7 @@ func newMetrics(r *Recorder) *metrics {
 		duration:    histogram("gen_ai_server_request_duration_seconds", "From a request's first byte to its end.", durationBuckets),
 		dropped:     counters("weir_usage_dropped_total", "Access log entries, spool records and lines that were passed over.", "why"),
 		orphans:     counter("weir_usage_orphans_total", "Entries whose decision is not known, recorded without it."),
+		bypasses:    counter("weir_bypass_total", "Requests that reached a pool without a decision of weir's."),
 		stored:      counter("weir_usage_stored_total", "Events written to the store."),
 		storedTwice: counter("weir_usage_stored_again_total", "Events that the store had already."),
 		storeFailed: counter("weir_usage_store_failures_total", "Failed calls of the store."),
@@ -138,7 +140,7 @@ func operationName(kind string) string {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.firstToken, m.duration, m.dropped, m.orphans,
+	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.firstToken, m.duration, m.dropped, m.orphans, m.bypasses,
 		m.stored, m.storedTwice, m.storeFailed, m.syncFailed, m.behind}, m.gauges...)
 }
 
