@@ -153,6 +153,12 @@ func (e *Entry) identify(meta, header string) (err error) {
 	return err
 }
 
+// isProbe tells of a probe of the doctor's, which is nobody's request. What has gone
+// to a pool is none, whatever its id looks like.
+func (e *Entry) isProbe() bool {
+	return e.ID != nil && e.Tries == 0 && e.Attempts == "" && ai.IsProbeID(e.ID.String())
+}
+
 // entryID prefers the id of the metadata, which no backend can set, to that of
 // the response header.
 func entryID(meta, header string) (*ID, error) {

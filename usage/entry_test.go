@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weirproxy/weir/internal/ai"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 )
 
@@ -83,6 +84,31 @@ func TestBypassEntries(t *testing.T) {
 	als.Response.ResponseHeaders = map[string]string{"x-weir-decision": testID(1)}
 	if e, err := DecodeALS(als); err != nil || !e.Bypass || e.ID != nil || e.Digest == (ID{}) {
 		t.Errorf("gRPC: %+v, %v", e, err)
+	}
+}
+
+// The entry of a probe is nobody's request; what went to a pool is one, whatever id
+// it has.
+func TestProbesMakeNoEvents(t *testing.T) {
+	w := newWorld(t)
+	id := func(n int) string { return ai.ProbeID(testID(n)) }
+	for _, line := range []string{
+		`{"start":"1772366400","status":401,"n":0,"rid":"` + id(1) + `","details":"weir"}`,
+		`{"start":"1772366400","status":200,"rid":"` + id(2) + `","details":"weir"}`,
+		`{"start":"1772366400","status":200,"n":1,"cluster":"pool/a","id":"` + id(3) + `"}`,
+		`{"start":"1772366400","status":200,"n":1,"cluster":"pool/a","rid":"` + id(4) + `"}`,
+	} {
+		e, err := DecodeLine([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Entry(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events := w.events()
+	if len(events) != 2 || w.metric("weir_usage_dropped_total", dropProbe) != 2 || w.metric("weir_usage_orphans_total", "") != 1 {
+		t.Errorf("%d events, %v entries passed over, %v orphans", len(events), w.metric("weir_usage_dropped_total", dropProbe), w.metric("weir_usage_orphans_total", ""))
 	}
 }
 

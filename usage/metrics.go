@@ -19,9 +19,10 @@ const (
 	dropDecidedTwice = "decided_twice" // a decision whose id is known
 	dropLine         = "line"          // the line for people, not the event
 	dropLogLost      = "log_lost"      // the rest of a log file that is gone
+	dropProbe        = "probe"         // a probe of the doctor's
 )
 
-var dropReasons = []string{dropGarbled, dropTooLong, dropDuplicate, dropLate, dropStored, dropUndecided, dropDecidedTwice, dropLine, dropLogLost}
+var dropReasons = []string{dropGarbled, dropTooLong, dropDuplicate, dropLate, dropStored, dropUndecided, dropDecidedTwice, dropLine, dropLogLost, dropProbe}
 
 // metrics are what the recorder tells Prometheus. Labels hold names of the
 // configuration and words of bounded sets only. Where OpenTelemetry's semantic

@@ -72,6 +72,9 @@ func (r *Recorder) eventOf(ctx context.Context, e *Entry) (*usagev1.Event, ID) {
 		return nil, id
 	case p != nil:
 		return closed(p.decision, e), id
+	case e.isProbe():
+		r.metrics.drop(dropProbe)
+		return nil, id
 	case e.ID == nil && !e.Bypass && e.clientGone():
 		// It left before weir was asked: neither admitted nor refused.
 		r.metrics.drop(dropUndecided)

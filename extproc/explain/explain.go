@@ -159,11 +159,8 @@ func withKey(p *plan.Plan, key string) (*plan.Plan, string) {
 	if i < 0 {
 		return p, key
 	}
-	token, secret := rand.Text(), []byte(rand.Text())
-	made := *p
-	made.SetHashSecret(secret)
-	made.Keys = map[plan.KeyHash]*plan.Key{plan.HashKey(secret, token): p.KeyList[i]}
-	return &made, token
+	token := rand.Text()
+	return p.Opening(p.KeyList[i], token), token
 }
 
 func headers(in Input, token string) []pipeline.Header {

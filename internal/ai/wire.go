@@ -60,6 +60,25 @@ const (
 	InternalPrefix = "x-weir-"
 )
 
+// ProbeID makes the id of a probe of a decision's id, a UUID: its version is 8 and
+// not 7. What has such an id takes nothing from any limit and makes no event.
+func ProbeID(id string) string {
+	if len(id) <= versionDigit {
+		return id
+	}
+	return id[:versionDigit] + probeVersion + id[versionDigit+1:]
+}
+
+// IsProbeID tells whether ProbeID made the id.
+func IsProbeID(id string) bool {
+	return len(id) > versionDigit && id[versionDigit:versionDigit+1] == probeVersion
+}
+
+const (
+	versionDigit = 12 // of 32 hex digits (RFC 9562, 4.2)
+	probeVersion = "8"
+)
+
 // ClusterName is the Envoy cluster of a pool.
 func ClusterName(pool string) string { return "pool/" + pool }
 

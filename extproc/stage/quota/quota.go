@@ -28,7 +28,7 @@ type Ledger interface {
 type Stage struct{ ledger Ledger }
 
 // New makes the stage.
-func New(l Ledger) *Stage { return &Stage{l} }
+func New(l Ledger) *Stage { return &Stage{sparing{l}} }
 
 // Name of the stage.
 func (*Stage) Name() string { return "quota" }

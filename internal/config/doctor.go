@@ -1,0 +1,5 @@
+package config
+
+import "github.com/weirproxy/weir/internal/plan"
+
+func (c *compilation) compileDoctor() { c.out.Doctor = plan.Doctor{} }
