@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 	"github.com/weirproxy/weir/tokens"
 )
@@ -147,7 +148,7 @@ var forbiddenHeaders = set("connection", "keep-alive", "proxy-connection", "prox
 	"traceparent", "tracestate")
 
 // secretHeaders carry a client's secrets.
-var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key")
+var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", probe.Header)
 
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))

@@ -64,7 +64,9 @@ type Config struct {
 	// Usage records: retention and reporting.
 	Usage *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	// For trying things out: `weir up` starts these stand-in backends itself.
-	Simulators    []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
+	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
+	// How it is proved that every policy is in force on every proxy.
+	Doctor        *Doctor `protobuf:"bytes,21,opt,name=doctor,proto3" json:"doctor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -200,6 +202,13 @@ func (x *Config) GetUsage() *Usage {
 func (x *Config) GetSimulators() []*Simulator {
 	if x != nil {
 		return x.Simulators
+	}
+	return nil
+}
+
+func (x *Config) GetDoctor() *Doctor {
+	if x != nil {
+		return x.Doctor
 	}
 	return nil
 }
@@ -1893,11 +1902,151 @@ func (x *Simulator) GetProfile() string {
 	return ""
 }
 
+// Doctor sends probes through the proxies and proves on each that every policy is
+// in force. The listeners of an Envoy that `weir up` runs are probed always.
+type Doctor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How often. Default: 30s
+	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Where Envoys that you run can be reached: one entry for each listener of each
+	// of them. What is connected and not named here is reported as not probed.
+	Proxies       []*DoctorProxy `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doctor) Reset() {
+	*x = Doctor{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doctor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doctor) ProtoMessage() {}
+
+func (x *Doctor) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doctor.ProtoReflect.Descriptor instead.
+func (*Doctor) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Doctor) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Doctor) GetProxies() []*DoctorProxy {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+// DoctorProxy is a way to one listener of one Envoy.
+type DoctorProxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Envoy's node id, as `weir envoy bootstrap --node` set it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// http(s)://host[:port], as weir reaches it.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// The listener of this configuration that is there. May be left out when there
+	// is one only.
+	Listener string `protobuf:"bytes,3,opt,name=listener,proto3" json:"listener,omitempty"`
+	// PEM file with the authorities to trust. Default: the system's.
+	CaFile string `protobuf:"bytes,4,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// The name to ask for and to verify. Default: the URL's host.
+	ServerName    string `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorProxy) Reset() {
+	*x = DoctorProxy{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorProxy) ProtoMessage() {}
+
+func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorProxy.ProtoReflect.Descriptor instead.
+func (*DoctorProxy) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DoctorProxy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x96\x06\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc6\x06\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -1916,7 +2065,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05usage\x18\x0e \x01(\v2\x15.weir.config.v1.UsageR\x05usage\x129\n" +
 	"\n" +
 	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
-	"simulators\"\x94\x01\n" +
+	"simulators\x12.\n" +
+	"\x06doctor\x18\x15 \x01(\v2\x16.weir.config.v1.DoctorR\x06doctor\"\x94\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
@@ -2036,7 +2186,18 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\tSimulator\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1f\n" +
 	"\x06listen\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06listen\x12D\n" +
-	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofileB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofile\"\x87\x01\n" +
+	"\x06Doctor\x12F\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x05R\binterval\x125\n" +
+	"\aproxies\x18\x02 \x03(\v2\x1b.weir.config.v1.DoctorProxyR\aproxies\"\x9e\x01\n" +
+	"\vDoctorProxy\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12\x19\n" +
+	"\x03url\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x12\x1a\n" +
+	"\blistener\x18\x03 \x01(\tR\blistener\x12\x17\n" +
+	"\aca_file\x18\x04 \x01(\tR\x06caFile\x12\x1f\n" +
+	"\vserver_name\x18\x05 \x01(\tR\n" +
+	"serverNameB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -2050,7 +2211,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2076,7 +2237,9 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*RequestBounds)(nil),       // 21: weir.config.v1.RequestBounds
 	(*Usage)(nil),               // 22: weir.config.v1.Usage
 	(*Simulator)(nil),           // 23: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
+	(*Doctor)(nil),              // 24: weir.config.v1.Doctor
+	(*DoctorProxy)(nil),         // 25: weir.config.v1.DoctorProxy
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2093,29 +2256,32 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	21, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
 	22, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
 	23, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	2,  // 14: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 15: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 16: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 17: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	24, // 18: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 19: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 20: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 21: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 22: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 23: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	24, // 24: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	24, // 25: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 26: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 27: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 28: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	24, // 29: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	24, // 30: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	24, // 31: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	24, // 14: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
+	2,  // 15: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	8,  // 16: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	9,  // 17: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	10, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	26, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	7,  // 20: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	6,  // 21: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	4,  // 22: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	12, // 23: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	13, // 24: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	26, // 25: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	26, // 26: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	13, // 27: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	14, // 28: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	4,  // 29: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	26, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	26, // 31: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	26, // 32: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	26, // 33: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	25, // 34: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2140,7 +2306,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
