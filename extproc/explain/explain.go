@@ -14,6 +14,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
 )
 
 // Input is the request to explain.
@@ -109,6 +110,14 @@ type Limit struct {
 	Amount  int64  `json:"amount"`
 	Window  string `json:"window"`
 	Refused bool   `json:"refused,omitempty"`
+	// Left is what is left of it, as a running weir knows; absent otherwise.
+	Left *Left `json:"left,omitempty"`
+}
+
+// Left is how far a limit is used.
+type Left struct {
+	Remaining int64  `json:"remaining"`
+	Reset     string `json:"reset"` // until all of it is there again, if nothing else comes
 }
 
 // Edit is a change of the body before it leaves.
@@ -138,14 +147,52 @@ const (
 // Explain lets run decide about the request under p. The pipeline must have a
 // ledger of its own: the limits are taken as unused.
 func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input) *Result {
-	p, token := withKey(p, in.Key)
 	ex := new(pipeline.Exchange)
-	ex.Begin(p, "explain", in.Now, headers(in, token), len(in.Body) > 0)
-	v := run.Headers(ctx, ex)
-	if !v.Stops() {
-		v = run.Request(ctx, ex, in.Body)
-	}
+	v := decide(ctx, run, p, in, "explain", ex)
 	return read(ex, &v)
+}
+
+// Counts are what limits have counted.
+type Counts interface {
+	Check(limits []*plan.Limit, r limit.Request) limit.Result
+}
+
+// liveID is the id of a probe: what has it takes nothing.
+var liveID = ai.ProbeID(strings.Repeat("0", 32))
+
+// Live lets the pipeline of a running weir decide, by the limits as they are used
+// now, and tells what is left of each.
+func Live(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input, counts Counts) *Result {
+	ex := new(pipeline.Exchange)
+	v := decide(ctx, run, p, in, liveID, ex)
+	r := read(ex, &v)
+	for i, l := range ex.Reserved.Limits {
+		r.Reserved.Limits[i].Left = left(counts, l, ex)
+	}
+	return r
+}
+
+func left(counts Counts, l *plan.Limit, ex *pipeline.Exchange) *Left {
+	r := limit.Request{ID: ex.In.ID, Principal: ex.Principal}
+	if m, ok := ex.Plan.Models[ex.In.Request.Model]; ok {
+		r.Model = m.Name
+	}
+	res := counts.Check([]*plan.Limit{l}, r)
+	f := res.Tokens
+	if f.Limit == 0 {
+		f = res.Requests
+	}
+	return &Left{Remaining: f.Remaining, Reset: f.Reset.Round(time.Millisecond).String()}
+}
+
+// decide lets run decide about the request, as ex.
+func decide(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input, id string, ex *pipeline.Exchange) pipeline.Verdict {
+	p, token := withKey(p, in.Key)
+	ex.Begin(p, id, in.Now, headers(in, token), len(in.Body) > 0)
+	if v := run.Headers(ctx, ex); v.Stops() {
+		return v
+	}
+	return run.Request(ctx, ex, in.Body)
 }
 
 // withKey finds the key that is meant. When it is given by its name, the plan is

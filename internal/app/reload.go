@@ -20,6 +20,14 @@ type reloadState struct {
 	mu      sync.Mutex
 	applied time.Time
 	refused error // the last file's fault; nil when the last file is in force
+	// warnings are of the last file that has no fault.
+	warnings []config.Fault
+}
+
+func (r *reloadState) warn(list []config.Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.warnings = list
 }
 
 // note keeps how the last file was taken; it returns whether the one before was

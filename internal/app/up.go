@@ -18,6 +18,7 @@ import (
 
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/extproc"
+	"github.com/weirproxy/weir/internal/doctor"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/internal/simulate"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
@@ -50,6 +51,7 @@ func Up(ctx context.Context, o Options) error {
 	if w := binary.Warning(); w != "" {
 		a.log.Warn(w)
 	}
+	a.ownEnvoy = true
 	u := &up{app: a, binary: binary}
 	if err := u.start(ctx, p); err != nil {
 		if ctx.Err() == nil {
@@ -88,7 +90,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	if err := u.startServers(ctx); err != nil {
 		return err
 	}
-	u.checks["envoy"] = u.envoyRuns
+	u.checks["envoy"], u.checks[policiesCheck] = u.envoyRuns, u.dog.check
 	if err := u.startAdmin(p.Admin, map[string]http.HandlerFunc{"GET /envoy/stats": u.envoyStats}); err != nil {
 		return err
 	}
@@ -108,6 +110,10 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	u.warm = u.waitWarm
 	debug.FreeOSMemory() // the start needed several times what running needs
 	u.background("configuration watch", u.watch)
+	u.startDoctor()
+	if err := u.startOperator(u.runtime); err != nil {
+		return err
+	}
 	return u.announce(p)
 }
 
@@ -204,7 +210,7 @@ func (u *up) startEnvoy(ctx context.Context, p *plan.Plan) error {
 	process, err := envoy.Start(ctx, envoy.Options{
 		Binary: u.binary, Dir: u.dir, RuntimeDir: u.runtime, Listen: listen,
 		Bootstrap: envoy.BootstrapOptions{
-			NodeID: "weir-up", XDS: build.Service{Address: "unix:" + filepath.Join(u.runtime, "xds.sock")},
+			NodeID: ownNode, XDS: build.Service{Address: "unix:" + filepath.Join(u.runtime, "xds.sock")},
 		},
 		Concurrency: u.o.EnvoyConcurrency, Log: u.log,
 	})
@@ -224,8 +230,8 @@ func (u *up) reopen() error {
 	return u.envoy.Load().Admin.ReopenLogs(ctx)
 }
 
-// waitReady waits until Envoy serves and has everything, then sends a request
-// through it: only an answer that weir made proves that the policies are live.
+// waitReady waits until Envoy serves and has everything, and until the doctor has
+// proved on each listener that the policies are live.
 func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -250,7 +256,7 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 	for {
 		warm, err := process.Admin.Warm(ctx)
 		if err == nil && warm {
-			if err = probe(ctx, p); err == nil {
+			if err = u.proved(ctx, p); err == nil {
 				return nil
 			}
 		}
@@ -262,6 +268,28 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// proved tells whether every listener of our own enforces what it has to. Only what
+// weir signs proves that: it has passed the listener, the route and ext_proc.
+func (u *up) proved(ctx context.Context, p *plan.Plan) error {
+	targets, err := ownTargets(p)
+	if err != nil {
+		return err
+	}
+	decided := 0
+	for _, f := range examineAll(ctx, p, targets) {
+		switch {
+		case f.Policy == doctor.Decisions && f.State == doctor.InForce:
+			decided++
+		case f.Wrong(), f.Policy == doctor.Decisions:
+			return fmt.Errorf("listener %q: %s: %s", f.Listener, f.Policy, f.Evidence)
+		}
+	}
+	if decided != len(p.Listeners) {
+		return fmt.Errorf("%d of %d listeners ask weir", decided, len(p.Listeners))
+	}
+	return nil
 }
 
 // causeOf is why the context ended, if it did, and err otherwise.
@@ -320,7 +348,7 @@ func (u *up) lines() func(*usagev1.Event) {
 		return nil
 	}
 	return func(e *usagev1.Event) {
-		// What was decided before is weir's own probe, or of an earlier run.
+		// What was decided before is of an earlier run.
 		if ready := u.announced.Load(); ready != 0 && e.GetDecision().GetTime().AsTime().UnixNano() >= ready {
 			fmt.Fprintln(u.o.Stderr, usage.Line(e))
 		}

@@ -216,7 +216,7 @@ func (x *examination) stage(s stageProof) {
 	case s.mode != plan.Enforce.String():
 		x.chosen(policy, "the stage's mode is "+s.mode)
 	case s.runs > 0:
-		x.find(policy, InForce, "it judged %d probes that stood for a key", s.runs)
+		x.find(policy, InForce, "probes that stood for a key and that it judged: %d", s.runs)
 	case x.passed:
 		x.find(policy, NotInForce, "a probe ran through all stages, and not through it")
 	default:
