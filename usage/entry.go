@@ -143,15 +143,22 @@ func digest(entry []byte, salt string) ID {
 
 // identify sets the id, from the metadata and the response header. A request that
 // reached a pool has its id in the metadata: without one it came past weir, and
-// what a backend may say in the header counts for nothing.
+// what a backend may say in the header counts for nothing. One that nobody sent
+// anywhere came past weir too, and ended there: weir names a target or refuses.
 func (e *Entry) identify(meta, header string) (err error) {
-	if meta == "" && e.Tries > 0 && (e.pool() != "" || e.Attempts != "") {
+	switch {
+	case meta != "":
+	case e.Tries > 0 && (e.pool() != "" || e.Attempts != ""),
+		e.Cluster == ai.NoTargetCluster && e.Details == noUpstream && header == "":
 		e.Bypass = true
 		return nil
 	}
 	e.ID, err = entryID(meta, header)
 	return err
 }
+
+// noUpstream are Envoy's details of a cluster without an endpoint.
+const noUpstream = "no_healthy_upstream"
 
 // isProbe tells of a probe of the doctor's, which is nobody's request. What has gone
 // to a pool is none, whatever its id looks like.

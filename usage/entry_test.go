@@ -72,7 +72,8 @@ func TestBypassEntries(t *testing.T) {
 		"weir refused":           {`{"start":"1","status":401,"n":0,"cluster":"pool/a","rid":"00000000000000000000000000000001"}`, false},
 		"Envoy refused":          {`{"start":"1","status":413,"cluster":"pool/a"}`, false},
 		"a cluster of their own": {`{"start":"1","status":200,"n":1,"cluster":"website"}`, false},
-		"nowhere, without weir":  {`{"start":"1","status":503,"n":1,"cluster":"weir/none"}`, false},
+		"past weir, to nobody":   {`{"start":"1","status":503,"n":1,"cluster":"weir/none","details":"no_healthy_upstream"}`, true},
+		"weir is away":           {`{"start":"1","status":503,"cluster":"weir/none","details":"ext_proc_error_gRPC_error_14"}`, false},
 	} {
 		e, err := DecodeLine([]byte(tc.line))
 		if err != nil || e.Bypass != tc.bypass || tc.bypass && (e.ID != nil || e.Digest == ID{}) {

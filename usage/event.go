@@ -149,12 +149,12 @@ func orphan(id ID, e *Entry) *usagev1.Event {
 	return ev
 }
 
-// bypass is the event of a request that reached a pool past weir. Where the adapter
-// stood in its way it is a refusal; otherwise a backend may have served it, and what
-// it used is told as of any other.
+// bypass is the event of a request that came past weir. Where the adapter stood in
+// its way, or nothing, it is a refusal; otherwise a backend may have served it, and
+// what it used is told as of any other.
 func bypass(id ID, e *Entry) *usagev1.Event {
 	d := &usagev1.Decision{Id: id.String(), Time: timestamppb.New(e.Start), Stage: stageEnvoy, Reason: string(ai.ReasonBypass)}
-	if e.Details == ai.DetailsBypass {
+	if e.Details == ai.DetailsBypass || e.Cluster == ai.NoTargetCluster {
 		d.Verdict, d.Status = VerdictRefused, int32(e.Status)
 		ev := fromEntry(d, e)
 		ev.Outcome = OutcomeRefused

@@ -142,6 +142,14 @@ func TestBypassRefused(t *testing.T) {
 	}
 }
 
+// One that ended at the cluster without endpoints is one too.
+func TestBypassToNobody(t *testing.T) {
+	ev := bypass(*idOf(9), &Entry{Bypass: true, Start: noon, Status: 503, Details: noUpstream, Cluster: ai.NoTargetCluster})
+	if ev.Outcome != OutcomeRefused || ev.Decision.Verdict != VerdictRefused || ev.Decision.Reason != "bypass" {
+		t.Errorf("%+v", ev)
+	}
+}
+
 func TestFirstTokenBeforeTheStartIsZero(t *testing.T) {
 	e := finished(1)
 	e.Usage = "first=5"

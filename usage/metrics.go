@@ -65,7 +65,7 @@ func newMetrics(r *Recorder) *metrics {
 		duration:    histogram("gen_ai_server_request_duration_seconds", "From a request's first byte to its end.", durationBuckets),
 		dropped:     counters("weir_usage_dropped_total", "Access log entries, spool records and lines that were passed over.", "why"),
 		orphans:     counter("weir_usage_orphans_total", "Entries whose decision is not known, recorded without it."),
-		bypasses:    counter("weir_bypass_total", "Requests that reached a pool without a decision of weir's."),
+		bypasses:    counter("weir_bypass_total", "Requests that came past weir."),
 		stored:      counter("weir_usage_stored_total", "Events written to the store."),
 		storedTwice: counter("weir_usage_stored_again_total", "Events that the store had already."),
 		storeFailed: counter("weir_usage_store_failures_total", "Failed calls of the store."),

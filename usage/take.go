@@ -105,7 +105,7 @@ func (r *Recorder) eventOf(ctx context.Context, e *Entry) (*usagev1.Event, ID) {
 // can make many.
 const bypassLogEvery = time.Second
 
-// alarm tells of a request that reached a pool past weir. It is called with taking
+// alarm tells of a request that came past weir. It is called with taking
 // held.
 func (r *Recorder) alarm(e *Entry) {
 	r.metrics.bypasses.Inc()
@@ -114,8 +114,8 @@ func (r *Recorder) alarm(e *Entry) {
 		return
 	}
 	r.toldBypass = now
-	r.opt.Logger.Error("a request reached a pool past weir: some route or listener of Envoy leads there without ext_proc",
-		"pool", e.pool(), "status", e.Status, "details", e.Details)
+	r.opt.Logger.Error("a request came past weir: some route or listener of Envoy leads to a pool without ext_proc",
+		"cluster", e.Cluster, "status", e.Status, "details", e.Details)
 }
 
 // close journals events, with a position behind them, in one write; then it

@@ -79,6 +79,10 @@ const (
 	probeVersion = "8"
 )
 
+// NoTargetCluster is the Envoy cluster, without endpoints, of requests for which weir
+// named no target: where a request ends that ext_proc did not see.
+const NoTargetCluster = "weir/none"
+
 // ClusterName is the Envoy cluster of a pool.
 func ClusterName(pool string) string { return "pool/" + pool }
 

@@ -161,7 +161,8 @@ func past(t *testing.T, bootstrap string, port int) string {
 			"additional_response_headers_to_log": ["x-weir-decision"], "common_config": {"log_name": "weir", "transport_api_version": "V3",
 			"grpc_service": {"envoy_grpc": {"cluster_name": "weir/accesslog"}}, "buffer_flush_interval": "0.1s",
 			"filter_state_objects_to_log": ["wasm.weir_attempts", "wasm.weir_usage"]}}}],
-		"route_config": {"validate_clusters": false, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "pool/a"}}]}]}}}]}]}`, port)
+		"route_config": {"validate_clusters": false, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+			{"match": {"path": "/v1/embeddings"}, "route": {"cluster": "weir/none"}}, {"match": {"prefix": "/"}, "route": {"cluster": "pool/a"}}]}]}}}]}]}`, port)
 	var l any
 	if err := json.Unmarshal([]byte(listener), &l); err != nil {
 		t.Fatal(err)
@@ -250,10 +251,20 @@ func testBypass(t *testing.T, o *operated, aside string) {
 		}
 		return ""
 	})
+	// Where weir names no target there is none.
+	if got, err := g.send("POST", "/v1/embeddings", "{}"); err != nil || got.status != 503 {
+		t.Errorf("%v, status %d: %s", err, got.status, got.body)
+	}
+	eventually(t, 10*time.Second, func() string {
+		if n := bypasses(t, o); n != before+2 {
+			return fmt.Sprintf("weir_bypass_total is %d, and was %d", n, before)
+		}
+		return ""
+	})
 	if n := len(o.a.Requests()); n != 0 {
 		t.Errorf("the backend was asked %d times", n)
 	}
-	if !strings.Contains(o.log.String(), "reached a pool past weir") {
+	if !strings.Contains(o.log.String(), "came past weir") {
 		t.Error("the log does not tell")
 	}
 }
