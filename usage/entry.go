@@ -144,12 +144,13 @@ func digest(entry []byte, salt string) ID {
 // identify sets the id, from the metadata and the response header. A request that
 // reached a pool has its id in the metadata: without one it came past weir, and
 // what a backend may say in the header counts for nothing. One that nobody sent
-// anywhere came past weir too, and ended there: weir names a target or refuses.
+// anywhere came past weir too, and ended there: weir names a target or refuses. The
+// gRPC log names no cluster where no endpoint was chosen.
 func (e *Entry) identify(meta, header string) (err error) {
 	switch {
 	case meta != "":
 	case e.Tries > 0 && (e.pool() != "" || e.Attempts != ""),
-		e.Cluster == ai.NoTargetCluster && e.Details == noUpstream && header == "":
+		(e.Cluster == ai.NoTargetCluster || e.Cluster == "") && e.Details == noUpstream && header == "":
 		e.Bypass = true
 		return nil
 	}

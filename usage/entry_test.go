@@ -80,6 +80,13 @@ func TestBypassEntries(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, e, err)
 		}
 	}
+	nobody := alsOfFinished(t)
+	nobody.CommonProperties.Metadata, nobody.CommonProperties.UpstreamCluster = nil, ""
+	nobody.CommonProperties.FilterStateObjects = nil
+	nobody.Response.ResponseCodeDetails = "no_healthy_upstream"
+	if e, err := DecodeALS(nobody); err != nil || !e.Bypass {
+		t.Errorf("gRPC, to nobody: %+v, %v", e, err)
+	}
 	als := alsOfFinished(t)
 	als.CommonProperties.Metadata = nil
 	als.Response.ResponseHeaders = map[string]string{"x-weir-decision": testID(1)}

@@ -106,7 +106,8 @@ func envoyConfig(logPath, backend, nobody, als string) object {
 			typed("router", "envoy.extensions.filters.http.router.v3.Router", object{}),
 		},
 		"route_config": object{"virtual_hosts": []object{{"name": "all", "domains": []string{"*"}, "routes": []object{
-			route("/v1", "pool/local-vllm", nil), route("/short", "pool/local-vllm", object{"timeout": "0.2s"}), route("/nobody", "pool/nobody", nil)}}}},
+			route("/v1", "pool/local-vllm", nil), route("/short", "pool/local-vllm", object{"timeout": "0.2s"}), route("/nobody", "pool/nobody", nil),
+			route("/nowhere", "weir/none", nil)}}}},
 	})
 	h2 := object{"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
 		"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -116,7 +117,7 @@ func envoyConfig(logPath, backend, nobody, als string) object {
 		"admin": object{"address": loopback},
 		"static_resources": object{
 			"listeners": []object{{"name": "in", "address": loopback, "filter_chains": []object{{"filters": []object{hcm}}}}},
-			"clusters":  []object{cluster("pool/local-vllm", backend, nil), cluster("pool/nobody", nobody, nil), cluster("als", als, h2)},
+			"clusters":  []object{cluster("pool/local-vllm", backend, nil), cluster("pool/nobody", nobody, nil), object{"name": "weir/none", "connect_timeout": "1s"}, cluster("als", als, h2)},
 		},
 	}
 }
@@ -256,6 +257,7 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 		{name: "client gone before", path: "/v1/x", do: "hang", att: "local-vllm:0", leave: 300 * time.Millisecond, want: "client_gone 0  800/0 estimated; local-vllm 0"},
 		{name: "no route", path: "/none", noID: true, want: "refused 404  0/0 unspecified;"},
 		{name: "past weir", path: "/v1/x", noID: true, want: "completed 200 local-vllm 0/2 estimated; bypass"},
+		{name: "past weir, to nobody", path: "/nowhere", noID: true, want: "refused 503  0/0 unspecified; bypass"},
 		{name: "past weir, to a pool that is down", path: "/nobody", noID: true, want: "failed 503  0/0 unspecified; bypass"},
 		{name: "past weir, and the client left", path: "/v1/x", do: "stream and hang", noID: true, leave: 300 * time.Millisecond, want: "client_gone 200  0/3 estimated; bypass"},
 	} {
@@ -287,8 +289,8 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 		})
 	}
 	for how, w := range map[string]*world{"file": files, "grpc": streams} {
-		if n := w.metric("weir_bypass_total", ""); n != 3 {
-			t.Errorf("%s: %v bypasses were counted, want 3", how, n)
+		if n := w.metric("weir_bypass_total", ""); n != 4 {
+			t.Errorf("%s: %v bypasses were counted, want 4", how, n)
 		}
 	}
 	if n := files.metric("weir_usage_dropped_total", dropGarbled) + files.metric("weir_usage_dropped_total", dropLogLost); n != 0 {

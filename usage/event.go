@@ -154,7 +154,7 @@ func orphan(id ID, e *Entry) *usagev1.Event {
 // what it used is told as of any other.
 func bypass(id ID, e *Entry) *usagev1.Event {
 	d := &usagev1.Decision{Id: id.String(), Time: timestamppb.New(e.Start), Stage: stageEnvoy, Reason: string(ai.ReasonBypass)}
-	if e.Details == ai.DetailsBypass || e.Cluster == ai.NoTargetCluster {
+	if e.Details == ai.DetailsBypass || e.pool() == "" && e.Attempts == "" {
 		d.Verdict, d.Status = VerdictRefused, int32(e.Status)
 		ev := fromEntry(d, e)
 		ev.Outcome = OutcomeRefused

@@ -119,6 +119,7 @@ type app struct {
 	// ready: one strange Envoy must not take weir away from all others.
 	apart    map[string]check
 	dog      watchdog
+	changed  chan struct{}      // has an element when a plan came into force
 	ownEnvoy bool               // weir up: the listeners are on this machine
 	pipe     *pipeline.Pipeline // nil without the role extproc
 	// warm waits, for a bounded time, until Envoy uses what it has accepted; nil
@@ -135,7 +136,7 @@ type app struct {
 
 // newApp loads the configuration and takes the data directory.
 func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
-	a := &app{o: o, log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, apart: map[string]check{}, failed: make(chan error, 8)}
+	a := &app{o: o, log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, apart: map[string]check{}, changed: make(chan struct{}, 1), failed: make(chan error, 8)}
 	defer func() {
 		if err != nil {
 			a.stop()

@@ -68,6 +68,10 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) error {
 		}
 	}
 	old := a.plan.Swap(p)
+	select {
+	case a.changed <- struct{}{}:
+	default: // nobody has looked since the last change
+	}
 	a.forget(old, p)
 	return nil
 }

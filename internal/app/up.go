@@ -104,7 +104,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	u.background("access log", func(ctx context.Context) error {
 		return u.usage.TailFile(ctx, u.entries, u.reopen)
 	})
-	if err := u.waitReady(ctx, p); err != nil {
+	if err := u.waitReady(ctx); err != nil {
 		return err
 	}
 	u.warm = u.waitWarm
@@ -232,7 +232,7 @@ func (u *up) reopen() error {
 
 // waitReady waits until Envoy serves and has everything, and until the doctor has
 // proved on each listener that the policies are live.
-func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
+func (u *up) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	ctx, refused := context.WithCancelCause(ctx)
@@ -256,7 +256,7 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 	for {
 		warm, err := process.Admin.Warm(ctx)
 		if err == nil && warm {
-			if err = u.proved(ctx, p); err == nil {
+			if err = u.proved(ctx); err == nil {
 				return nil
 			}
 		}
@@ -272,7 +272,8 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 
 // proved tells whether every listener of our own enforces what it has to. Only what
 // weir signs proves that: it has passed the listener, the route and ext_proc.
-func (u *up) proved(ctx context.Context, p *plan.Plan) error {
+func (u *up) proved(ctx context.Context) error {
+	p := u.plan.Load() // it may have been replaced since Envoy was started
 	targets, err := ownTargets(p)
 	if err != nil {
 		return err
@@ -382,7 +383,7 @@ func (u *up) reviveEnvoy(ctx context.Context) {
 		}
 		err := u.startEnvoy(ctx, u.plan.Load())
 		if err == nil {
-			if err = u.waitReady(ctx, u.plan.Load()); err == nil {
+			if err = u.waitReady(ctx); err == nil {
 				u.log.Info("envoy serves again")
 				return
 			}

@@ -34,14 +34,20 @@ type policyKey struct {
 // force before weir is not ready: one may have met a change halfway.
 const patience = 2
 
-// startDoctor examines every interval until weir stops. The plan must be applied.
+// startDoctor examines every interval, and when a plan came into force, until weir
+// stops. There must be one already.
 func (a *app) startDoctor() {
 	a.background("doctor", func(ctx context.Context) error {
 		for {
+			select {
+			case <-a.changed: // it is looked at now
+			default:
+			}
 			a.dog.note(a.examine(ctx, nil))
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-a.changed:
 			case <-time.After(a.plan.Load().Doctor.Interval):
 			}
 		}

@@ -77,10 +77,12 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("exit %d: %+v", code, f)
 	}
 	t.Run("explain", func(t *testing.T) { testExplainLive(t, w) })
-	usage := w.usage(t)
-	if n := requests(usage); n != 2 {
-		t.Errorf("%d requests in usage, want the 2 of the client: %+v", n, usage)
-	}
+	eventually(t, 10*time.Second, func() string {
+		if usage := w.usage(t); requests(usage) != 2 {
+			return fmt.Sprintf("%d requests in usage, want the 2 of the client: %+v", requests(usage), usage)
+		}
+		return ""
+	})
 	if _, ready := w.adminGet(t, "/readyz"); !strings.Contains(ready, `"policies":"ready"`) {
 		t.Errorf("readiness: %s", ready)
 	}
@@ -238,7 +240,13 @@ func TestDoctorFindsABypass(t *testing.T) {
 
 // What comes past weir gets no answer of the backend's, and somebody is told.
 func testBypass(t *testing.T, o *operated, aside string) {
-	before := bypasses(t, o)
+	const before = 1 // the doctor's probe
+	eventually(t, 10*time.Second, func() string {
+		if n := bypasses(t, o); n != before {
+			return fmt.Sprintf("weir_bypass_total is %d after the doctor asked", n)
+		}
+		return ""
+	})
 	o.a.fault(t)
 	g := &gateway{t: t, base: aside + "/v1"}
 	got := g.chat("chat", "x-weir-decision", strings.Repeat("0", 32))
@@ -247,7 +255,7 @@ func testBypass(t *testing.T, o *operated, aside string) {
 	}
 	eventually(t, 10*time.Second, func() string {
 		if n := bypasses(t, o); n != before+1 {
-			return fmt.Sprintf("weir_bypass_total is %d, and was %d", n, before)
+			return fmt.Sprintf("weir_bypass_total is %d, want %d", n, before+1)
 		}
 		return ""
 	})
@@ -257,7 +265,7 @@ func testBypass(t *testing.T, o *operated, aside string) {
 	}
 	eventually(t, 10*time.Second, func() string {
 		if n := bypasses(t, o); n != before+2 {
-			return fmt.Sprintf("weir_bypass_total is %d, and was %d", n, before)
+			return fmt.Sprintf("weir_bypass_total is %d, want %d", n, before+2)
 		}
 		return ""
 	})
