@@ -90,7 +90,10 @@ func (a *app) targets(p *plan.Plan) (list []doctor.Target, faults []doctor.Findi
 	for _, proxy := range p.Doctor.Proxies {
 		t := doctor.Target{Proxy: proxy.Name, Listener: proxy.Listener, URL: proxy.URL}
 		var err error
-		if t.TLS, err = proxyTLS(proxy); err != nil {
+		if t.TLS, err = proxyTLS(proxy); err == nil {
+			err = doctor.Show(t.TLS, p.Doctor.Certificate)
+		}
+		if err != nil {
 			faults = append(faults, doctor.Finding{Proxy: proxy.Name, Listener: proxy.Listener, Policy: doctor.Decisions, State: doctor.Unknown, Evidence: err.Error()})
 			continue
 		}
@@ -106,7 +109,10 @@ func ownTargets(p *plan.Plan) ([]doctor.Target, error) {
 		t := doctor.Target{Proxy: ownNode, Listener: l.Name, URL: "http://" + reachable(l.Address)}
 		if l.TLS != nil {
 			var err error
-			if t.TLS, err = doctor.OwnTLS(l.TLS); err != nil {
+			if t.TLS, err = doctor.OwnTLS(l.TLS); err == nil {
+				err = doctor.Show(t.TLS, p.Doctor.Certificate)
+			}
+			if err != nil {
 				return list, fmt.Errorf("listener %q: %w", l.Name, err)
 			}
 			t.URL = "https://" + reachable(l.Address)

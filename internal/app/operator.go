@@ -104,6 +104,11 @@ func (a *app) doctorNow(ctx context.Context, in DoctorRequest) (*doctor.Report, 
 			return nil, errors.New("the authorities hold no certificate")
 		}
 	}
+	if p := a.plan.Load(); p != nil {
+		if err := doctor.Show(t.TLS, p.Doctor.Certificate); err != nil {
+			return nil, err
+		}
+	}
 	return a.examine(ctx, []doctor.Target{t}), nil
 }
 

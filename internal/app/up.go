@@ -281,14 +281,14 @@ func (u *up) proved(ctx context.Context) error {
 	decided := 0
 	for _, f := range examineAll(ctx, p, targets) {
 		switch {
-		case f.Policy == doctor.Decisions && f.State == doctor.InForce:
+		case f.Policy == doctor.Decisions && (f.State == doctor.InForce || f.Closed):
 			decided++
 		case f.Wrong(), f.Policy == doctor.Decisions:
 			return fmt.Errorf("listener %q: %s: %s", f.Listener, f.Policy, f.Evidence)
 		}
 	}
 	if decided != len(p.Listeners) {
-		return fmt.Errorf("%d of %d listeners ask weir", decided, len(p.Listeners))
+		return fmt.Errorf("%d of %d listeners ask weir or turn away who shows no certificate", decided, len(p.Listeners))
 	}
 	return nil
 }

@@ -13,6 +13,11 @@ import (
 func (c *compilation) compileDoctor() {
 	d := c.cfg.Doctor
 	c.out.Doctor.Interval = d.Interval.AsDuration()
+	if cert := d.Certificate; cert != nil {
+		c.out.Doctor.Certificate = c.serverTLS("doctor.certificate", &configv1.ServerTLS{
+			CertificateFile: cert.CertificateFile, PrivateKeyFile: cert.PrivateKeyFile,
+		})
+	}
 	places := map[[2]string]string{}
 	for i, proxy := range d.Proxies {
 		path := index("doctor.proxies", i)

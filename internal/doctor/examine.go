@@ -83,6 +83,10 @@ func (x *examination) find(policy string, s State, evidence string, args ...any)
 func (x *examination) decides() bool {
 	r, err := x.client.send(x.ctx, request{method: http.MethodPost, path: chatPath, body: "{}"})
 	switch {
+	case refusedByTLS(err):
+		x.find(Decisions, Unknown, "the listener ends the TLS handshake (%v): doctor.certificate is what probes show it", err)
+		x.findings[len(x.findings)-1].Closed = true
+		return false
 	case err != nil:
 		x.find(Decisions, Unknown, "%s cannot be asked: %v", x.client.target.URL, err)
 		return false

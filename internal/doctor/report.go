@@ -48,6 +48,9 @@ type Finding struct {
 	Evidence string `json:"evidence"`
 	// Chosen says that the configuration wants it so: a stage in shadow mode.
 	Chosen bool `json:"chosen,omitempty"`
+	// Closed says that the listener ended the TLS handshake: who shows no certificate
+	// does not get in, the doctor included.
+	Closed bool `json:"closed,omitempty"`
 }
 
 // Wrong tells whether it is proved that the policy is not in force, and nobody

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -128,12 +129,31 @@ func (w withheld) Read([]byte) (int, error) {
 
 func (c *client) close() { c.transport.CloseIdleConnections() }
 
+// refusedByTLS tells whether the other side ended the handshake.
+func refusedByTLS(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
 // unwrapped leaves the URL out, which the report has already.
 func unwrapped(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", probeTimeout)
 	}
 	return err
+}
+
+// Show makes probes show the certificate where they are asked for one.
+func Show(c *tls.Config, certificate *plan.ServerTLS) error {
+	if certificate == nil {
+		return nil
+	}
+	pair, err := tls.X509KeyPair(certificate.CertificateChain, certificate.PrivateKey)
+	if err != nil {
+		return fmt.Errorf("doctor.certificate: %w", err)
+	}
+	c.Certificates = []tls.Certificate{pair}
+	return nil
 }
 
 // OwnTLS is for a listener of our own: what it presents must be the certificate of

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
+	"log"
 	"math/big"
 	"net/http/httptest"
 	"strings"
@@ -46,6 +48,33 @@ func TestOwnTLS(t *testing.T) {
 		t.Errorf("%+v", f[0])
 	}
 	if _, err := OwnTLS(&plan.ServerTLS{}); err == nil {
+		t.Error("nothing is taken for a certificate")
+	}
+}
+
+// A listener that wants a certificate is shown the doctor's; without one nobody gets
+// in, and that is told apart from one that is away.
+func TestClientCertificate(t *testing.T) {
+	server := httptest.NewUnstartedServer(&gateway{t: t, key: testKey, plan: testPlan()})
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	own, err := OwnTLS(certificate(t, server.TLS.Certificates[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := Target{URL: server.URL, TLS: own}
+	if f := new(Examiner).Examine(t.Context(), testPlan(), target); len(f) != 1 || f[0].State != Unknown || !f[0].Closed {
+		t.Errorf("%+v", f)
+	}
+	if err := Show(own, selfSigned(t)); err != nil {
+		t.Fatal(err)
+	}
+	if f := new(Examiner).Examine(t.Context(), testPlan(), target); f[0].State != InForce || f[0].Closed {
+		t.Errorf("%+v", f[0])
+	}
+	if err := Show(own, &plan.ServerTLS{}); err == nil {
 		t.Error("nothing is taken for a certificate")
 	}
 }

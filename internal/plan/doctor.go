@@ -9,6 +9,8 @@ import (
 type Doctor struct {
 	Interval time.Duration
 	Proxies  []Proxy
+	// Certificate is what probes show a listener that asks for one; nil for nothing.
+	Certificate *ServerTLS
 }
 
 // Proxy is a way to one listener of an Envoy that somebody else runs.

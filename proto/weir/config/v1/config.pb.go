@@ -1910,7 +1910,9 @@ type Doctor struct {
 	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
 	// Where Envoys that you run can be reached: one entry for each listener of each
 	// of them. What is connected and not named here is reported as not probed.
-	Proxies       []*DoctorProxy `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	Proxies []*DoctorProxy `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// What probes show a listener that asks for a client certificate.
+	Certificate   *DoctorCertificate `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1959,6 +1961,68 @@ func (x *Doctor) GetProxies() []*DoctorProxy {
 	return nil
 }
 
+func (x *Doctor) GetCertificate() *DoctorCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// DoctorCertificate is a client certificate.
+type DoctorCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM file with the certificate chain.
+	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// PEM file with the private key.
+	PrivateKeyFile string `protobuf:"bytes,2,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DoctorCertificate) Reset() {
+	*x = DoctorCertificate{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorCertificate) ProtoMessage() {}
+
+func (x *DoctorCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorCertificate.ProtoReflect.Descriptor instead.
+func (*DoctorCertificate) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DoctorCertificate) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *DoctorCertificate) GetPrivateKeyFile() string {
+	if x != nil {
+		return x.PrivateKeyFile
+	}
+	return ""
+}
+
 // DoctorProxy is a way to one listener of one Envoy.
 type DoctorProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1979,7 +2043,7 @@ type DoctorProxy struct {
 
 func (x *DoctorProxy) Reset() {
 	*x = DoctorProxy{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2055,7 @@ func (x *DoctorProxy) String() string {
 func (*DoctorProxy) ProtoMessage() {}
 
 func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2068,7 @@ func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorProxy.ProtoReflect.Descriptor instead.
 func (*DoctorProxy) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DoctorProxy) GetName() string {
@@ -2186,10 +2250,14 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\tSimulator\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1f\n" +
 	"\x06listen\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06listen\x12D\n" +
-	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofile\"\x87\x01\n" +
+	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofile\"\xcc\x01\n" +
 	"\x06Doctor\x12F\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x05R\binterval\x125\n" +
-	"\aproxies\x18\x02 \x03(\v2\x1b.weir.config.v1.DoctorProxyR\aproxies\"\x9e\x01\n" +
+	"\aproxies\x18\x02 \x03(\v2\x1b.weir.config.v1.DoctorProxyR\aproxies\x12C\n" +
+	"\vcertificate\x18\x03 \x01(\v2!.weir.config.v1.DoctorCertificateR\vcertificate\"z\n" +
+	"\x11DoctorCertificate\x122\n" +
+	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
+	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"\x9e\x01\n" +
 	"\vDoctorProxy\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12\x19\n" +
@@ -2211,7 +2279,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2238,8 +2306,9 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Usage)(nil),               // 22: weir.config.v1.Usage
 	(*Simulator)(nil),           // 23: weir.config.v1.Simulator
 	(*Doctor)(nil),              // 24: weir.config.v1.Doctor
-	(*DoctorProxy)(nil),         // 25: weir.config.v1.DoctorProxy
-	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
+	(*DoctorCertificate)(nil),   // 25: weir.config.v1.DoctorCertificate
+	(*DoctorProxy)(nil),         // 26: weir.config.v1.DoctorProxy
+	(*durationpb.Duration)(nil), // 27: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2261,27 +2330,28 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	8,  // 16: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	9,  // 17: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
 	10, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	26, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	27, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	7,  // 20: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	6,  // 21: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
 	4,  // 22: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
 	12, // 23: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
 	13, // 24: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	26, // 25: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	26, // 26: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	27, // 25: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	27, // 26: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
 	13, // 27: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
 	14, // 28: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
 	4,  // 29: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	26, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	26, // 31: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	26, // 32: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	26, // 33: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	25, // 34: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	27, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	27, // 31: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	27, // 32: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	27, // 33: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	26, // 34: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	25, // 35: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2306,7 +2376,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
