@@ -57,7 +57,7 @@ func TestProbeThroughAllStages(t *testing.T) {
 	nonce, token := marked("open")
 	status, got := g.probe(t, nonce, post("/v1/chat/completions", "made-up", probe.Header, token, "x-weir-a", nonce.String(), "x-b", "fine"), chatBody)
 	want := &probe.Answer{ID: got.ID, Plan: "v1", Verdict: probe.Passed, Limits: []probe.Limit{{Name: "few"}, {Name: "small"}}, Leaked: []string{"x-weir-a"}}
-	for _, name := range []string{"auth", "models", "decode", "tokens", "quota", "route"} {
+	for _, name := range []string{"auth", "access", "models", "decode", "tokens", "quota", "route"} {
 		want.Stages = append(want.Stages, probe.Stage{Name: name, Mode: "enforce", Ran: true})
 	}
 	if diff := cmp.Diff(want, got); diff != "" || status != 200 {
@@ -79,7 +79,7 @@ func TestProbeOverALimit(t *testing.T) {
 		g.ask(t, post("/v1/chat/completions", "sk-open"), `{"model":"chat","max_tokens":1,"messages":[]}`)
 	}
 	for _, d := range g.journal.wait(t, 3) {
-		g.ledger.Settle(d.Id, ai.Usage{})
+		g.ledger.Settle(d.Id, nil)
 	}
 	g.journal.decisions = nil
 	nonce, token := marked("open")
@@ -109,7 +109,7 @@ func TestProbesThatAreRefused(t *testing.T) {
 		"no path":               {"", post("/v1/nothing", "made-up"), "", 404, "unknown_path", "inbound"},
 		"a key twice in JSON":   {"open", post("/v1/chat/completions", "made-up"), `{"model":"chat","model":"away"}`, 400, "duplicate_key", "decode"},
 		"too large":             {"open", post("/v1/chat/completions", "made-up", "content-length", "999999999"), chatBody, 413, "body_too_large", "decode"},
-		"not a model of theirs": {"private", post("/v1/chat/completions", "made-up"), `{"model":"away","messages":[]}`, 403, "model_not_allowed", "route"},
+		"not a model of theirs": {"private", post("/v1/chat/completions", "made-up"), `{"model":"away","messages":[]}`, 404, "model_not_allowed", "route"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := start(t, p)

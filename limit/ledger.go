@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -15,21 +14,31 @@ import (
 type Ledger struct {
 	now   func() time.Time
 	epoch time.Time
+	// OnAlert is called for each alert, without a lock held. Set it before the
+	// first use.
+	OnAlert func(Alert)
 
-	mu       sync.Mutex
-	latest   time.Duration // since epoch; never goes back
-	counters map[counterID]*counter
-	queues   []*queue // one for each length of window
-	open     map[string]*reservation
-	spare    []*reservation
-	found    []demand // of the reservation at hand
+	mu           sync.Mutex
+	passed, wall time.Duration       // since epoch, by the time that passed and by the clock; neither goes back
+	counters     map[string]*counter // by counterID.appendKey
+	key          []byte              // the one that was looked up last
+	queues       []*queue            // one for each span
+	users        map[string]int      // counters with a user, by limit
+	open         map[string]*reservation
+	spare        []*reservation
+	found        []demand // of the reservation at hand
+	changed      []*counter
+	alerts       []Alert
+	debts        map[string]int64 // what exceeded its reservation, by limit
 }
 
-// demand is what a request wants of one limit.
+// demand is what a request wants of one counter, with each of its options.
 type demand struct {
 	limit *plan.Limit
-	c     *counter // nil when nothing was counted yet
-	n     int64
+	pool  string // where the limit counts each apart
+	c     *counter
+	n     [MaxOptions]int64
+	needs [MaxOptions]int64 // what has to be free
 }
 
 // reservation is what one request holds.
@@ -37,121 +46,230 @@ type reservation struct{ holds []hold }
 
 // hold is what a reservation holds of one counter.
 type hold struct {
-	c    *counter
-	unit plan.Unit
-	n    int64
-	slot time.Duration // of a request: the end of the slot in which it counts
+	c     *counter
+	limit *plan.Limit // as it was when it was reserved
+	pool  string
+	n     int64
+	slot  time.Duration // of a request: the end of the slot in which it counts
 }
 
 // New makes an empty ledger; now is its clock.
 func New(now func() time.Time) *Ledger {
-	return &Ledger{now: now, epoch: now(), counters: map[counterID]*counter{}, open: map[string]*reservation{}}
+	return &Ledger{
+		now: now, epoch: now(), counters: map[string]*counter{}, users: map[string]int{},
+		open: map[string]*reservation{}, debts: map[string]int64{},
+	}
 }
 
 // Reserve admits r under all limits that apply to it, or under none.
-func (l *Ledger) Reserve(limits []*plan.Limit, r Request) Result {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.time()
-	l.sweep(now, len(limits)+2)
-	res := l.judge(limits, &r, now)
+func (l *Ledger) Reserve(limits []*plan.Limit, r *Request) Result {
+	l.lock()
+	defer l.unlock()
+	l.sweep(len(limits) + 2)
+	res := l.judge(limits, r)
 	if res.OK && len(l.found) > 0 {
-		l.settleAsHeld(r.ID, now)
-		l.hold(r.ID, now, now)
+		l.settleAsHeld(r.ID)
+		l.hold(r.ID, res.Option, l.passed, l.wall)
 		res.Held = true
 	}
-	for _, d := range l.found {
-		res.note(d, now)
+	for i := range l.found {
+		res.note(&l.found[i])
 	}
 	return res
 }
 
 // Check tells whether Reserve would admit r now, and holds nothing.
-func (l *Ledger) Check(limits []*plan.Limit, r Request) Result {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.time()
-	res := l.judge(limits, &r, now)
-	for _, d := range l.found {
-		res.note(d, now)
+func (l *Ledger) Check(limits []*plan.Limit, r *Request) Result {
+	l.lock()
+	defer l.unlock()
+	res := l.judge(limits, r)
+	for i := range l.found {
+		res.note(&l.found[i])
 	}
 	return res
 }
 
-// judge finds what r wants and tells whether all of it is free.
-func (l *Ledger) judge(limits []*plan.Limit, r *Request, now time.Duration) Result {
-	l.find(limits, r, now)
-	res := Result{OK: true}
-	for _, d := range l.found {
-		l.check(d, now, &res)
+// judge finds what r wants and tells with which option all of it is free.
+func (l *Ledger) judge(limits []*plan.Limit, r *Request) Result {
+	l.find(limits, r)
+	options := r.options()
+	for i := range options {
+		if l.fits(i) {
+			return l.admitted(i)
+		}
+	}
+	var res Result
+	last := len(options) - 1
+	for i := range l.found {
+		l.refuse(&l.found[i], last, &res)
 	}
 	return res
 }
 
-// find notes in l.found what r wants of each limit that applies.
-func (l *Ledger) find(limits []*plan.Limit, r *Request, now time.Duration) {
+func (l *Ledger) fits(option int) bool {
+	for i := range l.found {
+		d := &l.found[i]
+		if d.binds() && d.n[option] > 0 && (d.c.open() || d.needs[option] > d.c.free(d.limit.Amount)) {
+			return false // what takes nothing is not held up by a debt
+		}
+	}
+	return true
+}
+
+func (d *demand) binds() bool { return d.limit.OnBreach != plan.BreachReport }
+
+func (l *Ledger) admitted(option int) Result {
+	res := Result{OK: true, Option: option}
+	for i := range l.found {
+		if d := &l.found[i]; !d.binds() && d.n[option] > max(d.c.free(d.limit.Amount), 0) {
+			res.Reported = d.limit
+			break
+		}
+	}
+	return res
+}
+
+// maxUsers bounds how many users of a limit have a count of their own at a time:
+// who names a user is often the client, and one that names millions must not
+// fill the memory. Those beyond share one count, with the same amount.
+const maxUsers = 100_000
+
+// otherUsers is the user under which they count; no client can name it.
+const otherUsers = "\x00others"
+
+// find notes in l.found what r wants of each counter of the limits that apply.
+func (l *Ledger) find(limits []*plan.Limit, r *Request) {
 	l.found = l.found[:0]
 	for _, lim := range limits {
-		if !lim.Applies(&r.Principal, r.Model) {
-			continue
-		}
-		d := demand{limit: lim, n: amount(lim.Unit, r.Input, r.Output)}
-		if d.c = l.counters[identify(lim, r)]; d.c != nil {
-			l.touch(d.c, lim.Window)
-			d.c.expire(now)
-		}
-		l.found = append(l.found, d)
-	}
-	for i := range l.found {
-		if l.found[i].c == nil {
-			l.found[i].c = l.counter(identify(l.found[i].limit, r), l.found[i].limit.Window)
+		switch {
+		case !lim.Applies(&r.Principal, r.Model):
+		case lim.PerPool:
+			for i := range r.Targets {
+				if pool := r.Targets[i].Pool; lim.Counts(pool) && !named(r.Targets[:i], pool) {
+					l.want(lim, r, pool)
+				}
+			}
+		case lim.Pools == nil || counted(lim, r.Targets):
+			l.want(lim, r, "")
 		}
 	}
 }
 
-// check judges one demand.
-func (l *Ledger) check(d demand, now time.Duration, res *Result) {
-	free := d.limit.Amount - d.c.sum - d.c.held
-	if d.n <= max(free, 0) { // what takes nothing is not held up by a debt
+func named(targets []Target, pool string) bool {
+	for i := range targets {
+		if targets[i].Pool == pool {
+			return true
+		}
+	}
+	return false
+}
+
+func counted(l *plan.Limit, targets []Target) bool {
+	for i := range targets {
+		if l.Counts(targets[i].Pool) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
+	id, s := identify(lim, r, pool), spanOf(lim)
+	c := l.lookUp(&id)
+	if c == nil && id.scope.User != "" && l.users[lim.Name] >= maxUsers {
+		id.scope.User = otherUsers
+		c = l.lookUp(&id)
+	}
+	if c == nil {
+		c = l.counter(id, s)
+	} else {
+		l.touch(c, s)
+		c.expire()
+	}
+	c.asked = c.queue.now()
+	l.found = append(l.found, demand{limit: lim, pool: pool, c: c})
+	l.found[len(l.found)-1].fill(r)
+}
+
+// refuse judges one demand of a request that is not admitted with any option.
+func (l *Ledger) refuse(d *demand, option int, res *Result) {
+	free, n := max(d.c.free(d.limit.Amount), 0), d.n[option]
+	if !d.binds() || n == 0 || n <= free && !d.c.open() {
 		return
 	}
-	impossible := d.n > d.limit.Amount
+	impossible := n > d.limit.Amount
 	var wait time.Duration
 	if !impossible {
-		wait = d.c.wait(d.n-free, now)
+		wait = d.c.wait(n - free)
+		l.exhausted(d, free)
 	}
-	if res.OK || impossible && !res.Impossible || impossible == res.Impossible && wait > res.RetryAfter {
-		*res = Result{Limit: d.limit, RetryAfter: wait, Impossible: impossible}
+	if res.Limit == nil || impossible && !res.Impossible || impossible == res.Impossible && wait > res.RetryAfter {
+		*res = Result{Limit: d.limit, Pool: d.pool, RetryAfter: wait, Impossible: impossible, Open: d.c.open()}
+	}
+}
+
+// exhausted opens the breaker of a budget of which less than a hundredth is left
+// when that is too little for a request and nobody can give anything back.
+func (l *Ledger) exhausted(d *demand, free int64) {
+	if d.c.held == 0 && free < max(d.limit.Amount/100, 1) {
+		l.breakOpen(d.limit, d.c)
+		l.alert(d.limit, d.c, 100)
+	}
+}
+
+func (l *Ledger) breakOpen(lim *plan.Limit, c *counter) {
+	if lim.Breaker && lim.Period != "" && !c.open() {
+		c.broken = c.queue.slotEnd(l.wall)
+		l.change(c)
 	}
 }
 
 // note writes the state of a demand's limit into the figures.
-func (res *Result) note(d demand, now time.Duration) {
-	f := &res.Tokens
-	if d.limit.Unit == plan.UnitRequests {
+func (res *Result) note(d *demand) {
+	var f *Figure
+	switch d.limit.Unit {
+	case plan.UnitRequests:
 		f = &res.Requests
+	case plan.UnitTokens, plan.UnitInputTokens, plan.UnitOutputTokens:
+		f = &res.Tokens
+	default:
+		return
 	}
-	left := max(d.limit.Amount-d.c.sum-d.c.held, 0)
+	left := max(d.c.free(d.limit.Amount), 0)
 	if f.Limit == 0 || left < f.Remaining {
-		*f = Figure{Limit: d.limit.Amount, Remaining: left, Reset: d.c.reset(now)}
+		*f = Figure{Limit: d.limit.Amount, Remaining: left, Reset: d.c.reset()}
 	}
 }
 
-// hold opens a reservation under id for what was found; requests count at the
-// time at.
-func (l *Ledger) hold(id string, at, now time.Duration) {
-	res := l.reservation()
-	for _, d := range l.found {
-		h := hold{c: d.c, unit: d.limit.Unit, n: d.n}
-		if h.unit == plan.UnitRequests {
-			h.slot = d.c.add(at, now, d.n)
+// hold opens a reservation under id for what was found, or adds it to one that is
+// open; requests count at a time that is given by both clocks.
+func (l *Ledger) hold(id string, option int, passed, wall time.Duration) {
+	res, ok := l.open[id]
+	if !ok {
+		res = l.reservation()
+	}
+	for i := range l.found {
+		d := &l.found[i]
+		h := hold{c: d.c, limit: d.limit, pool: d.pool, n: d.n[option]}
+		if d.limit.Unit == plan.UnitRequests {
+			h.slot = d.c.add(d.c.queue.pick(passed, wall), h.n)
+			d.c.young = addTo(d.c.young, h.slot, h.n)
+			l.used(d.limit, d.c, h.n)
 		} else {
-			d.c.held += d.n
+			d.c.held += h.n
 		}
 		d.c.holds++
 		res.holds = append(res.holds, h)
 	}
 	l.open[id] = res
+}
+
+// pick is the time by which the span goes, of one told by both clocks.
+func (q *queue) pick(passed, wall time.Duration) time.Duration {
+	if q.span.period != "" {
+		return wall
+	}
+	return passed
 }
 
 func (l *Ledger) reservation() *reservation {
@@ -163,27 +281,31 @@ func (l *Ledger) reservation() *reservation {
 	return &reservation{holds: make([]hold, 0, 4)}
 }
 
+// SettleHeld closes a reservation at what it holds: nobody knows what was used.
+func (l *Ledger) SettleHeld(id string) {
+	l.close(id, func(h *hold) int64 { return h.n })
+}
+
 // Settle replaces what is held under id by what was used, be it less or more.
 // Settling twice, or an id that is not known, has no effect.
-func (l *Ledger) Settle(id string, used ai.Usage) {
-	l.close(id, func(h *hold, now time.Duration) {
-		h.c.add(now, now, amount(h.unit, clamp(used.Input)+clamp(used.CachedInput), used.Output))
-	})
+func (l *Ledger) Settle(id string, used []Used) {
+	l.close(id, func(h *hold) int64 { return Spent(h.limit, h.pool, used) })
 }
 
 // Release gives back all that is held under id, the request itself included:
 // nothing was spent. An id that is not known has no effect.
 func (l *Ledger) Release(id string) { l.close(id, nil) }
 
-// close ends a reservation. spend counts what was used of a hold of tokens; nil
-// gives everything back.
-func (l *Ledger) close(id string, spend func(h *hold, now time.Duration)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.end(id, l.time(), spend)
+// close ends a reservation. spent tells what was used of a hold; nil gives
+// everything back.
+func (l *Ledger) close(id string, spent func(h *hold) int64) {
+	l.lock()
+	defer l.unlock()
+	l.end(id, spent)
 }
 
-func (l *Ledger) end(id string, now time.Duration, spend func(h *hold, now time.Duration)) {
+// end is close with the ledger taken.
+func (l *Ledger) end(id string, spent func(h *hold) int64) {
 	res, ok := l.open[id]
 	if !ok {
 		return
@@ -191,18 +313,10 @@ func (l *Ledger) end(id string, now time.Duration, spend func(h *hold, now time.
 	delete(l.open, id)
 	for i := range res.holds {
 		h := &res.holds[i]
-		l.touch(h.c, h.c.queue.window)
-		h.c.expire(now)
+		l.touch(h.c, h.c.queue.span)
+		h.c.expire()
 		h.c.holds--
-		switch {
-		case h.unit != plan.UnitRequests:
-			h.c.held -= h.n
-			if spend != nil {
-				spend(h, now)
-			}
-		case spend == nil:
-			h.c.remove(h.slot, h.n)
-		}
+		l.endHold(h, spent)
 	}
 	clear(res.holds)
 	res.holds = res.holds[:0]
@@ -211,36 +325,46 @@ func (l *Ledger) end(id string, now time.Duration, spend func(h *hold, now time.
 	}
 }
 
-// settleAsHeld closes a reservation whose id comes again, at what it held, so that
-// nothing is forgotten.
-func (l *Ledger) settleAsHeld(id string, now time.Duration) {
-	l.end(id, now, func(h *hold, now time.Duration) { h.c.add(now, now, h.n) })
+func (l *Ledger) endHold(h *hold, spent func(h *hold) int64) {
+	switch h.limit.Unit {
+	case plan.UnitRequests:
+		h.c.young, _ = takeFrom(h.c.young, h.slot, h.n)
+		if spent == nil {
+			h.c.remove(h.slot, h.n)
+		}
+		l.change(h.c)
+	case plan.UnitConcurrency:
+		h.c.held -= h.n
+	default:
+		h.c.held -= h.n
+		if spent == nil {
+			return
+		}
+		n := spent(h)
+		h.c.add(h.c.queue.now(), n)
+		if n > h.n {
+			l.debts[h.limit.Name] += n - h.n
+		}
+		l.used(h.limit, h.c, n)
+	}
 }
 
-// Restore counts r, without checking, as it was before a restart: with used nil
-// it was reserved at that time and is still open, otherwise it was settled then.
-// An id that is open already has no effect.
-func (l *Ledger) Restore(limits []*plan.Limit, r Request, used *ai.Usage, at time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.open[r.ID]; ok {
+// used is called when n more of a limit was used.
+func (l *Ledger) used(lim *plan.Limit, c *counter, n int64) {
+	if n == 0 {
 		return
 	}
-	now := l.time()
-	then := min(at.Sub(l.epoch), now)
-	if used != nil {
-		r.Input, r.Output = clamp(used.Input)+clamp(used.CachedInput), used.Output
+	l.change(c)
+	if c.sum >= lim.Amount {
+		l.breakOpen(lim, c)
 	}
-	l.find(limits, &r, now)
-	switch {
-	case len(l.found) == 0:
-	case used == nil:
-		l.hold(r.ID, then, now)
-	default:
-		for _, d := range l.found {
-			d.c.add(then, now, d.n)
-		}
-	}
+	l.alertUsed(lim, c, n)
+}
+
+// settleAsHeld closes a reservation whose id comes again, at what it held, so that
+// nothing is forgotten.
+func (l *Ledger) settleAsHeld(id string) {
+	l.end(id, func(h *hold) int64 { return h.n })
 }
 
 // Held is the number of reservations that are open.
@@ -250,8 +374,40 @@ func (l *Ledger) Held() int {
 	return len(l.open)
 }
 
-// time is the time since the epoch; a clock that is set back stands still.
-func (l *Ledger) time() time.Duration {
-	l.latest = max(l.latest, l.now().Sub(l.epoch))
-	return l.latest
+// Debts calls fn with what exceeded its reservation since the ledger began, for
+// each limit where something did.
+func (l *Ledger) Debts(fn func(limit string, n int64)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, n := range l.debts {
+		fn(name, n)
+	}
+}
+
+// lock takes the ledger and looks at the clocks. One that is set back stands
+// still.
+func (l *Ledger) lock() {
+	l.mu.Lock()
+	now := l.now()
+	l.passed = max(l.passed, now.Sub(l.epoch))
+	l.wall = max(l.wall, l.sinceEpoch(now))
+}
+
+// sinceEpoch is a time of the clock, without regard to what passed.
+func (l *Ledger) sinceEpoch(t time.Time) time.Duration { return t.Round(0).Sub(l.epoch.Round(0)) }
+
+// unlock lets the ledger go and tells of the alerts.
+func (l *Ledger) unlock() {
+	if len(l.alerts) == 0 {
+		l.mu.Unlock()
+		return
+	}
+	alerts := l.alerts
+	l.alerts = nil
+	l.mu.Unlock()
+	if l.OnAlert != nil {
+		for _, a := range alerts {
+			l.OnAlert(a)
+		}
+	}
 }

@@ -18,9 +18,15 @@ var start = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 func (c *clock) now() time.Time          { return start.Add(time.Duration(c.ns.Load())) }
 func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 
-func request(id string, input, output int64) Request {
-	return Request{ID: id, Principal: ai.Principal{Key: "k", Application: "a", Team: "t"}, Model: "m", Input: input, Output: output}
+func request(id string, input, output int64) *Request {
+	return &Request{
+		ID: id, Principal: ai.Principal{Key: "k", Application: "a", Team: "t"}, Model: "m",
+		Targets: []Target{{Pool: "p", Input: input}}, Options: []Option{{Output: output}},
+	}
 }
+
+// use is what the pool of request says was used.
+func use(u ai.Usage) []Used { return []Used{{Pool: "p", Usage: u}} }
 
 func limits(ls ...plan.Limit) []*plan.Limit {
 	out := make([]*plan.Limit, len(ls))
@@ -57,8 +63,8 @@ func TestUnits(t *testing.T) {
 		if f := figure(res); !res.OK || !res.Held || f.Limit != 100 || f.Remaining != tt.reserve {
 			t.Errorf("%s: reserved %+v, want %d to remain", tt.unit, res, tt.reserve)
 		}
-		l.Settle("1", ai.Usage{Input: 5, CachedInput: 2, Output: 4, Reasoning: 3})
-		l.Settle("1", ai.Usage{Input: 50, Output: 4})
+		l.Settle("1", use(ai.Usage{Input: 5, CachedInput: 2, Output: 4, Reasoning: 3}))
+		l.Settle("1", use(ai.Usage{Input: 50, Output: 4}))
 		l.Release("1")
 		if res := l.Reserve(ls, request("2", 0, 0)); tt.unit != plan.UnitRequests && figure(res).Remaining != tt.use {
 			t.Errorf("%s: settled %+v, want %d to remain", tt.unit, res, tt.use)
@@ -107,7 +113,7 @@ func TestRetryAfterIsEnoughAndNotTooMuch(t *testing.T) {
 	for i := range 5 {
 		id := fmt.Sprint(i)
 		l.Reserve(ls, request(id, 20, 0))
-		l.Settle(id, ai.Usage{Input: 20})
+		l.Settle(id, use(ai.Usage{Input: 20}))
 		c.advance(7 * time.Second)
 	}
 	res := l.Reserve(ls, request("x", 35, 0))
@@ -135,7 +141,7 @@ func TestOvershootIsDebt(t *testing.T) {
 	l := New(c.now)
 	ls := limits(plan.Limit{Name: "tokens", Unit: plan.UnitTokens, Amount: 100}, plan.Limit{Name: "out", Unit: plan.UnitOutputTokens, Amount: 10})
 	l.Reserve(ls, request("1", 10, 10))
-	l.Settle("1", ai.Usage{Input: 10, Output: 500})
+	l.Settle("1", use(ai.Usage{Input: 10, Output: 500}))
 	if res := l.Reserve(ls, request("2", 1, 0)); res.OK || res.Limit != ls[0] || res.Tokens.Remaining != 0 {
 		t.Errorf("%+v", res)
 	}
@@ -160,7 +166,7 @@ func TestReservationStaysUntilSettled(t *testing.T) {
 	if res := l.Reserve(ls, request("2", 0, 60)); res.OK || res.Limit != ls[0] {
 		t.Errorf("%+v", res)
 	}
-	l.Settle("1", ai.Usage{Output: 60})
+	l.Settle("1", use(ai.Usage{Output: 60}))
 	c.advance(59 * time.Second)
 	if res := l.Reserve(ls, request("2", 0, 60)); res.OK {
 		t.Errorf("%+v", res)
@@ -192,7 +198,7 @@ func TestScopesHaveCountsOfTheirOwn(t *testing.T) {
 		{"k4", "t2", "m1", ""},
 		{"k5", "t2", "m1", "all"},
 	} {
-		res := l.Reserve(ls, Request{ID: fmt.Sprint(i), Principal: ai.Principal{Key: tt.key, Team: tt.team}, Model: tt.model})
+		res := l.Reserve(ls, &Request{ID: fmt.Sprint(i), Principal: ai.Principal{Key: tt.key, Team: tt.team}, Model: tt.model})
 		got := ""
 		if res.Limit != nil {
 			got = res.Limit.Name
@@ -212,7 +218,7 @@ func TestNewPlanKeepsCounts(t *testing.T) {
 	if res := l.Reserve(changed, request("2", 15, 0)); !res.OK || res.Tokens.Remaining != 5 {
 		t.Errorf("%+v", res)
 	}
-	l.Settle("1", ai.Usage{Input: 90})
+	l.Settle("1", use(ai.Usage{Input: 90}))
 	c.advance(59 * time.Minute)
 	if res := l.Reserve(changed, request("3", 6, 0)); res.OK {
 		t.Errorf("the longer window is not kept: %+v", res)
@@ -228,20 +234,21 @@ func TestRestore(t *testing.T) {
 	var c clock
 	l := New(c.now)
 	ls := limits(plan.Limit{Name: "tokens", Unit: plan.UnitTokens, Amount: 100}, plan.Limit{Name: "requests", Unit: plan.UnitRequests, Amount: 10})
-	l.Restore(ls, request("open", 20, 20), nil, start.Add(-90*time.Second))
-	l.Restore(ls, request("open", 20, 20), nil, start.Add(-90*time.Second))
-	l.Restore(ls, request("settled", 20, 20), &ai.Usage{Input: 30, Output: 100}, start.Add(-10*time.Second))
-	l.Restore(ls, request("older", 20, 20), &ai.Usage{Input: 1}, start.Add(-20*time.Second))
-	l.Restore(ls, request("long ago", 20, 20), &ai.Usage{Input: 5, Output: 5}, start.Add(-62*time.Second))
+	ago := func(d time.Duration) time.Time { return start.Add(-d) }
+	l.Restore(ls, request("open", 20, 20), ago(90*time.Second))
+	l.Restore(ls, request("open", 20, 20), ago(90*time.Second))
+	l.Count(ls, request("settled", 20, 20), use(ai.Usage{Input: 30, Output: 100}), ago(70*time.Second), ago(10*time.Second))
+	l.Count(ls, request("older", 20, 20), use(ai.Usage{Input: 1}), ago(20*time.Second), ago(20*time.Second))
+	l.Count(ls, request("long ago", 20, 20), use(ai.Usage{Input: 5, Output: 5}), ago(62*time.Second), ago(62*time.Second))
 	if l.Held() != 1 {
 		t.Errorf("%d held, want 1", l.Held())
 	}
 	res := l.Reserve(ls, request("1", 1, 0))
-	if res.OK || res.Tokens.Remaining != 0 || res.Requests.Remaining != 8 {
+	if res.OK || res.Tokens.Remaining != 0 || res.Requests.Remaining != 9 {
 		t.Errorf("%+v", res)
 	}
 	c.advance(41 * time.Second) // the older one leaves
-	l.Settle("open", ai.Usage{Output: 10})
+	l.Settle("open", use(ai.Usage{Output: 10}))
 	c.advance(10 * time.Second)
 	if res := l.Reserve(ls, request("1", 1, 0)); !res.OK || res.Tokens.Remaining != 89 || res.Requests.Remaining != 9 {
 		t.Errorf("%+v", res)
@@ -284,7 +291,7 @@ func TestIdleCountersAreDropped(t *testing.T) {
 	for i := range 20_000 {
 		id := fmt.Sprint(i)
 		reserve(id)
-		l.Settle(id, ai.Usage{Input: 1})
+		l.Settle(id, use(ai.Usage{Input: 1}))
 		c.advance(100 * time.Millisecond) // 610 keys in a window and a slot
 		most = max(most, len(l.counters))
 	}
@@ -303,7 +310,7 @@ func TestClockSetBack(t *testing.T) {
 	ls := limits(plan.Limit{Name: "tokens", Unit: plan.UnitTokens, Amount: 100})
 	c.advance(time.Hour)
 	l.Reserve(ls, request("1", 100, 0))
-	l.Settle("1", ai.Usage{Input: 100})
+	l.Settle("1", use(ai.Usage{Input: 100}))
 	c.advance(-2 * time.Hour)
 	if l.Reserve(ls, request("2", 1, 0)).OK {
 		t.Error("a clock set back freed the window")

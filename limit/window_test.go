@@ -14,7 +14,7 @@ import (
 
 // past is a request as the test remembers it.
 type past struct {
-	r                 Request
+	r                 *Request
 	admitted, settled time.Duration
 	open              bool
 	used              ai.Usage
@@ -41,16 +41,14 @@ func TestWindowIsNeverPassed(t *testing.T) {
 			c.advance(time.Duration(rng.ExpFloat64() * float64(60*time.Millisecond)))
 			now := time.Duration(c.ns.Load())
 			finish(l, all, now, rng)
-			r := Request{
-				ID:        fmt.Sprint(i),
-				Principal: ai.Principal{Key: fmt.Sprint("k", rng.IntN(3)), Team: fmt.Sprint("t", rng.IntN(2))},
-				Model:     fmt.Sprint("m", rng.IntN(2)), Input: rng.Int64N(100), Output: rng.Int64N(400),
-			}
+			r := request(fmt.Sprint(i), rng.Int64N(100), rng.Int64N(400))
+			r.Principal = ai.Principal{Key: fmt.Sprint("k", rng.IntN(3)), Team: fmt.Sprint("t", rng.IntN(2))}
+			r.Model = fmt.Sprint("m", rng.IntN(2))
 			res := l.Reserve(ls, r)
 			if !res.OK {
 				refused[res.Limit.Name]++
 				slotted := res.Limit.Window + res.Limit.Window/slotsPerWindow
-				if taken(all, res.Limit, &r, now, slotted)+amount(res.Limit.Unit, r.Input, r.Output) <= res.Limit.Amount {
+				if taken(all, res.Limit, r, now, slotted)+r.amount(res.Limit, "", r.Options[0].Output) <= res.Limit.Amount {
 					t.Fatalf("seed %d, request %d: refused by %s without cause", seed, i, res.Limit.Name)
 				}
 				continue
@@ -61,7 +59,7 @@ func TestWindowIsNeverPassed(t *testing.T) {
 				if !lim.Applies(&r.Principal, r.Model) {
 					continue
 				}
-				if n := taken(all, lim, &r, now, lim.Window); n > lim.Amount {
+				if n := taken(all, lim, r, now, lim.Window); n > lim.Amount {
 					t.Fatalf("seed %d, request %d: %s has %d of %d", seed, i, lim.Name, n, lim.Amount)
 				}
 			}
@@ -87,16 +85,16 @@ func finish(l *Ledger, all []*past, now time.Duration, rng *rand.Rand) {
 			p.admitted, p.settled = -time.Hour, -time.Hour // as if it had never been
 			continue
 		}
-		p.used = ai.Usage{Input: rng.Int64N(p.r.Input + 1), Output: rng.Int64N(p.r.Output + 1)}
-		l.Settle(p.r.ID, p.used)
-		l.Settle(p.r.ID, ai.Usage{Input: 1e6})
+		p.used = ai.Usage{Input: rng.Int64N(p.r.Targets[0].Input + 1), Output: rng.Int64N(p.r.Options[0].Output + 1)}
+		l.Settle(p.r.ID, use(p.used))
+		l.Settle(p.r.ID, use(ai.Usage{Input: 1e6}))
 	}
 }
 
 // taken is what limit counts for the scope of r in the window that ends now.
 func taken(all []*past, lim *plan.Limit, r *Request, now, window time.Duration) (n int64) {
 	for _, p := range all {
-		if !lim.Applies(&p.r.Principal, p.r.Model) || identify(lim, &p.r) != identify(lim, r) {
+		if !lim.Applies(&p.r.Principal, p.r.Model) || identify(lim, p.r, "") != identify(lim, r, "") {
 			continue
 		}
 		switch {
@@ -105,9 +103,9 @@ func taken(all []*past, lim *plan.Limit, r *Request, now, window time.Duration) 
 				n++
 			}
 		case p.open:
-			n += amount(lim.Unit, p.r.Input, p.r.Output)
+			n += p.r.amount(lim, "", p.r.Options[0].Output)
 		case p.settled > now-window:
-			n += amount(lim.Unit, p.used.TotalInput(), p.used.Output)
+			n += Spent(lim, "", use(p.used))
 		}
 	}
 	return n
@@ -148,7 +146,7 @@ func TestConcurrentReservations(t *testing.T) {
 				if used == 0 && i%2 == 0 {
 					l.Release(id)
 				} else {
-					l.Settle(id, ai.Usage{Input: used})
+					l.Settle(id, use(ai.Usage{Input: used}))
 				}
 			}
 		})

@@ -29,21 +29,25 @@ type Input struct {
 
 // Result is what was decided, and why.
 type Result struct {
-	Verdict  string   `json:"verdict"` // allowed or refused
-	Status   int      `json:"status,omitempty"`
-	Reason   string   `json:"reason,omitempty"`
-	Stage    string   `json:"stage,omitempty"`
-	Message  string   `json:"message,omitempty"`
-	Param    string   `json:"param,omitempty"`
-	Answer   string   `json:"answer,omitempty"` // the body, when weir answers itself
-	Caller   *Caller  `json:"caller,omitempty"`
-	Request  *Request `json:"request,omitempty"`
-	Rules    []Rule   `json:"rules,omitempty"`
-	Route    string   `json:"route,omitempty"` // the rule that routed, or default
-	Targets  []Target `json:"targets,omitempty"`
-	Reserved *Reserve `json:"reserved,omitempty"`
-	Edits    []Edit   `json:"edits,omitempty"`
-	Stages   []Stage  `json:"stages"`
+	Verdict string   `json:"verdict"` // allowed or refused
+	Status  int      `json:"status,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	Stage   string   `json:"stage,omitempty"`
+	Message string   `json:"message,omitempty"`
+	Param   string   `json:"param,omitempty"`
+	Answer  string   `json:"answer,omitempty"` // the body, when weir answers itself
+	Caller  *Caller  `json:"caller,omitempty"`
+	Roles   []Role   `json:"roles,omitempty"`
+	Request *Request `json:"request,omitempty"`
+	Rules   []Rule   `json:"rules,omitempty"`
+	Route   string   `json:"route,omitempty"` // the rule that routed, or default
+	// EgressRefused is what the route does about a target that is egress and not
+	// permitted: next or refuse.
+	EgressRefused string   `json:"egress_refused,omitempty"`
+	Targets       []Target `json:"targets,omitempty"`
+	Reserved      *Reserve `json:"reserved,omitempty"`
+	Edits         []Edit   `json:"edits,omitempty"`
+	Stages        []Stage  `json:"stages"`
 }
 
 // Caller is who calls.
@@ -52,6 +56,14 @@ type Caller struct {
 	Application string   `json:"application,omitempty"`
 	Team        string   `json:"team"`
 	Roles       []string `json:"roles,omitempty"`
+}
+
+// Role is a role of the caller: what it permits, and the check that ended it, if
+// one did. A request is let through while one is not ended.
+type Role struct {
+	Name    string `json:"name"`
+	Permits string `json:"permits"`
+	EndedBy string `json:"ended_by,omitempty"`
 }
 
 // Request is what weir read of the request.
@@ -114,9 +126,13 @@ type Limit struct {
 	Left *Left `json:"left,omitempty"`
 }
 
-// Left is how far a limit is used.
+// Left is how far a limit is used; of several counts of a limit, as one for each
+// pool, the tightest. The figures are in the limit's unit, money in nano-dollars.
 type Left struct {
+	Used      int64  `json:"used"`
+	Reserved  int64  `json:"reserved"`
 	Remaining int64  `json:"remaining"`
+	Open      bool   `json:"breaker_open,omitempty"`
 	Reset     string `json:"reset"` // until all of it is there again, if nothing else comes
 }
 
@@ -154,7 +170,7 @@ func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input
 
 // Counts are what limits have counted.
 type Counts interface {
-	Check(limits []*plan.Limit, r limit.Request) limit.Result
+	States(limits []*plan.Limit, r *limit.Request) []limit.State
 }
 
 // liveID is the id of a probe: what has it takes nothing.
@@ -166,23 +182,16 @@ func Live(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input, c
 	ex := new(pipeline.Exchange)
 	v := decide(ctx, run, p, in, liveID, ex)
 	r := read(ex, &v)
-	for i, l := range ex.Reserved.Limits {
-		r.Reserved.Limits[i].Left = left(counts, l, ex)
+	if len(ex.Reserved.Limits) == 0 {
+		return r
+	}
+	for _, s := range counts.States(ex.Reserved.Limits, &ex.Reserved.Request) {
+		l := &r.Reserved.Limits[slices.Index(ex.Reserved.Limits, s.Limit)]
+		if l.Left == nil || s.Left < l.Left.Remaining {
+			l.Left = &Left{Used: s.Used, Reserved: s.Reserved, Remaining: s.Left, Open: s.Open, Reset: s.Reset.Round(time.Millisecond).String()}
+		}
 	}
 	return r
-}
-
-func left(counts Counts, l *plan.Limit, ex *pipeline.Exchange) *Left {
-	r := limit.Request{ID: ex.In.ID, Principal: ex.Principal}
-	if m, ok := ex.Plan.Models[ex.In.Request.Model]; ok {
-		r.Model = m.Name
-	}
-	res := counts.Check([]*plan.Limit{l}, r)
-	f := res.Tokens
-	if f.Limit == 0 {
-		f = res.Requests
-	}
-	return &Left{Remaining: f.Remaining, Reset: f.Reset.Round(time.Millisecond).String()}
 }
 
 // decide lets run decide about the request, as ex.
@@ -229,7 +238,7 @@ func headers(in Input, token string) []pipeline.Header {
 
 // read tells what the exchange holds.
 func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
-	r := &Result{Verdict: allowed, Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex)}
+	r := &Result{Verdict: allowed, Roles: roles(ex), EgressRefused: egressRefused(ex), Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex)}
 	switch {
 	case v.Reply != nil:
 		r.Status, r.Answer = v.Reply.Status, string(v.Reply.Body)
@@ -336,7 +345,7 @@ func reserved(ex *pipeline.Exchange) *Reserve {
 	}
 	r := &Reserve{InputTokens: res.Input, OutputTokens: res.Output, MaxOutputTokens: res.MaxOutput, Held: res.Result.Held}
 	for _, l := range res.Limits {
-		r.Limits = append(r.Limits, Limit{Name: l.Name, Unit: string(l.Unit), Amount: l.Amount, Window: l.Window.String(), Refused: l == res.Result.Limit})
+		r.Limits = append(r.Limits, Limit{Name: l.Name, Unit: string(l.Unit), Amount: l.Amount, Window: l.Span(), Refused: l == res.Result.Limit})
 	}
 	return r
 }

@@ -17,7 +17,7 @@ type Exchange struct {
 	Plan      *plan.Plan    // Begin; captured once, so that a reload never shows in the middle
 	In        Inbound       // Begin, decode
 	Principal ai.Principal  // auth
-	Grants    *plan.Grants  // auth; nil until the caller is known
+	Grants    plan.Grants   // auth, access, route: the roles that still permit the request
 	Estimate  Estimate      // tokens
 	Edits     []openai.Edit // decode, quota; append-only, applied once at the end
 	Decision  Decision      // route (and models: the model)
@@ -40,7 +40,10 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 		Estimate: Estimate{hashes: ex.Estimate.hashes},
 		Edits:    ex.Edits[:0],
 		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0]},
-		Trace:    Trace{Steps: ex.Trace.Steps[:0]},
+		Reserved: Reservation{Limits: ex.Reserved.Limits[:0], Request: limit.Request{
+			Targets: ex.Reserved.Request.Targets[:0], Options: ex.Reserved.Request.Options[:0],
+		}},
+		Trace: Trace{Steps: ex.Trace.Steps[:0]},
 	}
 }
 
@@ -137,9 +140,17 @@ type Decision struct {
 	Model *plan.Model
 	// Rule is the name of the rule that routed: "default" for the model's own
 	// targets, empty when none did.
-	Rule    string
-	Targets []*plan.Pool // in the order in which they are tried
-	Dropped []Drop       // what the route names and the request may not use
+	Rule string
+	// RefuseEgress is the route's: see plan.Rule.
+	RefuseEgress bool
+	Targets      []*plan.Pool // in the order in which they are tried
+	Dropped      []Drop       // what the route names and the request may not use
+	// Bar tells why the request may not use a pool, whoever names it; none is that
+	// it may. Set by route.
+	Bar func(*Exchange, *plan.Pool) ai.Reason
+	// RestsFor is when the first may be called again of the pools that asked to be
+	// left alone; 0 when none of the route's did.
+	RestsFor time.Duration
 }
 
 // DefaultRule stands for the model's own targets where a rule's name is expected.
@@ -153,10 +164,14 @@ type Drop struct {
 
 // Reservation is what quota took from the limits for this request.
 type Reservation struct {
-	Limits []*plan.Limit // the limits that apply
-	Result limit.Result
-	Input  int64 // tokens; zero when nothing is held
-	Output int64 // tokens, of all choices together
+	Limits  []*plan.Limit // the limits that apply
+	Request limit.Request // what was asked of the ledger last
+	Result  limit.Result
+	Input   int64 // tokens, the most of any target; zero when nothing is held
+	Output  int64 // tokens, of all choices together
+	// Downgraded is the limit for which the request goes to other targets than
+	// its route's; nil for none.
+	Downgraded *plan.Limit
 	// MaxOutput is the ceiling of output tokens that the backend is sent for
 	// each choice; 0 when none is sent.
 	MaxOutput int64

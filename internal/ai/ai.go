@@ -31,10 +31,12 @@ const (
 // Principal is who calls. Its strings are names from the configuration, never
 // secrets.
 type Principal struct {
-	Key         string
-	Application string
-	Team        string
-	Roles       []string // sorted, without duplicates
+	Key          string
+	Application  string
+	Team         string
+	Organisation string
+	User         string   // who the caller says acts; empty when nobody is named
+	Roles        []string // sorted, without duplicates
 }
 
 // Usage counts tokens. The classes are disjoint: the input of a request is
@@ -97,6 +99,16 @@ func (p Price) Cost(u Usage) NanoUSD {
 	return sum
 }
 
+// Bound is the most that a request can cost with at most so many tokens, of
+// whatever class.
+func (p Price) Bound(input, output int64) NanoUSD {
+	sum := classCost(input, max(p.Input, p.CachedInput)) + classCost(output, p.Output)
+	if sum < 0 {
+		return maxNanoUSD
+	}
+	return sum
+}
+
 const maxNanoUSD = NanoUSD(1<<63 - 1)
 
 func classCost(tokens int64, perMillion NanoUSD) NanoUSD {
@@ -141,11 +153,24 @@ const (
 	ReasonContextTooLong   Reason = "context_too_long"
 	ReasonNoRoute          Reason = "no_route"
 	ReasonLimitExceeded    Reason = "limit_exceeded"
+	ReasonBudgetExceeded   Reason = "budget_exceeded"
 	ReasonUnavailable      Reason = "unavailable"
-	ReasonBackendRefused   Reason = "backend_refused"
-	ReasonInternal         Reason = "internal_error"
+	// ReasonPoolResting is that every backend asked not to be called for a while.
+	ReasonPoolResting Reason = "pool_resting"
+	// ReasonLimitsUnavailable is that nobody knows what is left of the limits.
+	ReasonLimitsUnavailable Reason = "limits_unavailable"
+	ReasonBackendRefused    Reason = "backend_refused"
+	ReasonInternal          Reason = "internal_error"
 
-	// ReasonBypass: the request reached a pool and weir was never asked.
+	// What no role of the caller permits, beside models and egress.
+	ReasonEndpointNotAllowed Reason = "endpoint_not_allowed"
+	ReasonOutsideHours       Reason = "outside_hours"
+	ReasonFeatureNotAllowed  Reason = "feature_not_allowed"
+	ReasonOutputNotAllowed   Reason = "output_not_allowed"
+	ReasonPoolNotAllowed     Reason = "pool_not_allowed"
+	ReasonContextNotAllowed  Reason = "context_not_allowed"
+
+	// ReasonBypass: the request came past weir, to a pool or to nobody.
 	ReasonBypass Reason = "bypass"
 )
 
@@ -158,28 +183,38 @@ type Answer struct {
 }
 
 var answers = map[Reason]Answer{
-	ReasonUnknownPath:      {404, "invalid_request_error", "unknown_url"},
-	ReasonMethod:           {405, "invalid_request_error", "method_not_supported"},
-	ReasonMissingKey:       {401, "authentication_error", "invalid_api_key"},
-	ReasonInvalidKey:       {401, "authentication_error", "invalid_api_key"},
-	ReasonKeyDisabled:      {401, "authentication_error", "invalid_api_key"},
-	ReasonEmptyBody:        {400, "invalid_request_error", "empty_body"},
-	ReasonEncodedBody:      {415, "invalid_request_error", "unsupported_content_encoding"},
-	ReasonInvalidJSON:      {400, "invalid_request_error", "invalid_json"},
-	ReasonDuplicateKey:     {400, "invalid_request_error", "duplicate_key"},
-	ReasonInvalidUTF8:      {400, "invalid_request_error", "invalid_utf8"},
-	ReasonTooDeep:          {400, "invalid_request_error", "too_deep"},
-	ReasonTooLarge:         {413, "invalid_request_error", "request_too_large"},
-	ReasonInvalidField:     {400, "invalid_request_error", "invalid_value"},
-	ReasonUnknownModel:     {404, "invalid_request_error", "model_not_found"},
-	ReasonModelNotAllowed:  {403, "permission_error", "model_not_allowed"},
-	ReasonEgressNotAllowed: {403, "permission_error", "egress_not_allowed"},
-	ReasonContextTooLong:   {400, "invalid_request_error", "context_length_exceeded"},
-	ReasonNoRoute:          {403, "permission_error", "no_route"},
-	ReasonLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded"},
-	ReasonBackendRefused:   {502, "server_error", "backend_refused"},
-	ReasonUnavailable:      {503, "server_error", "service_unavailable"},
-	ReasonInternal:         {500, "server_error", "internal_error"},
+	ReasonUnknownPath:       {404, "invalid_request_error", "unknown_url"},
+	ReasonMethod:            {405, "invalid_request_error", "method_not_supported"},
+	ReasonMissingKey:        {401, "authentication_error", "invalid_api_key"},
+	ReasonInvalidKey:        {401, "authentication_error", "invalid_api_key"},
+	ReasonKeyDisabled:       {401, "authentication_error", "invalid_api_key"},
+	ReasonEmptyBody:         {400, "invalid_request_error", "empty_body"},
+	ReasonEncodedBody:       {415, "invalid_request_error", "unsupported_content_encoding"},
+	ReasonInvalidJSON:       {400, "invalid_request_error", "invalid_json"},
+	ReasonDuplicateKey:      {400, "invalid_request_error", "duplicate_key"},
+	ReasonInvalidUTF8:       {400, "invalid_request_error", "invalid_utf8"},
+	ReasonTooDeep:           {400, "invalid_request_error", "too_deep"},
+	ReasonTooLarge:          {413, "invalid_request_error", "request_too_large"},
+	ReasonInvalidField:      {400, "invalid_request_error", "invalid_value"},
+	ReasonUnknownModel:      {404, "invalid_request_error", "model_not_found"},
+	ReasonModelNotAllowed:   {404, "invalid_request_error", "model_not_found"}, // as one that does not exist
+	ReasonEgressNotAllowed:  {403, "permission_error", "egress_not_allowed"},
+	ReasonContextTooLong:    {400, "invalid_request_error", "context_length_exceeded"},
+	ReasonNoRoute:           {403, "permission_error", "no_route"},
+	ReasonLimitExceeded:     {429, "rate_limit_error", "rate_limit_exceeded"},
+	ReasonBudgetExceeded:    {429, "insufficient_quota", "insufficient_quota"},
+	ReasonPoolResting:       {429, "rate_limit_error", "rate_limit_exceeded"},
+	ReasonLimitsUnavailable: {503, "server_error", "service_unavailable"},
+	ReasonBackendRefused:    {502, "server_error", "backend_refused"},
+	ReasonUnavailable:       {503, "server_error", "service_unavailable"},
+	ReasonInternal:          {500, "server_error", "internal_error"},
+
+	ReasonEndpointNotAllowed: {403, "permission_error", "endpoint_not_allowed"},
+	ReasonOutsideHours:       {403, "permission_error", "outside_hours"},
+	ReasonFeatureNotAllowed:  {403, "permission_error", "feature_not_allowed"},
+	ReasonOutputNotAllowed:   {403, "permission_error", "output_not_allowed"},
+	ReasonPoolNotAllowed:     {403, "permission_error", "pool_not_allowed"},
+	ReasonContextNotAllowed:  {403, "permission_error", "context_not_allowed"},
 
 	ReasonBypass: {403, "permission_error", "bypass"},
 }

@@ -24,9 +24,9 @@ import (
 
 	"github.com/weirproxy/weir/extproc"
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/plan"
-	"github.com/weirproxy/weir/limit"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/tokens"
 	"github.com/weirproxy/weir/usage"
@@ -108,7 +108,8 @@ type app struct {
 	ports   *ports
 	reg     *prometheus.Registry
 	plan    atomic.Pointer[plan.Plan]
-	ledger  *limit.Ledger
+	limits  *keeper
+	rests   *route.Rests // pools that asked to be left alone
 	learned *lessons
 	usage   *usage.Recorder
 	xds     *xds.Server
@@ -136,7 +137,10 @@ type app struct {
 
 // newApp loads the configuration and takes the data directory.
 func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
-	a := &app{o: o, log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, apart: map[string]check{}, changed: make(chan struct{}, 1), failed: make(chan error, 8)}
+	a := &app{
+		o: o, rests: route.NewRests(), log: o.Log, reg: prometheus.NewRegistry(),
+		checks: map[string]check{}, apart: map[string]check{}, changed: make(chan struct{}, 1), failed: make(chan error, 8),
+	}
 	defer func() {
 		if err != nil {
 			a.stop()
@@ -219,11 +223,15 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		return fmt.Errorf("usage store: %w", err)
 	}
 	a.onStop(func() { _ = store.Close() })
-	a.ledger, a.learned = limit.New(time.Now), newLessons(a.reg, a.log)
+	if a.limits, err = newKeeper(ctx, filepath.Join(a.dir, LimitsFile), a.reg, a.log); err != nil {
+		return err
+	}
+	a.onStop(func() { _ = a.limits.store.Close() })
+	a.learned = newLessons(a.reg, a.log)
 	a.usage, err = usage.Open(usage.Options{
-		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.ledger,
+		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.limits,
 		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent,
-		OnSettled: a.learned.settled, Logger: a.log,
+		OnSettled: a.settled, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("usage journal: %w", err)
@@ -240,11 +248,37 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		}
 		return nil
 	}
-	if err := restore(a.ledger, a.usage, p); err != nil {
+	a.limits.usage = a.usage
+	alerts := newAlerter(a.webhooks, a.reg, a.log)
+	a.limits.ledger.OnAlert = alerts.alert
+	if err := a.limits.restore(ctx, p); err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}
+	a.onStop(a.limits.close)
+	a.background("limits", a.limits.run)
+	a.background("alerts", alerts.run)
 	a.background("usage", a.usage.Run)
 	return nil
+}
+
+// webhooks are where alerts go, as the plan in force says.
+func (a *app) webhooks() []plan.Webhook {
+	if p := a.plan.Load(); p != nil {
+		return p.Webhooks
+	}
+	return nil
+}
+
+// settled learns from a request that has ended.
+func (a *app) settled(e *usagev1.Event) {
+	a.learned.settled(e)
+	a.limits.learn(e)
+	for _, at := range e.GetAttempts() {
+		if rest := time.Duration(at.GetRestMs()) * time.Millisecond; rest > 0 {
+			a.rests.Rest(at.GetPool(), e.GetEnd().AsTime().Add(rest))
+			a.log.Info("a pool asked to be left alone", "pool", at.GetPool(), "for", rest)
+		}
+	}
 }
 
 // newExtProc makes the external processor; the plan must be applied before
@@ -252,7 +286,7 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 func (a *app) newExtProc() *extproc.Server {
 	memo := tokens.NewMemo()
 	a.onStop(memo.Close)
-	pipe := newPipeline(a.ledger, memo, a.learned.Learned, a.log)
+	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, memo, a.learned.Learned, a.log)
 	a.pipe = pipe
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {

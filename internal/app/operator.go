@@ -119,5 +119,5 @@ func (a *app) explainLive(ctx context.Context, in explain.Input) (*explain.Resul
 	if a.pipe == nil || p == nil {
 		return nil, errors.New("this weir decides about no requests: ask one with the role extproc")
 	}
-	return explain.Live(ctx, a.pipe, p, in, a.ledger), nil
+	return explain.Live(ctx, a.pipe, p, in, a.limits.ledger), nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/access"
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
@@ -17,15 +18,16 @@ import (
 
 // newPipeline is the order in which a request is judged. Network rules come
 // after auth, PII and moderation after tokens, the response cache after quota.
-func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
+func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
 	p := pipeline.New(
 		auth.Stage{},
+		access.Stage{},
 		models.Stage{},
 		decode.Stage{},
 		tokens.New(memo, learned),
 		quota.NewGate(ledger),
-		route.New(),
-		quota.New(ledger),
+		route.New(rests),
+		quota.New(ledger, outputs),
 	)
 	p.Log = log
 	return p
@@ -34,5 +36,5 @@ func newPipeline(ledger *limit.Ledger, memo *counting.Memo, learned *counting.Le
 // NewPipeline is the production pipeline with a ledger of its own, in which no
 // limit is used yet: for explain. The log has what stages fail of.
 func NewPipeline(log *slog.Logger) *pipeline.Pipeline {
-	return newPipeline(limit.New(time.Now), nil, counting.NewLearned(), log)
+	return newPipeline(limit.New(time.Now), limit.NewOutputs(), route.NewRests(), nil, counting.NewLearned(), log)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/internal/probe"
+	"github.com/weirproxy/weir/internal/rule"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
 
@@ -33,6 +34,7 @@ type compilation struct {
 	apps   map[string]*configv1.Application
 	roles  map[string]*configv1.Role
 	keys   map[string]*plan.Key
+	kinds  []rule.Caller // whatever keys there are or will be
 	// material is the content of secrets and files, for the version.
 	material []string
 }
@@ -62,11 +64,13 @@ func (c *compilation) run() {
 	c.compilePools()
 	c.compileSimulators()
 	c.namePrincipals()
+	c.nameCallers()
 	c.compileBounds()
 	c.compileModels()
 	c.compileRoles()
 	c.compileKeys(hashKey)
 	c.compileLimits()
+	c.compileAlerts()
 	c.compileModes()
 	c.compileDoctor()
 	if len(c.faults) == 0 {

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"math"
+	"net/url"
 	"slices"
+	"time"
 
-	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
@@ -11,20 +13,34 @@ import (
 // compileLimits compiles the limits and reports those that count nothing.
 func (c *compilation) compileLimits() {
 	c.named("limits", "limit", len(c.cfg.Limits), func(i int) string { return c.cfg.Limits[i].Name })
+	c.zone("time_zone", c.cfg.TimeZone)
+	organisations := map[string]bool{}
+	for _, t := range c.cfg.Teams {
+		if t.Organisation != "" {
+			organisations[t.Organisation] = true
+		}
+	}
 	for i, l := range c.cfg.Limits {
 		path := index("limits", i)
 		limit := &plan.Limit{
-			Name:           l.Name,
-			Unit:           plan.Unit(l.Unit),
-			Amount:         l.Amount,
-			Window:         l.Window.AsDuration(),
-			PerKey:         slices.Contains(l.Per, "key"),
-			PerApplication: slices.Contains(l.Per, "application"),
-			PerTeam:        slices.Contains(l.Per, "team"),
-			PerModel:       slices.Contains(l.Per, "model"),
-			Teams:          filter(c, path+".teams", "team", l.Teams, c.teams),
-			Applications:   filter(c, path+".applications", "application", l.Applications, c.apps),
-			Keys:           filter(c, path+".keys", "key", l.Keys, c.keys),
+			Name:            l.Name,
+			Unit:            plan.Unit(l.Unit),
+			Amount:          l.Amount,
+			Window:          l.Window.AsDuration(),
+			Period:          plan.Period(l.Period),
+			PerOrganisation: slices.Contains(l.Per, "organisation"),
+			PerTeam:         slices.Contains(l.Per, "team"),
+			PerApplication:  slices.Contains(l.Per, "application"),
+			PerKey:          slices.Contains(l.Per, "key"),
+			PerUser:         slices.Contains(l.Per, "user"),
+			PerModel:        slices.Contains(l.Per, "model"),
+			PerPool:         slices.Contains(l.Per, "pool"),
+			Organisations:   filter(c, path+".organisations", "organisation", l.Organisations, organisations),
+			Teams:           filter(c, path+".teams", "team", l.Teams, c.teams),
+			Applications:    filter(c, path+".applications", "application", l.Applications, c.apps),
+			Keys:            filter(c, path+".keys", "key", l.Keys, c.keys),
+			Pools:           filter(c, path+".pools", "pool", l.Pools, c.pools),
+			Breaker:         l.Breaker,
 		}
 		c.distinct(path+".models", l.Models)
 		for j, name := range l.Models {
@@ -36,10 +52,110 @@ func (c *compilation) compileLimits() {
 		if len(l.Models) > 0 {
 			limit.Models = set(l.Models...)
 		}
+		c.amount(path, l, limit)
+		c.span(path, l, limit)
+		c.breach(path, l, limit)
 		if c.filtered(path, l) && !c.counts(limit) {
-			c.fault(path, "counts nothing: no key matches its filters")
+			c.fault(path, "counts nothing: no caller and no model that a role permits match all of its filters")
 		}
 		c.out.Limits = append(c.out.Limits, limit)
+	}
+}
+
+// amount is what the limit holds: money in nano-dollars, anything else as it is.
+func (c *compilation) amount(path string, l *configv1.Limit, limit *plan.Limit) {
+	money := limit.Unit == plan.UnitUSD
+	switch {
+	case money && l.Amount != 0:
+		c.fault(path+".amount", "a limit in money has its amount in usd")
+	case money:
+		if limit.Amount = int64(math.Round(l.Usd * 1e9)); limit.Amount < 1 {
+			c.fault(path+".usd", "a limit in money needs an amount of at least a nano-dollar")
+		}
+	case l.Usd != 0:
+		c.fault(path+".usd", "the limit counts %s and not money", l.Unit)
+	case l.Amount < 1 && !c.faulty[path+".amount"]:
+		c.fault(path+".amount", "must be at least 1")
+	}
+}
+
+// span is the time over which the limit counts.
+func (c *compilation) span(path string, l *configv1.Limit, limit *plan.Limit) {
+	switch {
+	case limit.Period == "" && l.TimeZone != "":
+		c.fault(path+".time_zone", "has no effect without a period: windows slide")
+	case limit.Unit == plan.UnitConcurrency && (limit.Period != "" || l.Window != nil):
+		c.fault(path, "concurrency is counted at any moment: it has neither window nor period")
+	case limit.Period != "" && l.Window != nil:
+		c.fault(path+".window", "either window or period, not both")
+	case limit.Period != "":
+		limit.Zone = c.zone(path+".time_zone", l.TimeZone)
+	}
+	if limit.Breaker && limit.Period == "" {
+		c.fault(path+".breaker", "needs a period: it closes when the period ends")
+	}
+}
+
+// zone finds a time zone. Local is no zone: it is another one on each machine.
+func (c *compilation) zone(path, name string) *time.Location {
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		c.fault(path, "unknown time zone %q: want a name such as Europe/Berlin, or UTC", name)
+		return time.UTC
+	}
+	return zone
+}
+
+// breach is what happens when the limit has no room, and who is told.
+func (c *compilation) breach(path string, l *configv1.Limit, limit *plan.Limit) {
+	if l.OnBreach != "refuse" {
+		limit.OnBreach = plan.Breach(l.OnBreach)
+	}
+	downgrades := limit.OnBreach == plan.BreachDowngrade
+	switch {
+	case downgrades && len(l.DowngradeTo) == 0:
+		c.fault(path+".on_breach", "downgrade needs downgrade_to: the pools to go to")
+	case !downgrades && len(l.DowngradeTo) > 0:
+		c.fault(path+".downgrade_to", "has no effect unless on_breach is downgrade")
+	}
+	if limit.OnBreach != plan.BreachQueue && l.QueueWait != nil {
+		c.fault(path+".queue_wait", "has no effect unless on_breach is queue")
+	}
+	c.distinct(path+".downgrade_to", l.DowngradeTo)
+	for i, name := range l.DowngradeTo {
+		if pool, ok := refer(c, index(path+".downgrade_to", i), "pool", name, c.pools); ok && pool != nil {
+			limit.DowngradeTo = append(limit.DowngradeTo, pool)
+		}
+	}
+	limit.QueueWait = l.QueueWait.AsDuration()
+	if l.NoAlerts && len(l.AlertAt) > 0 {
+		c.fault(path+".alert_at", "has no effect with no_alerts")
+	}
+	for _, percent := range l.AlertAt {
+		limit.AlertAt = append(limit.AlertAt, int(percent))
+	}
+	slices.Sort(limit.AlertAt)
+}
+
+// compileAlerts checks where alerts go.
+func (c *compilation) compileAlerts() {
+	for i, w := range c.cfg.Alerts.GetWebhooks() {
+		path := index("alerts.webhooks", i)
+		u, err := url.Parse(w.Url)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+			c.fault(path+".url", "want http(s)://host[:port]/path, without a user")
+			continue
+		}
+		hook := plan.Webhook{URL: w.Url}
+		if w.Secret != nil {
+			s, ok := c.secrets.resolve(path+".secret", w.Secret)
+			if !ok {
+				continue
+			}
+			hook.Secret = []byte(s.value)
+			c.material = append(c.material, s.value)
+		}
+		c.out.Webhooks = append(c.out.Webhooks, hook)
 	}
 }
 
@@ -59,7 +175,7 @@ func filter[T any](c *compilation, path, kind string, names []string, among map[
 func (c *compilation) filtered(path string, l *configv1.Limit) bool {
 	some := false
 	for name, list := range map[string][]string{
-		"teams": l.Teams, "applications": l.Applications, "keys": l.Keys, "models": l.Models,
+		"organisations": l.Organisations, "teams": l.Teams, "applications": l.Applications, "keys": l.Keys, "models": l.Models,
 	} {
 		some = some || len(list) > 0
 		for i := range list {
@@ -69,75 +185,4 @@ func (c *compilation) filtered(path string, l *configv1.Limit) bool {
 		}
 	}
 	return some
-}
-
-// counts tells whether any key can make a request that the limit counts.
-func (c *compilation) counts(l *plan.Limit) bool {
-	for _, k := range c.out.KeyList {
-		for _, m := range c.out.ModelList {
-			if k.Grants.MayCall(m) && l.Applies(&k.Principal, m.Name) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// reach warns of what nobody can use.
-func (c *compilation) reach() {
-	used := map[string]bool{}
-	for _, m := range c.out.ModelList {
-		for _, p := range routed(m) {
-			used[p.Name] = true
-		}
-	}
-	for i, p := range c.cfg.Pools {
-		if !used[p.Name] {
-			c.warn(index("pools", i), "no model uses pool %q", p.Name)
-		}
-	}
-	held := map[string]bool{}
-	for _, k := range c.out.KeyList {
-		for _, r := range k.Principal.Roles {
-			held[r] = true
-		}
-	}
-	for i, r := range c.cfg.Roles {
-		if !held[r.Name] {
-			c.warn(index("roles", i), "no key has role %q", r.Name)
-		}
-	}
-	for i, m := range c.cfg.Models {
-		if model := c.models[m.Name]; model != nil && len(c.out.KeyList) > 0 {
-			c.reachModel(index("models", i), model)
-		}
-	}
-}
-
-// reachModel warns of a model that nobody may call, or that keys may call and
-// never get an answer from, because all its pools are egress to them.
-func (c *compilation) reachModel(path string, m *plan.Model) {
-	pools := routed(m)
-	callable, answered := false, false
-	for i, k := range c.out.KeyList {
-		if !k.Grants.MayCall(m) {
-			continue
-		}
-		callable = true
-		if slices.ContainsFunc(pools, k.Grants.MayReach) {
-			answered = true
-		} else if k.Grants.Models[m.Name] {
-			c.warn(index("keys", i), "may call model %q, but every pool of it is egress, which no role of the key permits", m.Name)
-		}
-	}
-	switch {
-	case !callable:
-		c.warn(path, "no key may call model %q", m.Name)
-	case !answered && allPublic(pools):
-		c.warn(path, "every pool of model %q is public, and no key that may call it has egress", m.Name)
-	}
-}
-
-func allPublic(pools []*plan.Pool) bool {
-	return !slices.ContainsFunc(pools, func(p *plan.Pool) bool { return p.Placement != ai.Public })
 }

@@ -1,6 +1,11 @@
 package doctor
 
-import "github.com/weirproxy/weir/internal/plan"
+import (
+	"time"
+
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
+)
 
 // walk is a probe that stands for a key and asks for a model: it runs through all
 // stages.
@@ -22,14 +27,14 @@ type coverage struct {
 }
 
 // cover chooses the walks; without limits it is one.
-func cover(p *plan.Plan) coverage {
+func cover(p *plan.Plan, now time.Time) coverage {
 	var c coverage
 	done := map[*plan.Limit]bool{}
 	for _, l := range p.Limits {
 		if done[l] {
 			continue
 		}
-		w, ok := find(p, l)
+		w, ok := find(p, l, now)
 		switch {
 		case !ok:
 			c.idle = append(c.idle, l)
@@ -46,7 +51,7 @@ func cover(p *plan.Plan) coverage {
 		c.walks = append(c.walks, w)
 	}
 	if len(c.walks) == 0 {
-		if w, ok := find(p, nil); ok {
+		if w, ok := find(p, nil, now); ok {
 			c.walks = append(c.walks, w)
 		}
 	}
@@ -54,17 +59,24 @@ func cover(p *plan.Plan) coverage {
 }
 
 // find is a key and a model that it may call, whose requests the limit counts; any
-// for no limit.
-func find(p *plan.Plan, l *plan.Limit) (walk, bool) {
+// for no limit. A key that may call it at this hour comes before one that may not.
+func find(p *plan.Plan, l *plan.Limit, now time.Time) (found walk, ok bool) {
 	for _, k := range p.KeyList {
-		if k.Disabled {
+		g, few := plan.Grant(k.Roles)
+		if k.Disabled || !few {
 			continue
 		}
+		later := g // at another hour
+		live := g.Live(ai.KindChat, now) == ai.ReasonNone
 		for _, m := range p.ModelList {
-			if (l == nil || l.Applies(&k.Principal, m.Name)) && k.Grants.MayCall(m) {
+			switch {
+			case l != nil && !l.Applies(&k.Principal, m.Name):
+			case live && g.MayCall(m):
 				return walk{key: k, model: m}, true
+			case !ok && later.MayCall(m):
+				found, ok = walk{key: k, model: m}, true
 			}
 		}
 	}
-	return walk{}, false
+	return found, ok
 }

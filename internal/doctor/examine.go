@@ -44,10 +44,10 @@ func (e *Examiner) Examine(ctx context.Context, p *plan.Plan, t Target) []Findin
 	return x.findings
 }
 
-// Idle are the limits of the plan that count no request.
+// Idle are the limits of the plan that count no request of a key that it lists.
 func Idle(p *plan.Plan) []Finding {
 	var list []Finding
-	for _, l := range cover(p).idle {
+	for _, l := range cover(p, time.Time{}).idle {
 		list = append(list, Finding{Policy: "limit " + l.Name, State: NotInForce, Evidence: "it counts no request that a key of the configuration may make"})
 	}
 	return list
@@ -125,7 +125,7 @@ func (x *examination) refusals() {
 	r, err = x.client.send(x.ctx, request{method: http.MethodGet, path: unknownPath})
 	x.refused(Paths, "a path that weir does not serve", r, err, ai.ReasonUnknownPath)
 
-	x.cover = cover(x.plan)
+	x.cover = cover(x.plan, x.client.now().UTC())
 	if len(x.cover.walks) == 0 {
 		return
 	}
@@ -247,6 +247,8 @@ func (x *examination) limits() {
 			continue // of no proxy: see Idle
 		case mode != plan.Enforce:
 			x.chosen(policy, "the mode of stage quota is "+mode.String())
+		case l.OnBreach == plan.BreachReport:
+			x.chosen(policy, "it reports, and lets through")
 		case x.seen[l.Name]:
 			x.find(policy, InForce, "it counted a probe")
 		case contains(x.cover.left, l):

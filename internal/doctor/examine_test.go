@@ -23,13 +23,14 @@ var testKey = probe.KeyOf([]byte("the secret of the hashes"))
 // testPlan has two keys, two models and three limits, one of which counts nothing.
 func testPlan() *plan.Plan {
 	chat, far := &plan.Model{Name: "chat"}, &plan.Model{Name: "far"}
+	all, some := []*plan.Role{{Name: "all", AllModels: true}}, []*plan.Role{{Name: "some", Models: map[string]bool{"chat": true}}}
 	return &plan.Plan{
 		Version: "v1", Probe: testKey, Bounds: plan.Bounds{MaxBodyBytes: 1000},
 		ModelList: []*plan.Model{chat, far},
 		KeyList: []*plan.Key{
-			{Name: "gone", Disabled: true, Grants: plan.Grants{AllModels: true}},
-			{Name: "one", Principal: ai.Principal{Key: "one", Team: "a"}, Grants: plan.Grants{Models: map[string]bool{"chat": true}}},
-			{Name: "two", Principal: ai.Principal{Key: "two", Team: "b"}, Grants: plan.Grants{AllModels: true}},
+			{Name: "gone", Disabled: true, Roles: all},
+			{Name: "one", Principal: ai.Principal{Key: "one", Team: "a"}, Roles: some},
+			{Name: "two", Principal: ai.Principal{Key: "two", Team: "b"}, Roles: all},
 		},
 		Limits: []*plan.Limit{
 			{Name: "all"}, {Name: "far-b", Teams: map[string]bool{"b": true}, Models: map[string]bool{"far": true}},
@@ -264,6 +265,31 @@ func TestTokensStay(t *testing.T) {
 	}
 	if asked != 1 {
 		t.Errorf("the thief was asked %d times", asked)
+	}
+}
+
+// A limit that only reports is not in force, whatever it counts.
+func TestExamineReport(t *testing.T) {
+	p := testPlan()
+	p.Limits[0].OnBreach = plan.BreachReport
+	got := examine(t, &gateway{t: t, key: testKey, plan: p}, p)
+	if want := "NO chosen: it reports, and lets through"; got["limit all"] != want || got["limit far-b"] != "yes" {
+		t.Errorf("%v", got)
+	}
+}
+
+// A key that may chat now comes before one that may not; with that one alone its
+// limits are not idle.
+func TestCoverOfWhoMayChat(t *testing.T) {
+	p := testPlan()
+	never := []*plan.Role{{Name: "never", AllModels: true, Endpoints: []ai.Kind{ai.KindEmbedding}}}
+	p.KeyList[1].Roles = never
+	if c := cover(p, time.Unix(0, 0).UTC()); c.walks[0].key.Name != "two" {
+		t.Errorf("%+v", c.walks[0].key)
+	}
+	p.KeyList[2].Roles = never
+	if c := cover(p, time.Unix(0, 0).UTC()); len(c.walks) == 0 || c.walks[0].key.Name != "one" || len(c.idle) != 0 {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -28,6 +28,7 @@ type Plan struct {
 	Pools     []*Pool           // sorted by name
 	Models    map[string]*Model // by name and by alias
 	ModelList []*Model          // sorted by name, aliases left out
+	Roles     map[string]*Role
 	Keys      map[KeyHash]*Key
 	KeyList   []*Key // in the order of the file
 	Limits    []*Limit
@@ -36,6 +37,7 @@ type Plan struct {
 	Usage     Usage
 	Probe     probe.Key // of the doctor's probes
 	Doctor    Doctor
+	Webhooks  []Webhook // where alerts go
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
 	hashers    *sync.Pool // of hash.Hash: HMACs under the secret
@@ -147,8 +149,10 @@ type Model struct {
 	Aliases           []string
 	Rules             []*Rule
 	Targets           []Step  // the default; may be empty
+	RefuseEgress      bool    // of Targets: see Rule
 	Pools             []*Pool // all that the rules and targets name, each once
 	DefaultMaxTokens  int64
+	MinOutputTokens   int64 // under which no limit lowers an answer's ceiling
 	FirstTokenTimeout time.Duration
 	AttemptTimeout    time.Duration
 }
@@ -159,6 +163,9 @@ type Rule struct {
 	Source  string // the CEL text
 	When    Condition
 	Targets []Step
+	// RefuseEgress refuses a request whose next target is egress that its caller's
+	// roles bar, where otherwise the target after it is tried.
+	RefuseEgress bool
 }
 
 // Step is one step of a route: one pool, or a split of which one is drawn.
@@ -200,57 +207,11 @@ type Key struct {
 	Name      string
 	Principal ai.Principal
 	Disabled  bool
-	Grants    Grants
+	Roles     []*Role // sorted by name, at most MaxRoles
 	// Shown is the key itself when weir generated it for a first try, and empty
 	// otherwise: `weir up` prints it.
 	Shown string
 }
-
-// Grants is what the roles of a key permit, taken together.
-type Grants struct {
-	AllModels   bool
-	Models      map[string]bool
-	AllEgress   bool
-	EgressPools map[string]bool
-}
-
-// MayCall tells whether the model may be called.
-func (g *Grants) MayCall(m *Model) bool { return g.AllModels || g.Models[m.Name] }
-
-// MayReach tells whether the pool may be reached: private ones always.
-func (g *Grants) MayReach(p *Pool) bool {
-	return p.Placement == ai.Private || g.AllEgress || g.EgressPools[p.Name]
-}
-
-// Unit is what a limit counts.
-type Unit string
-
-// The units of limits.
-const (
-	UnitRequests     Unit = "requests"
-	UnitTokens       Unit = "tokens"
-	UnitInputTokens  Unit = "input_tokens"
-	UnitOutputTokens Unit = "output_tokens"
-)
-
-// Limit is a ceiling over a sliding window.
-type Limit struct {
-	Name   string
-	Unit   Unit
-	Amount int64
-	Window time.Duration
-	// What has a count of its own.
-	PerKey, PerApplication, PerTeam, PerModel bool
-	// Which requests it applies to; nil is all.
-	Teams, Applications, Keys, Models map[string]bool
-}
-
-// Applies tells whether the limit counts requests of this principal for this model.
-func (l *Limit) Applies(p *ai.Principal, model string) bool {
-	return in(l.Teams, p.Team) && in(l.Applications, p.Application) && in(l.Keys, p.Key) && in(l.Models, model)
-}
-
-func in(set map[string]bool, name string) bool { return set == nil || set[name] }
 
 // Mode is how a stage works.
 type Mode uint8
@@ -275,6 +236,12 @@ type Bounds struct {
 type Usage struct {
 	SettleDeadline time.Duration
 	Retention      time.Duration
+}
+
+// Webhook is an address that takes alerts.
+type Webhook struct {
+	URL    string
+	Secret []byte // signs; nil for none
 }
 
 // Simulator is a stand-in backend.

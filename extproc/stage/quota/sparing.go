@@ -12,7 +12,7 @@ import (
 type sparing struct{ Ledger }
 
 // Reserve looks, and takes unless it is a probe that asks.
-func (s sparing) Reserve(limits []*plan.Limit, r limit.Request) limit.Result {
+func (s sparing) Reserve(limits []*plan.Limit, r *limit.Request) limit.Result {
 	if ai.IsProbeID(r.ID) {
 		return s.Check(limits, r)
 	}

@@ -66,7 +66,11 @@ type Config struct {
 	// For trying things out: `weir up` starts these stand-in backends itself.
 	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
 	// How it is proved that every policy is in force on every proxy.
-	Doctor        *Doctor `protobuf:"bytes,21,opt,name=doctor,proto3" json:"doctor,omitempty"`
+	Doctor *Doctor `protobuf:"bytes,21,opt,name=doctor,proto3" json:"doctor,omitempty"`
+	// Where alerts of limits are sent.
+	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
+	// The time zone of calendars, as Europe/Berlin. Default: UTC
+	TimeZone      string `protobuf:"bytes,22,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +215,20 @@ func (x *Config) GetDoctor() *Doctor {
 		return x.Doctor
 	}
 	return nil
+}
+
+func (x *Config) GetAlerts() *Alerts {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
+func (x *Config) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
 }
 
 // Listener is one address on which Envoy accepts clients.
@@ -953,8 +971,17 @@ type Model struct {
 	// The longest time of one attempt at an answer that is not streamed; then
 	// the next target is tried. Default: 600s
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// When a limit has little left, an answer's ceiling (max_tokens) is lowered to
+	// what fits, but not under this, nor under a thinking budget that the client
+	// gives: then the request is refused. Default: 256
+	MinOutputTokens int64 `protobuf:"varint,9,opt,name=min_output_tokens,json=minOutputTokens,proto3" json:"min_output_tokens,omitempty"`
+	// What happens to a request that takes the model's own targets and whose next
+	// target is egress that no role of the caller permits: next tries the next
+	// target that is permitted, refuse refuses the request. A split is one target:
+	// it is refused when none of its pools is left. Default: next
+	EgressRefused string `protobuf:"bytes,8,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
@@ -1036,6 +1063,20 @@ func (x *Model) GetAttemptTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Model) GetMinOutputTokens() int64 {
+	if x != nil {
+		return x.MinOutputTokens
+	}
+	return 0
+}
+
+func (x *Model) GetEgressRefused() string {
+	if x != nil {
+		return x.EgressRefused
+	}
+	return ""
+}
+
 // Rule routes the requests for which its condition holds.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1049,7 +1090,10 @@ type Rule struct {
 	// (timestamp; now.getHours("Asia/Shanghai") and the like work).
 	When string `protobuf:"bytes,2,opt,name=when,proto3" json:"when,omitempty"`
 	// Targets in the order in which they are tried.
-	Targets       []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	Targets []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	// The same as the model's egress_refused, for the requests of this rule.
+	// Default: next
+	EgressRefused string `protobuf:"bytes,4,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1103,6 +1147,13 @@ func (x *Rule) GetTargets() []*Target {
 		return x.Targets
 	}
 	return nil
+}
+
+func (x *Rule) GetEgressRefused() string {
+	if x != nil {
+		return x.EgressRefused
+	}
+	return ""
 }
 
 // Target is one step of a route: a pool, or a weighted split over pools.
@@ -1222,7 +1273,9 @@ type Team struct {
 	// The name, unique among teams.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Roles that every key of the team has.
-	Roles         []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// The organisation that the team belongs to, where limits tell several apart.
+	Organisation  string `protobuf:"bytes,5,opt,name=organisation,proto3" json:"organisation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1269,6 +1322,13 @@ func (x *Team) GetRoles() []string {
 		return x.Roles
 	}
 	return nil
+}
+
+func (x *Team) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
 }
 
 // Application is a caller that belongs to a team.
@@ -1335,7 +1395,8 @@ func (x *Application) GetRoles() []string {
 	return nil
 }
 
-// Role permits. What no role of a key permits is refused.
+// Role permits. A request is let through if one role of its caller permits all
+// of it; what two roles permit in part is not added up.
 type Role struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, unique among roles.
@@ -1345,7 +1406,22 @@ type Role struct {
 	// Whether public pools may be called (egress).
 	Egress bool `protobuf:"varint,3,opt,name=egress,proto3" json:"egress,omitempty"`
 	// The public pools that egress may reach. Empty: all.
-	EgressPools   []string `protobuf:"bytes,4,rep,name=egress_pools,json=egressPools,proto3" json:"egress_pools,omitempty"`
+	EgressPools []string `protobuf:"bytes,4,rep,name=egress_pools,json=egressPools,proto3" json:"egress_pools,omitempty"`
+	// The pools that may be reached at all, private and public. Empty: all. A
+	// public pool needs egress as well.
+	Pools []string `protobuf:"bytes,5,rep,name=pools,proto3" json:"pools,omitempty"`
+	// What may be asked for: chat, completion, embedding, models (the lists of
+	// models). Empty: all.
+	Endpoints []string `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// What a request may not use: tools, vision (images and videos), streaming.
+	DenyFeatures []string `protobuf:"bytes,7,rep,name=deny_features,json=denyFeatures,proto3" json:"deny_features,omitempty"`
+	// The longest input, in tokens as they are counted for the target. 0: any.
+	MaxContextTokens int64 `protobuf:"varint,8,opt,name=max_context_tokens,json=maxContextTokens,proto3" json:"max_context_tokens,omitempty"`
+	// The most output, in tokens, of all answers to a request together. A request
+	// for more is refused; one that names no ceiling is given this one. 0: any.
+	MaxOutputTokens int64 `protobuf:"varint,9,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
+	// When the role permits anything. Absent: always.
+	Hours         *Hours `protobuf:"bytes,10,opt,name=hours,proto3" json:"hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1408,6 +1484,171 @@ func (x *Role) GetEgressPools() []string {
 	return nil
 }
 
+func (x *Role) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Role) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Role) GetDenyFeatures() []string {
+	if x != nil {
+		return x.DenyFeatures
+	}
+	return nil
+}
+
+func (x *Role) GetMaxContextTokens() int64 {
+	if x != nil {
+		return x.MaxContextTokens
+	}
+	return 0
+}
+
+func (x *Role) GetMaxOutputTokens() int64 {
+	if x != nil {
+		return x.MaxOutputTokens
+	}
+	return 0
+}
+
+func (x *Role) GetHours() *Hours {
+	if x != nil {
+		return x.Hours
+	}
+	return nil
+}
+
+// Hours are times of the week. A request is judged when it arrives; an answer
+// that has begun is not cut off.
+type Hours struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time zone, by its IANA name, as Asia/Shanghai or UTC. Windows are read
+	// on the clocks of that zone, summer time included.
+	TimeZone string `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// The windows; a time in any of them is within the hours.
+	Windows       []*HourWindow `protobuf:"bytes,2,rep,name=windows,proto3" json:"windows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hours) Reset() {
+	*x = Hours{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hours) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hours) ProtoMessage() {}
+
+func (x *Hours) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hours.ProtoReflect.Descriptor instead.
+func (*Hours) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Hours) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Hours) GetWindows() []*HourWindow {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
+// HourWindow is a time of some days of the week.
+type HourWindow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The days on which the window begins: mon, tue, wed, thu, fri, sat, sun.
+	// Empty: every day.
+	Days []string `protobuf:"bytes,1,rep,name=days,proto3" json:"days,omitempty"`
+	// When it begins, as "09:00".
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// When it ends, itself not included, as "18:30"; "24:00" is the end of the day.
+	// Before `from`, it is on the next day.
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HourWindow) Reset() {
+	*x = HourWindow{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HourWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HourWindow) ProtoMessage() {}
+
+func (x *HourWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HourWindow.ProtoReflect.Descriptor instead.
+func (*HourWindow) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *HourWindow) GetDays() []string {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *HourWindow) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *HourWindow) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // Key is one API key.
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1432,7 +1673,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1685,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1698,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Key) GetName() string {
@@ -1538,20 +1779,33 @@ func (*Key_Hash) isKey_Material() {}
 
 func (*Key_Secret) isKey_Material() {}
 
-// Limit is a ceiling over a sliding window for each value of its scope.
+// Limit is a ceiling over a sliding window, a calendar period, or at any moment
+// (concurrency), for each value of its scope. What a request may use is reserved
+// before it leaves, so a limit is not passed however many come at once.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, unique among limits; it stands in the refusal and the metrics.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What is counted: requests, tokens, input_tokens or output_tokens.
+	// What is counted: requests, tokens, input_tokens, output_tokens, usd (money,
+	// at the prices of the pools), or concurrency (requests that run).
 	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
-	// The most within one window.
+	// The most within one window or period. For usd, name usd instead.
 	Amount int64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	// The window, a sliding one. Default: 60s
+	// The most within one window or period, in US dollars.
+	Usd float64 `protobuf:"fixed64,10,opt,name=usd,proto3" json:"usd,omitempty"`
+	// The window, a sliding one. Default: 60s, unless period is given.
 	Window *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
-	// Each key, application, team or model (or combination of them) has a count
-	// of its own; an empty list is one count for all requests.
+	// Instead of a window: the calendar day, week (from Monday) or month.
+	Period string `protobuf:"bytes,11,opt,name=period,proto3" json:"period,omitempty"`
+	// The zone of the calendar, as Europe/Berlin. Default: the time_zone of the
+	// configuration.
+	TimeZone string `protobuf:"bytes,12,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// Each organisation, team, application, key, user, model or pool (or
+	// combination of them) has a count of its own; an empty list is one count for
+	// all requests.
 	Per []string `protobuf:"bytes,5,rep,name=per,proto3" json:"per,omitempty"`
+	// Only requests of these organisations. Empty: all.
+	Organisations []string `protobuf:"bytes,13,rep,name=organisations,proto3" json:"organisations,omitempty"`
 	// Only requests of these teams. Empty: all.
 	Teams []string `protobuf:"bytes,6,rep,name=teams,proto3" json:"teams,omitempty"`
 	// Only requests of these applications. Empty: all.
@@ -1559,14 +1813,34 @@ type Limit struct {
 	// Only requests with these keys, by name. Empty: all.
 	Keys []string `protobuf:"bytes,8,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Only requests for these models. Empty: all.
-	Models        []string `protobuf:"bytes,9,rep,name=models,proto3" json:"models,omitempty"`
+	Models []string `protobuf:"bytes,9,rep,name=models,proto3" json:"models,omitempty"`
+	// Only what is used of these pools. Empty: all. A pool whose limit has no room
+	// drops out of a request's targets.
+	Pools []string `protobuf:"bytes,14,rep,name=pools,proto3" json:"pools,omitempty"`
+	// What happens to a request for which there is no room. refuse: it is refused.
+	// downgrade: it goes to downgrade_to, if the limit has room for that.
+	// queue: it waits for up to queue_wait for others to end. report: it is let
+	// through, and events and metrics say so. Default: refuse
+	OnBreach string `protobuf:"bytes,15,opt,name=on_breach,json=onBreach,proto3" json:"on_breach,omitempty"`
+	// The pools to which a request is downgraded, in order.
+	DowngradeTo []string `protobuf:"bytes,16,rep,name=downgrade_to,json=downgradeTo,proto3" json:"downgrade_to,omitempty"`
+	// How long a request waits at the longest. Default: 2s
+	QueueWait *durationpb.Duration `protobuf:"bytes,17,opt,name=queue_wait,json=queueWait,proto3" json:"queue_wait,omitempty"`
+	// A budget that was used up stays closed until its period ends or somebody
+	// resets it (weir budget reset), whatever is given back. Only with a period.
+	Breaker bool `protobuf:"varint,18,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	// Percentages of the amount at which an alert is sent (metric, log, webhooks),
+	// once in a period or window. Default: 50, 80, 100 with a period, else none.
+	AlertAt []uint32 `protobuf:"varint,19,rep,packed,name=alert_at,json=alertAt,proto3" json:"alert_at,omitempty"`
+	// Send no alerts.
+	NoAlerts      bool `protobuf:"varint,20,opt,name=no_alerts,json=noAlerts,proto3" json:"no_alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1852,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1865,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Limit) GetName() string {
@@ -1615,6 +1889,13 @@ func (x *Limit) GetAmount() int64 {
 	return 0
 }
 
+func (x *Limit) GetUsd() float64 {
+	if x != nil {
+		return x.Usd
+	}
+	return 0
+}
+
 func (x *Limit) GetWindow() *durationpb.Duration {
 	if x != nil {
 		return x.Window
@@ -1622,9 +1903,30 @@ func (x *Limit) GetWindow() *durationpb.Duration {
 	return nil
 }
 
+func (x *Limit) GetPeriod() string {
+	if x != nil {
+		return x.Period
+	}
+	return ""
+}
+
+func (x *Limit) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
 func (x *Limit) GetPer() []string {
 	if x != nil {
 		return x.Per
+	}
+	return nil
+}
+
+func (x *Limit) GetOrganisations() []string {
+	if x != nil {
+		return x.Organisations
 	}
 	return nil
 }
@@ -1657,6 +1959,157 @@ func (x *Limit) GetModels() []string {
 	return nil
 }
 
+func (x *Limit) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Limit) GetOnBreach() string {
+	if x != nil {
+		return x.OnBreach
+	}
+	return ""
+}
+
+func (x *Limit) GetDowngradeTo() []string {
+	if x != nil {
+		return x.DowngradeTo
+	}
+	return nil
+}
+
+func (x *Limit) GetQueueWait() *durationpb.Duration {
+	if x != nil {
+		return x.QueueWait
+	}
+	return nil
+}
+
+func (x *Limit) GetBreaker() bool {
+	if x != nil {
+		return x.Breaker
+	}
+	return false
+}
+
+func (x *Limit) GetAlertAt() []uint32 {
+	if x != nil {
+		return x.AlertAt
+	}
+	return nil
+}
+
+func (x *Limit) GetNoAlerts() bool {
+	if x != nil {
+		return x.NoAlerts
+	}
+	return false
+}
+
+// Alerts says where alerts of limits are sent.
+type Alerts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses that are sent each alert as JSON, by POST.
+	Webhooks      []*Webhook `protobuf:"bytes,1,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alerts) Reset() {
+	*x = Alerts{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alerts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alerts) ProtoMessage() {}
+
+func (x *Alerts) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
+func (*Alerts) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Alerts) GetWebhooks() []*Webhook {
+	if x != nil {
+		return x.Webhooks
+	}
+	return nil
+}
+
+// Webhook is an address that takes alerts. It is tried for some minutes.
+type Webhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// http(s)://host[:port]/path
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Signs each body: the header x-weir-signature is sha256= and its HMAC-SHA256
+	// under this secret, in hexadecimal.
+	Secret        *SecretRef `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Webhook) Reset() {
+	*x = Webhook{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Webhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Webhook) ProtoMessage() {}
+
+func (x *Webhook) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
+func (*Webhook) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Webhook) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Webhook) GetSecret() *SecretRef {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
 // StageMode sets how a stage of the pipeline works.
 type StageMode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1672,7 +2125,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +2137,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +2150,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StageMode) GetStage() string {
@@ -1729,7 +2182,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +2194,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +2207,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -1793,7 +2246,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2258,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2271,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -1853,7 +2306,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2318,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2331,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Simulator) GetName() string {
@@ -1919,7 +2372,7 @@ type Doctor struct {
 
 func (x *Doctor) Reset() {
 	*x = Doctor{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2384,7 @@ func (x *Doctor) String() string {
 func (*Doctor) ProtoMessage() {}
 
 func (x *Doctor) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2397,7 @@ func (x *Doctor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doctor.ProtoReflect.Descriptor instead.
 func (*Doctor) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Doctor) GetInterval() *durationpb.Duration {
@@ -1981,7 +2434,7 @@ type DoctorCertificate struct {
 
 func (x *DoctorCertificate) Reset() {
 	*x = DoctorCertificate{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2446,7 @@ func (x *DoctorCertificate) String() string {
 func (*DoctorCertificate) ProtoMessage() {}
 
 func (x *DoctorCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2459,7 @@ func (x *DoctorCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorCertificate.ProtoReflect.Descriptor instead.
 func (*DoctorCertificate) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DoctorCertificate) GetCertificateFile() string {
@@ -2043,7 +2496,7 @@ type DoctorProxy struct {
 
 func (x *DoctorProxy) Reset() {
 	*x = DoctorProxy{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2508,7 @@ func (x *DoctorProxy) String() string {
 func (*DoctorProxy) ProtoMessage() {}
 
 func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2521,7 @@ func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorProxy.ProtoReflect.Descriptor instead.
 func (*DoctorProxy) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DoctorProxy) GetName() string {
@@ -2110,7 +2563,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc6\x06\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x93\a\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -2130,7 +2583,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
 	"simulators\x12.\n" +
-	"\x06doctor\x18\x15 \x01(\v2\x16.weir.config.v1.DoctorR\x06doctor\"\x94\x01\n" +
+	"\x06doctor\x18\x15 \x01(\v2\x16.weir.config.v1.DoctorR\x06doctor\x12.\n" +
+	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
+	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\x94\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
@@ -2183,7 +2638,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\x8a\x03\n" +
+	"\a_prefix\"\xfd\x03\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -2192,29 +2647,50 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\atargets\x18\x04 \x03(\v2\x16.weir.config.v1.TargetR\atargets\x125\n" +
 	"\x12default_max_tokens\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10defaultMaxTokens\x12S\n" +
 	"\x13first_token_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x11firstTokenTimeout\x12L\n" +
-	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\"\x9c\x01\n" +
+	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
+	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\x12<\n" +
+	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
-	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\"P\n" +
+	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\x12<\n" +
+	"\x0eegress_refused\x18\x04 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"P\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x122\n" +
 	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
 	"\fWeightedPool\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04pool\x12#\n" +
-	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"V\n" +
+	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xa3\x01\n" +
 	"\x04Team\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x14\n" +
-	"\x05roles\x18\x02 \x03(\tR\x05roles\"z\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x12K\n" +
+	"\forganisation\x18\x05 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\forganisation\"z\n" +
 	"\vApplication\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1b\n" +
 	"\x04team\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04team\x12\x14\n" +
-	"\x05roles\x18\x03 \x03(\tR\x05roles\"\x9d\x01\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\"\xf8\x03\n" +
 	"\x04Role\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12 \n" +
 	"\x06models\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\x06models\x12\x16\n" +
 	"\x06egress\x18\x03 \x01(\bR\x06egress\x12!\n" +
-	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\"\xa8\x02\n" +
+	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\x12\x14\n" +
+	"\x05pools\x18\x05 \x03(\tR\x05pools\x12O\n" +
+	"\tendpoints\x18\x06 \x03(\tB1\xbaH.\x92\x01+\x18\x01\"'r%R\x04chatR\n" +
+	"completionR\tembeddingR\x06modelsR\tendpoints\x12K\n" +
+	"\rdeny_features\x18\a \x03(\tB&\xbaH#\x92\x01 \x18\x01\"\x1cr\x1aR\x05toolsR\x06visionR\tstreamingR\fdenyFeatures\x12<\n" +
+	"\x12max_context_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10maxContextTokens\x12:\n" +
+	"\x11max_output_tokens\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fmaxOutputTokens\x12+\n" +
+	"\x05hours\x18\n" +
+	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\"o\n" +
+	"\x05Hours\x12$\n" +
+	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\btimeZone\x12@\n" +
+	"\awindows\x18\x02 \x03(\v2\x1a.weir.config.v1.HourWindowB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\awindows\"\x87\x01\n" +
+	"\n" +
+	"HourWindow\x12C\n" +
+	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
+	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xa8\x02\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -2223,17 +2699,36 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x04team\x18\x05 \x01(\tR\x04team\x12\x14\n" +
 	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
 	"\bdisabled\x18\a \x01(\bR\bdisabledB\x11\n" +
-	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x9c\x03\n" +
+	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x99\a\n" +
 	"\x05Limit\x128\n" +
-	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12H\n" +
-	"\x04unit\x18\x02 \x01(\tB4\xbaH1r/R\brequestsR\x06tokensR\finput_tokensR\routput_tokensR\x04unit\x12&\n" +
-	"\x06amount\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01R\x06amount\x12B\n" +
-	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06window\x12=\n" +
-	"\x03per\x18\x05 \x03(\tB+\xbaH(\x92\x01%\x18\x01\"!r\x1fR\x03keyR\vapplicationR\x04teamR\x05modelR\x03per\x12\x14\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12Z\n" +
+	"\x04unit\x18\x02 \x01(\tBF\xbaHCrAR\brequestsR\x06tokensR\finput_tokensR\routput_tokensR\x03usdR\vconcurrencyR\x04unit\x12&\n" +
+	"\x06amount\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x06amount\x12)\n" +
+	"\x03usd\x18\n" +
+	" \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x88*aA)\x00\x00\x00\x00\x00\x00\x00\x00R\x03usd\x12C\n" +
+	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x06window\x121\n" +
+	"\x06period\x18\v \x01(\tB\x19\xbaH\x16r\x14R\x00R\x03dayR\x04weekR\x05monthR\x06period\x12\x1b\n" +
+	"\ttime_zone\x18\f \x01(\tR\btimeZone\x12W\n" +
+	"\x03per\x18\x05 \x03(\tBE\xbaHB\x92\x01?\x18\x01\";r9R\forganisationR\x04teamR\vapplicationR\x03keyR\x04userR\x05modelR\x04poolR\x03per\x12$\n" +
+	"\rorganisations\x18\r \x03(\tR\rorganisations\x12\x14\n" +
 	"\x05teams\x18\x06 \x03(\tR\x05teams\x12\"\n" +
 	"\fapplications\x18\a \x03(\tR\fapplications\x12\x12\n" +
 	"\x04keys\x18\b \x03(\tR\x04keys\x12\x16\n" +
-	"\x06models\x18\t \x03(\tR\x06models\"u\n" +
+	"\x06models\x18\t \x03(\tR\x06models\x12\x14\n" +
+	"\x05pools\x18\x0e \x03(\tR\x05pools\x12F\n" +
+	"\ton_breach\x18\x0f \x01(\tB)\xbaH&r$R\x00R\x06refuseR\tdowngradeR\x05queueR\x06reportR\bonBreach\x12!\n" +
+	"\fdowngrade_to\x18\x10 \x03(\tR\vdowngradeTo\x12F\n" +
+	"\n" +
+	"queue_wait\x18\x11 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\b*\x00R\tqueueWait\x12\x18\n" +
+	"\abreaker\x18\x12 \x01(\bR\abreaker\x12-\n" +
+	"\balert_at\x18\x13 \x03(\rB\x12\xbaH\x0f\x92\x01\f\x10\x10\x18\x01\"\x06*\x04\x18d(\x01R\aalertAt\x12\x1b\n" +
+	"\tno_alerts\x18\x14 \x01(\bR\bnoAlerts\"=\n" +
+	"\x06Alerts\x123\n" +
+	"\bwebhooks\x18\x01 \x03(\v2\x17.weir.config.v1.WebhookR\bwebhooks\"W\n" +
+	"\aWebhook\x12\x19\n" +
+	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x121\n" +
+	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"u\n" +
 	"\tStageMode\x127\n" +
 	"\x05stage\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x04authR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
 	"\x04mode\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\aenforceR\x06shadowR\x03offR\x04mode\"\xaf\x01\n" +
@@ -2279,7 +2774,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2299,16 +2794,20 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Team)(nil),                // 15: weir.config.v1.Team
 	(*Application)(nil),         // 16: weir.config.v1.Application
 	(*Role)(nil),                // 17: weir.config.v1.Role
-	(*Key)(nil),                 // 18: weir.config.v1.Key
-	(*Limit)(nil),               // 19: weir.config.v1.Limit
-	(*StageMode)(nil),           // 20: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 21: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 22: weir.config.v1.Usage
-	(*Simulator)(nil),           // 23: weir.config.v1.Simulator
-	(*Doctor)(nil),              // 24: weir.config.v1.Doctor
-	(*DoctorCertificate)(nil),   // 25: weir.config.v1.DoctorCertificate
-	(*DoctorProxy)(nil),         // 26: weir.config.v1.DoctorProxy
-	(*durationpb.Duration)(nil), // 27: google.protobuf.Duration
+	(*Hours)(nil),               // 18: weir.config.v1.Hours
+	(*HourWindow)(nil),          // 19: weir.config.v1.HourWindow
+	(*Key)(nil),                 // 20: weir.config.v1.Key
+	(*Limit)(nil),               // 21: weir.config.v1.Limit
+	(*Alerts)(nil),              // 22: weir.config.v1.Alerts
+	(*Webhook)(nil),             // 23: weir.config.v1.Webhook
+	(*StageMode)(nil),           // 24: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 25: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 26: weir.config.v1.Usage
+	(*Simulator)(nil),           // 27: weir.config.v1.Simulator
+	(*Doctor)(nil),              // 28: weir.config.v1.Doctor
+	(*DoctorCertificate)(nil),   // 29: weir.config.v1.DoctorCertificate
+	(*DoctorProxy)(nil),         // 30: weir.config.v1.DoctorProxy
+	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2319,39 +2818,45 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	15, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
 	16, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
 	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	18, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	19, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	20, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	21, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	22, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	23, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	24, // 14: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
-	2,  // 15: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 16: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 17: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	27, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 20: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 21: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 22: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 23: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 24: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	27, // 25: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	27, // 26: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 27: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 28: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 29: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	27, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	27, // 31: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	27, // 32: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	27, // 33: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	26, // 34: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	25, // 35: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	20, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	21, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	24, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	25, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	26, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	27, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	28, // 14: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
+	22, // 15: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 16: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	8,  // 17: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	9,  // 18: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	10, // 19: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	31, // 20: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	7,  // 21: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	6,  // 22: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	4,  // 23: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	12, // 24: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	13, // 25: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	31, // 26: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	31, // 27: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	13, // 28: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	14, // 29: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	18, // 30: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	19, // 31: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	4,  // 32: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	31, // 33: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	31, // 34: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	23, // 35: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	4,  // 36: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	31, // 37: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	31, // 38: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	31, // 39: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	30, // 40: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	29, // 41: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2366,7 +2871,7 @@ func file_weir_config_v1_config_proto_init() {
 	}
 	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
 	file_weir_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
@@ -2376,7 +2881,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
