@@ -14,6 +14,7 @@ const maxSeen = 1 << 14
 type Seen struct {
 	mu    sync.Mutex
 	until map[Nonce]time.Time // when the token cannot be read any more
+	swept time.Time
 }
 
 // Take tells whether the token was not used before, and uses it.
@@ -26,9 +27,12 @@ func (s *Seen) Take(t Token, now time.Time) bool {
 	if s.until == nil {
 		s.until = make(map[Nonce]time.Time)
 	}
-	for n, until := range s.until {
-		if now.After(until) {
-			delete(s.until, n)
+	if now.Sub(s.swept) > Validity {
+		s.swept = now
+		for n, until := range s.until {
+			if now.After(until) {
+				delete(s.until, n)
+			}
 		}
 	}
 	if len(s.until) >= maxSeen {
