@@ -44,11 +44,12 @@ func (e *Examiner) Examine(ctx context.Context, p *plan.Plan, t Target) []Findin
 	return x.findings
 }
 
-// Idle are the limits of the plan that count no request of a key that it lists.
+// Idle are the limits of the plan that count no request of a key that it lists: no
+// probe can stand for one. That it can count any is seen to when a file is read.
 func Idle(p *plan.Plan) []Finding {
 	var list []Finding
 	for _, l := range cover(p, time.Time{}).idle {
-		list = append(list, Finding{Policy: "limit " + l.Name, State: NotInForce, Evidence: "it counts no request that a key of the configuration may make"})
+		list = append(list, Finding{Policy: "limit " + l.Name, State: Unknown, Evidence: "no key of the configuration may make a request that it counts, for which a probe could stand"})
 	}
 	return list
 }

@@ -294,7 +294,7 @@ func TestCoverOfWhoMayChat(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	if f := Idle(testPlan()); len(f) != 1 || f[0].Policy != "limit idle" || f[0].State != NotInForce || f[0].Proxy != "" {
+	if f := Idle(testPlan()); len(f) != 1 || f[0].Policy != "limit idle" || f[0].State != Unknown || f[0].Proxy != "" {
 		t.Errorf("%+v", f)
 	}
 }
