@@ -45,9 +45,8 @@ func (a *app) examineUnder(ctx context.Context, p *plan.Plan, only []doctor.Targ
 	r.Plan = p.Version
 	targets := only
 	if only == nil {
-		var faults []doctor.Finding
-		targets, faults = a.targets(p)
-		r.Findings = append(faults, a.configured(p)...)
+		targets, r.Findings = a.targets(p)
+		r.Findings = append(r.Findings, a.configured(p)...)
 		if a.xds != nil {
 			r.Findings = append(r.Findings, xdsFindings(a.xdsStatus(), p, targets, r.At)...)
 		}
