@@ -37,7 +37,7 @@ func TestAllowedRequest(t *testing.T) {
 	if diff := cmp.Diff(wantSet, setHeaders(common.GetHeaderMutation())); diff != "" {
 		t.Errorf("set headers (-want +got):\n%s", diff)
 	}
-	wantDropped := []string{"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"}
+	wantDropped := []string{"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "weir-probe"}
 	if diff := cmp.Diff(wantDropped, common.GetHeaderMutation().GetRemoveHeaders()); diff != "" {
 		t.Errorf("removed headers (-want +got):\n%s", diff)
 	}

@@ -159,6 +159,21 @@ func orphan(id ID, e *Entry) *usagev1.Event {
 	return ev
 }
 
+// bypass is the event of a request that came past weir. Where the adapter stood in
+// its way, or nothing, it is a refusal; otherwise a backend may have served it, and
+// what it used is told as of any other.
+func bypass(id ID, e *Entry) *usagev1.Event {
+	d := &usagev1.Decision{Id: id.String(), Time: timestamppb.New(e.Start), Stage: stageEnvoy, Reason: string(ai.ReasonBypass)}
+	if e.Details == ai.DetailsBypass || e.pool() == "" && e.Attempts == "" {
+		d.Verdict, d.Status = VerdictRefused, int32(e.Status)
+		ev := fromEntry(d, e)
+		ev.Outcome = OutcomeRefused
+		return ev
+	}
+	d.Verdict = VerdictAllowed
+	return closed(d, e)
+}
+
 func envoyReason(status int) ai.Reason {
 	switch status {
 	case http.StatusNotFound:

@@ -133,6 +133,23 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// A request that the adapter turned away on a route past weir is a refusal.
+func TestBypassRefused(t *testing.T) {
+	ev := bypass(*idOf(9), &Entry{Bypass: true, Start: noon, Status: 403, Details: ai.DetailsBypass, Cluster: "pool/a", Tries: 1})
+	d := ev.Decision
+	if ev.Outcome != OutcomeRefused || ev.Pool != "" || ev.Status != 403 || d.Verdict != VerdictRefused || d.Reason != "bypass" || d.Stage != stageEnvoy || d.Id != testID(9) {
+		t.Errorf("%+v", ev)
+	}
+}
+
+// One that ended at the cluster without endpoints is one too.
+func TestBypassToNobody(t *testing.T) {
+	ev := bypass(*idOf(9), &Entry{Bypass: true, Start: noon, Status: 503, Details: noUpstream, Cluster: ai.NoTargetCluster})
+	if ev.Outcome != OutcomeRefused || ev.Decision.Verdict != VerdictRefused || ev.Decision.Reason != "bypass" {
+		t.Errorf("%+v", ev)
+	}
+}
+
 func TestFirstTokenBeforeTheStartIsZero(t *testing.T) {
 	e := finished(1)
 	e.Usage = "first=5"

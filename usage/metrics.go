@@ -19,9 +19,10 @@ const (
 	dropDecidedTwice = "decided_twice" // a decision whose id is known
 	dropLine         = "line"          // the line for people, not the event
 	dropLogLost      = "log_lost"      // the rest of a log file that is gone
+	dropProbe        = "probe"         // a probe of the doctor's
 )
 
-var dropReasons = []string{dropGarbled, dropTooLong, dropDuplicate, dropLate, dropStored, dropUndecided, dropDecidedTwice, dropLine, dropLogLost}
+var dropReasons = []string{dropGarbled, dropTooLong, dropDuplicate, dropLate, dropStored, dropUndecided, dropDecidedTwice, dropLine, dropLogLost, dropProbe}
 
 // metrics are what the recorder tells Prometheus. Labels hold names of the
 // configuration and words of bounded sets only. Where OpenTelemetry's semantic
@@ -36,6 +37,7 @@ type metrics struct {
 	duration    *prometheus.HistogramVec
 	dropped     *prometheus.CounterVec
 	orphans     prometheus.Counter
+	bypasses    prometheus.Counter
 	stored      prometheus.Counter
 	storedTwice prometheus.Counter
 	storeFailed prometheus.Counter
@@ -67,6 +69,7 @@ func newMetrics(r *Recorder) *metrics {
 		duration:    histogram("gen_ai_server_request_duration_seconds", "From a request's first byte to its end.", durationBuckets),
 		dropped:     counters("weir_usage_dropped_total", "Access log entries, spool records and lines that were passed over.", "why"),
 		orphans:     counter("weir_usage_orphans_total", "Entries whose decision is not known, recorded without it."),
+		bypasses:    counter("weir_bypass_total", "Requests that came past weir."),
 		stored:      counter("weir_usage_stored_total", "Events written to the store."),
 		storedTwice: counter("weir_usage_stored_again_total", "Events that the store had already."),
 		storeFailed: counter("weir_usage_store_failures_total", "Failed calls of the store."),
@@ -148,7 +151,7 @@ func operationName(kind string) string {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.abandoned, m.givenUp, m.firstToken, m.duration, m.dropped, m.orphans,
+	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.abandoned, m.givenUp, m.firstToken, m.duration, m.dropped, m.orphans, m.bypasses,
 		m.stored, m.storedTwice, m.storeFailed, m.syncFailed, m.behind}, m.gauges...)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
 )
 
 // Input is the request to explain.
@@ -129,6 +130,18 @@ type Limit struct {
 	Amount  int64  `json:"amount"`
 	Window  string `json:"window"`
 	Refused bool   `json:"refused,omitempty"`
+	// Left is what is left of it, as a running weir knows; absent otherwise.
+	Left *Left `json:"left,omitempty"`
+}
+
+// Left is how far a limit is used; of several counts of a limit, as one for each
+// pool, the tightest. The figures are in the limit's unit, money in nano-dollars.
+type Left struct {
+	Used      int64  `json:"used"`
+	Reserved  int64  `json:"reserved"`
+	Remaining int64  `json:"remaining"`
+	Open      bool   `json:"breaker_open,omitempty"`
+	Reset     string `json:"reset"` // until all of it is there again, if nothing else comes
 }
 
 // Edit is a change of the body before it leaves.
@@ -158,14 +171,45 @@ const (
 // Explain lets run decide about the request under p. The pipeline must have a
 // ledger of its own: the limits are taken as unused.
 func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input) *Result {
-	p, token := withKey(p, in.Key, in.Now)
 	ex := new(pipeline.Exchange)
-	ex.Begin(p, "explain", in.Now, append(headers(in), credentials(in, token)...), len(in.Body) > 0)
-	v := run.Headers(ctx, ex)
-	if !v.Stops() {
-		v = run.Request(ctx, ex, in.Body)
-	}
+	v := decide(ctx, run, p, in, "explain", ex)
 	return read(ex, &v)
+}
+
+// Counts are what limits have counted.
+type Counts interface {
+	States(limits []*plan.Limit, r *limit.Request) []limit.State
+}
+
+// liveID is the id of a probe: what has it takes nothing.
+var liveID = ai.ProbeID(strings.Repeat("0", 32))
+
+// Live lets the pipeline of a running weir decide, by the limits as they are used
+// now, and tells what is left of each.
+func Live(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input, counts Counts) *Result {
+	ex := new(pipeline.Exchange)
+	v := decide(ctx, run, p, in, liveID, ex)
+	r := read(ex, &v)
+	if len(ex.Reserved.Limits) == 0 {
+		return r
+	}
+	for _, s := range counts.States(ex.Reserved.Limits, &ex.Reserved.Request) {
+		l := &r.Reserved.Limits[slices.Index(ex.Reserved.Limits, s.Limit)]
+		if l.Left == nil || s.Left < l.Left.Remaining {
+			l.Left = &Left{Used: s.Used, Reserved: s.Reserved, Remaining: s.Left, Open: s.Open, Reset: s.Reset.Round(time.Millisecond).String()}
+		}
+	}
+	return r
+}
+
+// decide lets run decide about the request, as ex.
+func decide(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input, id string, ex *pipeline.Exchange) pipeline.Verdict {
+	p, token := withKey(p, in.Key, in.Now)
+	ex.Begin(p, id, in.Now, append(headers(in), credentials(in, token)...), len(in.Body) > 0)
+	if v := run.Headers(ctx, ex); v.Stops() {
+		return v
+	}
+	return run.Request(ctx, ex, in.Body)
 }
 
 // withKey finds the key that is meant. When it is given by its name, the plan is
@@ -175,23 +219,9 @@ func withKey(p *plan.Plan, key string, now time.Time) (*plan.Plan, string) {
 	if _, reason := p.KeyByToken(key, now); reason != ai.ReasonInvalidKey || key == "" {
 		return p, key
 	}
-	token, secret := rand.Text(), []byte(rand.Text())
-	hash := plan.HashKey(secret, token)
-	made := *p
-	made.SetHashSecret(secret)
-	made.Keys, made.Stored = map[plan.KeyHash]*plan.Key{}, plan.NewRing()
-	if i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key }); i >= 0 {
-		made.Keys[hash] = p.KeyList[i]
-		if override, ok := p.Stored.ByHash(p.KeyList[i].Hash); ok {
-			override.Hash = hash
-			made.Stored.Put([]plan.StoredKey{override})
-		}
-		return &made, token
-	}
-	if stored, ok := p.Stored.ByName(key); ok {
-		stored.Hash = hash
-		made.Stored.Put([]plan.StoredKey{stored})
-		return &made, token
+	token := rand.Text()
+	if made, ok := p.Opening(key, token); ok {
+		return made, token
 	}
 	return p, key
 }

@@ -3,6 +3,7 @@ package explain_test
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -247,4 +248,40 @@ type reads struct{}
 
 func (reads) Holds(f plan.Facts) (bool, error) {
 	return f.Headers["x-tier"] == "gold" && f.Now.Equal(time.Unix(7, 0)), nil
+}
+
+// Live judges by what is used, tells what is left, and takes nothing.
+func TestLive(t *testing.T) {
+	p := testPlan()
+	p.Limits[0].Amount = 5000
+	p.Limits = append(p.Limits, &plan.Limit{Name: "few", Unit: plan.UnitRequests, Amount: 2, Window: time.Minute})
+	ledger := limit.New(time.Now)
+	run := pipeline.New(auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(route.NewRests()), quota.New(ledger, limit.NewOutputs()))
+	in := explain.Input{Key: "ci", Path: "/v1/chat/completions", Body: []byte(body)}
+	left := func() (all []int64) {
+		got := explain.Live(t.Context(), run, p, in, ledger)
+		if !got.Allowed() || got.Reserved.Held || len(got.Reserved.Limits) != 2 {
+			t.Fatalf("%+v", got)
+		}
+		var text strings.Builder
+		if err := got.WriteText(&text); err != nil || !strings.Contains(text.String(), "few: 2 requests in 1m0s, ") {
+			t.Errorf("%v: %s", err, &text)
+		}
+		for _, l := range got.Reserved.Limits {
+			all = append(all, l.Left.Remaining)
+		}
+		return all
+	}
+	if got := left(); !slices.Equal(got, []int64{5000, 2}) {
+		t.Errorf("left: %v", got)
+	}
+	caller := ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}
+	ledger.Reserve(p.Limits, &limit.Request{
+		ID: "other", Principal: caller, Model: "chat", Targets: []limit.Target{{Pool: "near", Input: 30}}, Options: []limit.Option{{Output: 70}},
+	})
+	for range 3 {
+		if got := left(); !slices.Equal(got, []int64{4900, 1}) || ledger.Held() != 1 {
+			t.Errorf("left: %v, %d reservations", got, ledger.Held())
+		}
+	}
 }

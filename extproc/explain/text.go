@@ -105,6 +105,9 @@ func (r *Reserve) rows(row func(...string)) {
 	}
 	for _, l := range r.Limits {
 		text := fmt.Sprintf("%s: %d %s in %s", l.Name, l.Amount, l.Unit, l.Window)
+		if l.Left != nil {
+			text += fmt.Sprintf(", %d left, all of it in %s", l.Left.Remaining, l.Left.Reset)
+		}
 		if l.Refused {
 			text += ": refuses"
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	"github.com/weirproxy/weir/limit"
 	"github.com/weirproxy/weir/tokens"
 )
@@ -24,6 +25,10 @@ type Exchange struct {
 	Decision  Decision      // route (and models: the model)
 	Reserved  Reservation   // quota
 	Trace     Trace         // Pipeline
+
+	// Probe marks a probe of the doctor's; nil for every other request. The server
+	// sets it. No stage judges by it.
+	Probe *probe.Token
 }
 
 // Begin starts an exchange under a plan, with what is known from the headers.

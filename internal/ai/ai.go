@@ -171,6 +171,9 @@ const (
 	ReasonKeyExpired  Reason = "key_expired"
 	ReasonKeyRevoked  Reason = "key_revoked"
 	ReasonKeyOrphaned Reason = "key_orphaned" // its team, application or a role is gone
+
+	// ReasonBypass: the request came past weir, to a pool or to nobody.
+	ReasonBypass Reason = "bypass"
 )
 
 // The reasons of identity and network.
@@ -236,6 +239,8 @@ var answers = map[Reason]Answer{
 	ReasonKeyExpired:  {401, "authentication_error", "invalid_api_key"},
 	ReasonKeyRevoked:  {401, "authentication_error", "invalid_api_key"},
 	ReasonKeyOrphaned: {401, "authentication_error", "invalid_api_key"},
+
+	ReasonBypass: {403, "permission_error", "bypass"},
 }
 
 // Answer returns how the reason appears to a client. A reason outside the set

@@ -31,6 +31,17 @@ func TestWireRoundTrip(t *testing.T) {
 	}
 }
 
+func TestProbeID(t *testing.T) {
+	const id = "0192f0e07c5a7d3e8f00112233445566"
+	got := ProbeID(id)
+	if got != "0192f0e07c5a8d3e8f00112233445566" || !IsProbeID(got) || IsProbeID(id) {
+		t.Errorf("%s", got)
+	}
+	if short := "explain"; ProbeID(short) != short || IsProbeID(short) {
+		t.Error("an id that is none")
+	}
+}
+
 func TestEveryReasonHasAnAnswer(t *testing.T) {
 	for r, a := range answers {
 		if a.Status < 400 || a.Type == "" || a.Code == "" {

@@ -50,6 +50,12 @@ const (
 	// attempt that answers has used so far: see AdapterUsage.
 	StateUsage = "weir_usage"
 
+	// What Envoy's access log shows as response code details where the adapter
+	// answered in the place of a target: it could not adapt the request, or the
+	// request came past weir.
+	DetailsAdapter = "weir_adapter"
+	DetailsBypass  = "weir_bypass"
+
 	// DecisionHeader tells the client the decision's id.
 	DecisionHeader = "x-weir-decision"
 	// InternalPrefix is that of headers that no client may send.
@@ -69,6 +75,29 @@ const (
 	// the token (base64url).
 	ClaimsHeader = InternalPrefix + "claims"
 )
+
+// ProbeID makes the id of a probe of a decision's id, a UUID: its version is 8 and
+// not 7. What has such an id takes nothing from any limit and makes no event.
+func ProbeID(id string) string {
+	if len(id) <= versionDigit {
+		return id
+	}
+	return id[:versionDigit] + probeVersion + id[versionDigit+1:]
+}
+
+// IsProbeID tells whether ProbeID made the id.
+func IsProbeID(id string) bool {
+	return len(id) > versionDigit && id[versionDigit:versionDigit+1] == probeVersion
+}
+
+const (
+	versionDigit = 12 // of 32 hex digits (RFC 9562, 4.2)
+	probeVersion = "8"
+)
+
+// NoTargetCluster is the Envoy cluster, without endpoints, of requests for which weir
+// named no target: where a request ends that ext_proc did not see.
+const NoTargetCluster = "weir/none"
 
 // ClusterName is the Envoy cluster of a pool.
 func ClusterName(pool string) string { return "pool/" + pool }

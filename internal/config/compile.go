@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	"github.com/weirproxy/weir/internal/rule"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
@@ -58,6 +59,7 @@ func newCompilation(cfg *configv1.Config, r *report, o Options) *compilation {
 func (c *compilation) run() {
 	hashKey := c.hashSecret()
 	c.out.SetHashSecret(hashKey)
+	c.out.Probe = probe.KeyOf(hashKey)
 	c.addresses()
 	c.compilePools()
 	c.compileSimulators()
@@ -76,6 +78,7 @@ func (c *compilation) run() {
 	c.compileAlerts()
 	c.compileModes()
 	c.unasked()
+	c.compileDoctor()
 	if len(c.faults) == 0 {
 		c.reach()
 	}

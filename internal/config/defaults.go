@@ -54,6 +54,8 @@ func fill(c *configv1.Config) {
 	orMessage(&c.Usage)
 	orDuration(&c.Usage.SettleDeadline, 900*time.Second)
 	orDuration(&c.Usage.Retention, 2160*time.Hour)
+	orMessage(&c.Doctor)
+	orDuration(&c.Doctor.Interval, 30*time.Second)
 }
 
 func fillLimit(c *configv1.Config, l *configv1.Limit) {

@@ -182,6 +182,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		fmt.Fprintln(out)
 	}
 	fmt.Fprintf(out, "modes %v bounds %+v usage %+v\n", p.Modes, p.Bounds, p.Usage)
+	if len(p.Doctor.Proxies) > 0 || p.Doctor.Interval != 30*time.Second {
+		fmt.Fprintf(out, "doctor every %s %+v\n", p.Doctor.Interval, p.Doctor.Proxies)
+	}
 	for _, s := range p.Simulators {
 		fmt.Fprintf(out, "simulator %s %s %s %v\n", s.Name, s.Address, s.Profile, s.Models)
 	}

@@ -159,6 +159,10 @@ func Files(path string) []string {
 	for _, k := range cfg.GetKeys() {
 		add(k.GetSecret().GetFile())
 	}
+	add(cfg.GetDoctor().GetCertificate().GetCertificateFile(), cfg.GetDoctor().GetCertificate().GetPrivateKeyFile())
+	for _, p := range cfg.GetDoctor().GetProxies() {
+		add(p.GetCaFile())
+	}
 	return files
 }
 

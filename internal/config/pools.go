@@ -12,6 +12,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 	"github.com/weirproxy/weir/tokens"
 )
@@ -139,7 +140,7 @@ var forbiddenHeaders = set("connection", "keep-alive", "proxy-connection", "prox
 	"traceparent", "tracestate")
 
 // secretHeaders carry a client's secrets.
-var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", "anthropic-api-key")
+var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", "anthropic-api-key", probe.Header)
 
 // addressHeaders tell where a client is or what its certificate is, as anybody may
 // write it.

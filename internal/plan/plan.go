@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/probe"
 	"github.com/weirproxy/weir/tokens"
 )
 
@@ -42,6 +43,8 @@ type Plan struct {
 	Modes        map[string]Mode     // by stage; a stage that is absent is enforced
 	Bounds       Bounds
 	Usage        Usage
+	Probe        probe.Key // of the doctor's probes
+	Doctor       Doctor
 	Webhooks     []Webhook // where alerts go
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator

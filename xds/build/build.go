@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -30,7 +31,7 @@ const (
 	RouteConfig      = "weir"           // the one route configuration
 	ExtProcCluster   = "weir/extproc"   // weir's ext_proc server
 	AccessLogCluster = "weir/accesslog" // weir's gRPC access log receiver
-	NoTargetCluster  = "weir/none"      // has no endpoint: where a request without targets ends
+	NoTargetCluster  = ai.NoTargetCluster
 )
 
 // Service is how Envoy reaches one of weir's gRPC services.

@@ -34,7 +34,7 @@ type Stage struct {
 
 // New makes the stage; outputs are what is known of the length of answers.
 func New(l Ledger, outputs *limit.Outputs) *Stage {
-	return &Stage{ledger: l, outputs: outputs, Sleep: sleep}
+	return &Stage{ledger: sparing{l}, outputs: outputs, Sleep: sleep}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -72,6 +72,8 @@ type Config struct {
 	Workloads []*Workload `protobuf:"bytes,17,rep,name=workloads,proto3" json:"workloads,omitempty"`
 	// Which proxies stand before weir: how a client's address is found.
 	ProxyTrust *ProxyTrust `protobuf:"bytes,18,opt,name=proxy_trust,json=proxyTrust,proto3" json:"proxy_trust,omitempty"`
+	// How it is proved that every policy is in force on every proxy.
+	Doctor *Doctor `protobuf:"bytes,21,opt,name=doctor,proto3" json:"doctor,omitempty"`
 	// Where alerts of limits are sent.
 	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
 	// The time zone of calendars, as Europe/Berlin. Default: UTC
@@ -232,6 +234,13 @@ func (x *Config) GetWorkloads() []*Workload {
 func (x *Config) GetProxyTrust() *ProxyTrust {
 	if x != nil {
 		return x.ProxyTrust
+	}
+	return nil
+}
+
+func (x *Config) GetDoctor() *Doctor {
+	if x != nil {
+		return x.Doctor
 	}
 	return nil
 }
@@ -3461,11 +3470,215 @@ func (x *Network) GetDeny() []string {
 	return nil
 }
 
+// Doctor sends probes through the proxies and proves on each that every policy is
+// in force. The listeners of an Envoy that `weir up` runs are probed always.
+type Doctor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How often. Default: 30s
+	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Where Envoys that you run can be reached: one entry for each listener of each
+	// of them. What is connected and not named here is reported as not probed.
+	Proxies []*DoctorProxy `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// What probes show a listener that asks for a client certificate.
+	Certificate   *DoctorCertificate `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doctor) Reset() {
+	*x = Doctor{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doctor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doctor) ProtoMessage() {}
+
+func (x *Doctor) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doctor.ProtoReflect.Descriptor instead.
+func (*Doctor) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Doctor) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Doctor) GetProxies() []*DoctorProxy {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+func (x *Doctor) GetCertificate() *DoctorCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// DoctorCertificate is a client certificate.
+type DoctorCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM file with the certificate chain.
+	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// PEM file with the private key.
+	PrivateKeyFile string `protobuf:"bytes,2,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DoctorCertificate) Reset() {
+	*x = DoctorCertificate{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorCertificate) ProtoMessage() {}
+
+func (x *DoctorCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorCertificate.ProtoReflect.Descriptor instead.
+func (*DoctorCertificate) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DoctorCertificate) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *DoctorCertificate) GetPrivateKeyFile() string {
+	if x != nil {
+		return x.PrivateKeyFile
+	}
+	return ""
+}
+
+// DoctorProxy is a way to one listener of one Envoy.
+type DoctorProxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Envoy's node id, as `weir envoy bootstrap --node` set it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// http(s)://host[:port], as weir reaches it.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// The listener of this configuration that is there. May be left out when there
+	// is one only.
+	Listener string `protobuf:"bytes,3,opt,name=listener,proto3" json:"listener,omitempty"`
+	// PEM file with the authorities to trust. Default: the system's.
+	CaFile string `protobuf:"bytes,4,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// The name to ask for and to verify. Default: the URL's host.
+	ServerName    string `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorProxy) Reset() {
+	*x = DoctorProxy{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorProxy) ProtoMessage() {}
+
+func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorProxy.ProtoReflect.Descriptor instead.
+func (*DoctorProxy) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *DoctorProxy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\b\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\b\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -3489,6 +3702,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\tworkloads\x18\x11 \x03(\v2\x18.weir.config.v1.WorkloadR\tworkloads\x12;\n" +
 	"\vproxy_trust\x18\x12 \x01(\v2\x1a.weir.config.v1.ProxyTrustR\n" +
 	"proxyTrust\x12.\n" +
+	"\x06doctor\x18\x15 \x01(\v2\x16.weir.config.v1.DoctorR\x06doctor\x12.\n" +
 	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
 	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\xcd\x01\n" +
 	"\bListener\x128\n" +
@@ -3746,7 +3960,22 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x0ftrusted_proxies\x18\x02 \x03(\tR\x0etrustedProxies\"3\n" +
 	"\aNetwork\x12\x14\n" +
 	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
-	"\x04deny\x18\x02 \x03(\tR\x04denyB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\x04deny\x18\x02 \x03(\tR\x04deny\"\xcc\x01\n" +
+	"\x06Doctor\x12F\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x05R\binterval\x125\n" +
+	"\aproxies\x18\x02 \x03(\v2\x1b.weir.config.v1.DoctorProxyR\aproxies\x12C\n" +
+	"\vcertificate\x18\x03 \x01(\v2!.weir.config.v1.DoctorCertificateR\vcertificate\"z\n" +
+	"\x11DoctorCertificate\x122\n" +
+	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
+	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"\x9e\x01\n" +
+	"\vDoctorProxy\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12\x19\n" +
+	"\x03url\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x12\x1a\n" +
+	"\blistener\x18\x03 \x01(\tR\blistener\x12\x17\n" +
+	"\aca_file\x18\x04 \x01(\tR\x06caFile\x12\x1f\n" +
+	"\vserver_name\x18\x05 \x01(\tR\n" +
+	"serverNameB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -3760,7 +3989,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -3801,8 +4030,11 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Workload)(nil),              // 36: weir.config.v1.Workload
 	(*ProxyTrust)(nil),            // 37: weir.config.v1.ProxyTrust
 	(*Network)(nil),               // 38: weir.config.v1.Network
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*Doctor)(nil),                // 39: weir.config.v1.Doctor
+	(*DoctorCertificate)(nil),     // 40: weir.config.v1.DoctorCertificate
+	(*DoctorProxy)(nil),           // 41: weir.config.v1.DoctorProxy
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -3822,49 +4054,53 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	33, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
 	36, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
 	37, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
-	27, // 17: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
-	2,  // 18: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	4,  // 19: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
-	2,  // 20: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
-	5,  // 21: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
-	6,  // 22: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
-	7,  // 23: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
-	12, // 24: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	13, // 25: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	15, // 26: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	39, // 27: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	11, // 28: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	10, // 29: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	14, // 30: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
-	13, // 31: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	8,  // 32: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	17, // 33: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	18, // 34: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	39, // 35: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	39, // 36: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	18, // 37: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 38: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	38, // 39: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 40: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	38, // 41: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 42: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 43: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	40, // 44: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	38, // 45: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	39, // 46: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	39, // 47: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 48: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 49: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	39, // 50: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	39, // 51: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	34, // 52: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	35, // 53: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	39, // 54: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	39, // 17: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
+	27, // 18: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 19: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	4,  // 20: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
+	2,  // 21: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
+	5,  // 22: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
+	6,  // 23: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
+	7,  // 24: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
+	12, // 25: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	13, // 26: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	15, // 27: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	42, // 28: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 29: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	10, // 30: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	14, // 31: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
+	13, // 32: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 33: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 34: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 35: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	42, // 36: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	42, // 37: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	18, // 38: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 39: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	38, // 40: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 41: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	38, // 42: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 43: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 44: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	43, // 45: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	38, // 46: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	42, // 47: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	42, // 48: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 49: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 50: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	42, // 51: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	42, // 52: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	34, // 53: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	35, // 54: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	42, // 55: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	42, // 56: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	41, // 57: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	40, // 58: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -3901,7 +4137,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
