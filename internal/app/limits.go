@@ -121,7 +121,7 @@ func (k *keeper) begin(ctx context.Context, p *plan.Plan) (finish func() error, 
 		return func() error { k.follow(p); return nil }, nil
 	}
 	for _, l := range fresh { // what is left of one that was there before is not whole
-		k.ledger.Reset(l.Name, func(limit.Scope) bool { return true })
+		k.ledger.Reset(l, func(limit.Scope) bool { return true })
 	}
 	at, err := k.count(ctx, fresh)
 	if err != nil {
@@ -174,6 +174,34 @@ func (k *keeper) save(ctx context.Context) error {
 	}
 	k.usage.Keep(at.Segment)
 	return nil
+}
+
+// budgets are the counts as the admin API shows and resets them.
+type budgets struct {
+	*keeper
+	plan func() *plan.Plan
+}
+
+// Limit implements api.Budgets.
+func (b budgets) Limit(name string) *plan.Limit {
+	for _, l := range b.plan().Limits {
+		if l.Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// All implements api.Budgets.
+func (b budgets) All(context.Context) ([]limit.State, error) {
+	return b.ledger.All(b.plan().Limits), nil
+}
+
+// Reset implements api.Budgets: it is kept when it returns, so that a restart does
+// not count again what was given back.
+func (b budgets) Reset(ctx context.Context, l *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
+	was := b.ledger.Reset(l, match)
+	return was, b.save(ctx)
 }
 
 // run keeps the counts until ctx ends.
