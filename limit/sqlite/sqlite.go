@@ -234,7 +234,7 @@ func insertCounts(ctx context.Context, tx *sql.Tx, changed []limit.Count) error 
 		return err
 	}
 	defer func() { _ = stmt.Close() }()
-	var slots []byte
+	slots := make([]byte, 0, 64) // nil would be NULL
 	for i := range changed {
 		c := &changed[i]
 		id, err := writeID(c)
