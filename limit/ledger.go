@@ -138,17 +138,22 @@ const otherUsers = "\x00others"
 // find notes in l.found what r wants of each counter of the limits that apply.
 func (l *Ledger) find(limits []*plan.Limit, r *Request) {
 	l.found = l.found[:0]
+	eachCount(limits, r, func(lim *plan.Limit, pool string) { l.want(lim, r, pool) })
+}
+
+// eachCount calls want for each count of the limits that apply to r.
+func eachCount(limits []*plan.Limit, r *Request, want func(lim *plan.Limit, pool string)) {
 	for _, lim := range limits {
 		switch {
 		case !lim.Applies(&r.Principal, r.Model):
 		case lim.PerPool:
 			for i := range r.Targets {
 				if pool := r.Targets[i].Pool; lim.Counts(pool) && !named(r.Targets[:i], pool) {
-					l.want(lim, r, pool)
+					want(lim, pool)
 				}
 			}
 		case lim.Pools == nil || counted(lim, r.Targets):
-			l.want(lim, r, "")
+			want(lim, "")
 		}
 	}
 }
@@ -222,19 +227,7 @@ func (l *Ledger) breakOpen(lim *plan.Limit, c *counter) {
 
 // note writes the state of a demand's limit into the figures.
 func (res *Result) note(d *demand) {
-	var f *Figure
-	switch d.limit.Unit {
-	case plan.UnitRequests:
-		f = &res.Requests
-	case plan.UnitTokens, plan.UnitInputTokens, plan.UnitOutputTokens:
-		f = &res.Tokens
-	default:
-		return
-	}
-	left := max(d.c.free(d.limit.Amount), 0)
-	if f.Limit == 0 || left < f.Remaining {
-		*f = Figure{Limit: d.limit.Amount, Remaining: left, Reset: d.c.reset()}
-	}
+	res.Note(d.limit, Figure{Limit: d.limit.Amount, Remaining: max(d.c.free(d.limit.Amount), 0), Reset: d.c.reset()})
 }
 
 // hold opens a reservation under id for what was found; requests count at the
