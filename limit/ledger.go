@@ -37,6 +37,7 @@ type demand struct {
 	pool  string // where the limit counts each apart
 	c     *counter
 	n     [MaxOptions]int64
+	needs [MaxOptions]int64 // what has to be free
 }
 
 // reservation is what one request holds.
@@ -92,7 +93,7 @@ func (l *Ledger) judge(limits []*plan.Limit, r *Request) Result {
 	l.find(limits, r)
 	options := r.options()
 	for i := range options {
-		if l.fits(i, max(1, options[i].Room)) {
+		if l.fits(i) {
 			return l.admitted(i)
 		}
 	}
@@ -104,10 +105,10 @@ func (l *Ledger) judge(limits []*plan.Limit, r *Request) Result {
 	return res
 }
 
-func (l *Ledger) fits(option int, room int64) bool {
+func (l *Ledger) fits(option int) bool {
 	for i := range l.found {
 		d := &l.found[i]
-		if n := d.n[option]; d.binds() && n > 0 && (d.c.open() || n > max(d.c.free(d.limit.Amount), 0)/room) {
+		if d.binds() && d.n[option] > 0 && (d.c.open() || d.needs[option] > d.c.free(d.limit.Amount)) {
 			return false // what takes nothing is not held up by a debt
 		}
 	}
@@ -189,7 +190,8 @@ func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 		l.touch(c, s)
 		c.expire()
 	}
-	l.found = append(l.found, demand{limit: lim, pool: pool, c: c, n: r.demand(lim, pool)})
+	l.found = append(l.found, demand{limit: lim, pool: pool, c: c})
+	l.found[len(l.found)-1].fill(r)
 }
 
 // refuse judges one demand of a request that is not admitted with any option.
@@ -230,10 +232,13 @@ func (res *Result) note(d *demand) {
 	res.Note(d.limit, Figure{Limit: d.limit.Amount, Remaining: max(d.c.free(d.limit.Amount), 0), Reset: d.c.reset()})
 }
 
-// hold opens a reservation under id for what was found; requests count at the
-// time at, given by both clocks.
+// hold opens a reservation under id for what was found, or adds it to one that is
+// open; requests count at a time that is given by both clocks.
 func (l *Ledger) hold(id string, option int, passed, wall time.Duration) {
-	res := l.reservation()
+	res, ok := l.open[id]
+	if !ok {
+		res = l.reservation()
+	}
 	for i := range l.found {
 		d := &l.found[i]
 		h := hold{c: d.c, limit: d.limit, pool: d.pool, n: d.n[option]}
@@ -267,6 +272,11 @@ func (l *Ledger) reservation() *reservation {
 	return &reservation{holds: make([]hold, 0, 4)}
 }
 
+// SettleHeld closes a reservation at what it holds: nobody knows what was used.
+func (l *Ledger) SettleHeld(id string) {
+	l.close(id, func(h *hold) int64 { return h.n })
+}
+
 // Settle replaces what is held under id by what was used, be it less or more.
 // Settling twice, or an id that is not known, has no effect.
 func (l *Ledger) Settle(id string, used []Used) {
@@ -285,6 +295,7 @@ func (l *Ledger) close(id string, spent func(h *hold) int64) {
 	l.end(id, spent)
 }
 
+// end is close with the ledger taken.
 func (l *Ledger) end(id string, spent func(h *hold) int64) {
 	res, ok := l.open[id]
 	if !ok {

@@ -44,9 +44,10 @@ const MaxOptions = 4
 // Option is an output that the request may be allowed.
 type Option struct {
 	Output int64 // tokens, the ceiling over all answers
-	// Room is how many such requests must fit for this one to be admitted with it:
-	// a generous option is for when there is much left. 0 is 1.
-	Room int64
+	// Generous says that the output is more than is likely to be used: it is for
+	// when much is left, so that what nobody uses does not keep others out. It
+	// needs a quarter of the limit free, or 16 times itself where that is less.
+	Generous bool
 }
 
 // Target is a pool that may be tried.
@@ -57,6 +58,8 @@ type Target struct {
 	// Billed says that the pool may charge for an attempt that was given up, so
 	// that it counts beside the one that answers.
 	Billed bool
+	// Overrun is by how many per cent the pool's answers have passed their ceiling.
+	Overrun int64
 }
 
 // Used is what was used of one pool.
@@ -124,14 +127,17 @@ type Scope struct {
 	Organisation, Team, Application, Key, User, Model, Pool string
 }
 
-// demand is how much a request wants of a limit, with each of its options. The
-// pool is set where the limit counts each apart.
-func (r *Request) demand(l *plan.Limit, pool string) (n [MaxOptions]int64) {
+// fill notes how much a request wants with each of its options, and how much has
+// to be free for it.
+func (d *demand) fill(r *Request) {
 	options := r.options()
 	for i := range options {
-		n[i] = r.amount(l, pool, options[i].Output)
+		n := r.amount(d.limit, d.pool, options[i].Output)
+		d.n[i], d.needs[i] = n, n
+		if options[i].Generous {
+			d.needs[i] = max(n, min(16*n, d.limit.Amount/4))
+		}
 	}
-	return n
 }
 
 var noOutput = []Option{{}}
@@ -166,6 +172,8 @@ func (r *Request) amount(l *plan.Limit, pool string, output int64) int64 {
 }
 
 func (t *Target) amount(unit plan.Unit, output int64) int64 {
+	output = clamp(output)
+	output += output / 100 * min(max(t.Overrun, 0), maxOverrun)
 	switch unit {
 	case plan.UnitInputTokens:
 		return clamp(t.Input)
@@ -203,5 +211,8 @@ func Spent(l *plan.Limit, pool string, used []Used) (n int64) {
 // limit, and such that sums neither overflow nor lose a digit where numbers are
 // floating (Redis computes in them).
 const maxAmount = 1 << 50
+
+// maxOverrun bounds what is kept free for a backend that minds no ceiling.
+const maxOverrun = 1000
 
 func clamp(n int64) int64 { return min(max(n, 0), maxAmount) }

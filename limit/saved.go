@@ -135,15 +135,17 @@ func (l *Ledger) load(k *Count) {
 }
 
 // Restore counts r, without checking, as it was before a restart: it was admitted
-// at that time, with the first of its options, and is still open. An id that is
-// open already has no effect.
+// at that time, with the first of its options, and is still open. One that is
+// open already is given what it does not hold yet, of limits that are new.
 func (l *Ledger) Restore(limits []*plan.Limit, r *Request, admitted time.Time) {
 	l.lock()
 	defer l.unlock()
-	if _, ok := l.open[r.ID]; ok {
-		return
-	}
 	l.find(limits, r)
+	if res, ok := l.open[r.ID]; ok {
+		l.found = slices.DeleteFunc(l.found, func(d demand) bool {
+			return slices.ContainsFunc(res.holds, func(h hold) bool { return h.c == d.c })
+		})
+	}
 	if len(l.found) > 0 {
 		passed, wall := l.past(admitted)
 		l.hold(r.ID, 0, passed, wall)

@@ -18,11 +18,13 @@ func fill(c *configv1.Config) {
 	if c.KeyHashSecret.GetSource() == nil {
 		c.KeyHashSecret = &configv1.SecretRef{Source: &configv1.SecretRef_Generated{Generated: "key-hash"}}
 	}
+	orValue(&c.TimeZone, "UTC")
 	for _, p := range c.Pools {
 		fillPool(p)
 	}
 	for _, m := range c.Models {
 		orValue(&m.DefaultMaxTokens, 4096)
+		orValue(&m.MinOutputTokens, 256)
 		orDuration(&m.FirstTokenTimeout, 30*time.Second)
 		orDuration(&m.AttemptTimeout, 600*time.Second)
 		for i, rule := range m.Rules {
@@ -30,7 +32,7 @@ func fill(c *configv1.Config) {
 		}
 	}
 	for _, l := range c.Limits {
-		orDuration(&l.Window, time.Minute)
+		fillLimit(c, l)
 	}
 	orMessage(&c.RequestBounds)
 	orValue(&c.RequestBounds.MaxBodyBytes, 32<<20)
@@ -38,6 +40,22 @@ func fill(c *configv1.Config) {
 	orMessage(&c.Usage)
 	orDuration(&c.Usage.SettleDeadline, 900*time.Second)
 	orDuration(&c.Usage.Retention, 2160*time.Hour)
+}
+
+func fillLimit(c *configv1.Config, l *configv1.Limit) {
+	if l.Period == "" && l.Unit != "concurrency" {
+		orDuration(&l.Window, time.Minute)
+	}
+	if l.Period != "" {
+		orValue(&l.TimeZone, c.TimeZone)
+		if len(l.AlertAt) == 0 && !l.NoAlerts {
+			l.AlertAt = []uint32{50, 80, 100}
+		}
+	}
+	orValue(&l.OnBreach, "refuse")
+	if l.OnBreach == "queue" {
+		orDuration(&l.QueueWait, 2*time.Second)
+	}
 }
 
 func fillPool(p *configv1.Pool) {

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"math"
 	"slices"
+	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
@@ -11,20 +13,34 @@ import (
 // compileLimits compiles the limits and reports those that count nothing.
 func (c *compilation) compileLimits() {
 	c.named("limits", "limit", len(c.cfg.Limits), func(i int) string { return c.cfg.Limits[i].Name })
+	c.zone("time_zone", c.cfg.TimeZone)
+	organisations := map[string]bool{}
+	for _, t := range c.cfg.Teams {
+		if t.Organisation != "" {
+			organisations[t.Organisation] = true
+		}
+	}
 	for i, l := range c.cfg.Limits {
 		path := index("limits", i)
 		limit := &plan.Limit{
-			Name:           l.Name,
-			Unit:           plan.Unit(l.Unit),
-			Amount:         l.Amount,
-			Window:         l.Window.AsDuration(),
-			PerKey:         slices.Contains(l.Per, "key"),
-			PerApplication: slices.Contains(l.Per, "application"),
-			PerTeam:        slices.Contains(l.Per, "team"),
-			PerModel:       slices.Contains(l.Per, "model"),
-			Teams:          filter(c, path+".teams", "team", l.Teams, c.teams),
-			Applications:   filter(c, path+".applications", "application", l.Applications, c.apps),
-			Keys:           filter(c, path+".keys", "key", l.Keys, c.keys),
+			Name:            l.Name,
+			Unit:            plan.Unit(l.Unit),
+			Amount:          l.Amount,
+			Window:          l.Window.AsDuration(),
+			Period:          plan.Period(l.Period),
+			PerOrganisation: slices.Contains(l.Per, "organisation"),
+			PerTeam:         slices.Contains(l.Per, "team"),
+			PerApplication:  slices.Contains(l.Per, "application"),
+			PerKey:          slices.Contains(l.Per, "key"),
+			PerUser:         slices.Contains(l.Per, "user"),
+			PerModel:        slices.Contains(l.Per, "model"),
+			PerPool:         slices.Contains(l.Per, "pool"),
+			Organisations:   filter(c, path+".organisations", "organisation", l.Organisations, organisations),
+			Teams:           filter(c, path+".teams", "team", l.Teams, c.teams),
+			Applications:    filter(c, path+".applications", "application", l.Applications, c.apps),
+			Keys:            filter(c, path+".keys", "key", l.Keys, c.keys),
+			Pools:           filter(c, path+".pools", "pool", l.Pools, c.pools),
+			Breaker:         l.Breaker,
 		}
 		c.distinct(path+".models", l.Models)
 		for j, name := range l.Models {
@@ -36,11 +52,89 @@ func (c *compilation) compileLimits() {
 		if len(l.Models) > 0 {
 			limit.Models = set(l.Models...)
 		}
+		c.amount(path, l, limit)
+		c.span(path, l, limit)
+		c.breach(path, l, limit)
 		if c.filtered(path, l) && !c.counts(limit) {
 			c.fault(path, "counts nothing: no key matches its filters")
 		}
 		c.out.Limits = append(c.out.Limits, limit)
 	}
+}
+
+// amount is what the limit holds: money in nano-dollars, anything else as it is.
+func (c *compilation) amount(path string, l *configv1.Limit, limit *plan.Limit) {
+	money := limit.Unit == plan.UnitUSD
+	switch {
+	case money && l.Amount != 0:
+		c.fault(path+".amount", "a limit in money has its amount in usd")
+	case money:
+		if limit.Amount = int64(math.Round(l.Usd * 1e9)); limit.Amount < 1 {
+			c.fault(path+".usd", "a limit in money needs an amount of at least a nano-dollar")
+		}
+	case l.Usd != 0:
+		c.fault(path+".usd", "the limit counts %s and not money", l.Unit)
+	case l.Amount < 1:
+		c.fault(path+".amount", "must be at least 1")
+	}
+}
+
+// span is the time over which the limit counts.
+func (c *compilation) span(path string, l *configv1.Limit, limit *plan.Limit) {
+	switch {
+	case limit.Period == "" && l.TimeZone != "":
+		c.fault(path+".time_zone", "has no effect without a period: windows slide")
+	case limit.Unit == plan.UnitConcurrency && (limit.Period != "" || l.Window != nil):
+		c.fault(path, "concurrency is counted at any moment: it has neither window nor period")
+	case limit.Period != "" && l.Window != nil:
+		c.fault(path+".window", "either window or period, not both")
+	case limit.Period != "":
+		limit.Zone = c.zone(path+".time_zone", l.TimeZone)
+	}
+	if limit.Breaker && limit.Period == "" {
+		c.fault(path+".breaker", "needs a period: it closes when the period ends")
+	}
+}
+
+// zone finds a time zone. Local is no zone: it is another one on each machine.
+func (c *compilation) zone(path, name string) *time.Location {
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		c.fault(path, "unknown time zone %q: want a name such as Europe/Berlin, or UTC", name)
+		return time.UTC
+	}
+	return zone
+}
+
+// breach is what happens when the limit has no room, and who is told.
+func (c *compilation) breach(path string, l *configv1.Limit, limit *plan.Limit) {
+	if l.OnBreach != "refuse" {
+		limit.OnBreach = plan.Breach(l.OnBreach)
+	}
+	downgrades := limit.OnBreach == plan.BreachDowngrade
+	switch {
+	case downgrades && len(l.DowngradeTo) == 0:
+		c.fault(path+".on_breach", "downgrade needs downgrade_to: the pools to go to")
+	case !downgrades && len(l.DowngradeTo) > 0:
+		c.fault(path+".downgrade_to", "has no effect unless on_breach is downgrade")
+	}
+	if limit.OnBreach != plan.BreachQueue && l.QueueWait != nil {
+		c.fault(path+".queue_wait", "has no effect unless on_breach is queue")
+	}
+	c.distinct(path+".downgrade_to", l.DowngradeTo)
+	for i, name := range l.DowngradeTo {
+		if pool, ok := refer(c, index(path+".downgrade_to", i), "pool", name, c.pools); ok && pool != nil {
+			limit.DowngradeTo = append(limit.DowngradeTo, pool)
+		}
+	}
+	limit.QueueWait = l.QueueWait.AsDuration()
+	if l.NoAlerts && len(l.AlertAt) > 0 {
+		c.fault(path+".alert_at", "has no effect with no_alerts")
+	}
+	for _, percent := range l.AlertAt {
+		limit.AlertAt = append(limit.AlertAt, int(percent))
+	}
+	slices.Sort(limit.AlertAt)
 }
 
 // filter checks the names of one filter; nil is all.
@@ -59,7 +153,7 @@ func filter[T any](c *compilation, path, kind string, names []string, among map[
 func (c *compilation) filtered(path string, l *configv1.Limit) bool {
 	some := false
 	for name, list := range map[string][]string{
-		"teams": l.Teams, "applications": l.Applications, "keys": l.Keys, "models": l.Models,
+		"organisations": l.Organisations, "teams": l.Teams, "applications": l.Applications, "keys": l.Keys, "models": l.Models,
 	} {
 		some = some || len(list) > 0
 		for i := range list {

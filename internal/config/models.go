@@ -27,6 +27,7 @@ func (c *compilation) compileModels() {
 			Name:              m.Name,
 			Aliases:           m.Aliases,
 			DefaultMaxTokens:  m.DefaultMaxTokens,
+			MinOutputTokens:   m.MinOutputTokens,
 			FirstTokenTimeout: m.FirstTokenTimeout.AsDuration(),
 			AttemptTimeout:    m.AttemptTimeout.AsDuration(),
 		}

@@ -123,6 +123,7 @@ func (c *compilation) principal(path string, k *configv1.Key) ai.Principal {
 	default:
 		refer(c, path+".team", "team", k.Team, c.teams)
 	}
+	p.Organisation = c.teams[p.Team].GetOrganisation()
 	roles = append(roles, c.teams[p.Team].GetRoles()...)
 	slices.Sort(roles)
 	p.Roles = slices.Compact(roles)

@@ -33,6 +33,7 @@ type Plan struct {
 	Modes     map[string]Mode // by stage; a stage that is absent is enforced
 	Bounds    Bounds
 	Usage     Usage
+	Webhooks  []Webhook // where alerts go
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
 	hashers    *sync.Pool // of hash.Hash: HMACs under the secret
@@ -146,6 +147,7 @@ type Model struct {
 	Targets           []Step  // the default; may be empty
 	Pools             []*Pool // all that the rules and targets name, each once
 	DefaultMaxTokens  int64
+	MinOutputTokens   int64 // under which no limit lowers an answer's ceiling
 	FirstTokenTimeout time.Duration
 	AttemptTimeout    time.Duration
 }
@@ -242,6 +244,12 @@ type Bounds struct {
 type Usage struct {
 	SettleDeadline time.Duration
 	Retention      time.Duration
+}
+
+// Webhook is an address that takes alerts.
+type Webhook struct {
+	URL    string
+	Secret []byte // signs; nil for none
 }
 
 // Simulator is a stand-in backend.

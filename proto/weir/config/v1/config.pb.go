@@ -64,7 +64,11 @@ type Config struct {
 	// Usage records: retention and reporting.
 	Usage *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	// For trying things out: `weir up` starts these stand-in backends itself.
-	Simulators    []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
+	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
+	// Where alerts of limits are sent.
+	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
+	// The time zone of calendars, as Europe/Berlin. Default: UTC
+	TimeZone      string `protobuf:"bytes,22,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -202,6 +206,20 @@ func (x *Config) GetSimulators() []*Simulator {
 		return x.Simulators
 	}
 	return nil
+}
+
+func (x *Config) GetAlerts() *Alerts {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
+func (x *Config) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
 }
 
 // Listener is one address on which Envoy accepts clients.
@@ -944,8 +962,12 @@ type Model struct {
 	// The longest time of one attempt at an answer that is not streamed; then
 	// the next target is tried. Default: 600s
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// When a limit has little left, an answer's ceiling (max_tokens) is lowered to
+	// what fits, but not under this, nor under a thinking budget that the client
+	// gives: then the request is refused. Default: 256
+	MinOutputTokens int64 `protobuf:"varint,9,opt,name=min_output_tokens,json=minOutputTokens,proto3" json:"min_output_tokens,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
@@ -1025,6 +1047,13 @@ func (x *Model) GetAttemptTimeout() *durationpb.Duration {
 		return x.AttemptTimeout
 	}
 	return nil
+}
+
+func (x *Model) GetMinOutputTokens() int64 {
+	if x != nil {
+		return x.MinOutputTokens
+	}
+	return 0
 }
 
 // Rule routes the requests for which its condition holds.
@@ -1213,7 +1242,9 @@ type Team struct {
 	// The name, unique among teams.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Roles that every key of the team has.
-	Roles         []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// The organisation that the team belongs to, where limits tell several apart.
+	Organisation  string `protobuf:"bytes,5,opt,name=organisation,proto3" json:"organisation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1260,6 +1291,13 @@ func (x *Team) GetRoles() []string {
 		return x.Roles
 	}
 	return nil
+}
+
+func (x *Team) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
 }
 
 // Application is a caller that belongs to a team.
@@ -1529,20 +1567,33 @@ func (*Key_Hash) isKey_Material() {}
 
 func (*Key_Secret) isKey_Material() {}
 
-// Limit is a ceiling over a sliding window for each value of its scope.
+// Limit is a ceiling over a sliding window, a calendar period, or at any moment
+// (concurrency), for each value of its scope. What a request may use is reserved
+// before it leaves, so a limit is not passed however many come at once.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, unique among limits; it stands in the refusal and the metrics.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What is counted: requests, tokens, input_tokens or output_tokens.
+	// What is counted: requests, tokens, input_tokens, output_tokens, usd (money,
+	// at the prices of the pools), or concurrency (requests that run).
 	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
-	// The most within one window.
+	// The most within one window or period. For usd, name usd instead.
 	Amount int64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	// The window, a sliding one. Default: 60s
+	// The most within one window or period, in US dollars.
+	Usd float64 `protobuf:"fixed64,10,opt,name=usd,proto3" json:"usd,omitempty"`
+	// The window, a sliding one. Default: 60s, unless period is given.
 	Window *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
-	// Each key, application, team or model (or combination of them) has a count
-	// of its own; an empty list is one count for all requests.
+	// Instead of a window: the calendar day, week (from Monday) or month.
+	Period string `protobuf:"bytes,11,opt,name=period,proto3" json:"period,omitempty"`
+	// The zone of the calendar, as Europe/Berlin. Default: the time_zone of the
+	// configuration.
+	TimeZone string `protobuf:"bytes,12,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// Each organisation, team, application, key, user, model or pool (or
+	// combination of them) has a count of its own; an empty list is one count for
+	// all requests.
 	Per []string `protobuf:"bytes,5,rep,name=per,proto3" json:"per,omitempty"`
+	// Only requests of these organisations. Empty: all.
+	Organisations []string `protobuf:"bytes,13,rep,name=organisations,proto3" json:"organisations,omitempty"`
 	// Only requests of these teams. Empty: all.
 	Teams []string `protobuf:"bytes,6,rep,name=teams,proto3" json:"teams,omitempty"`
 	// Only requests of these applications. Empty: all.
@@ -1550,7 +1601,27 @@ type Limit struct {
 	// Only requests with these keys, by name. Empty: all.
 	Keys []string `protobuf:"bytes,8,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Only requests for these models. Empty: all.
-	Models        []string `protobuf:"bytes,9,rep,name=models,proto3" json:"models,omitempty"`
+	Models []string `protobuf:"bytes,9,rep,name=models,proto3" json:"models,omitempty"`
+	// Only what is used of these pools. Empty: all. A pool whose limit has no room
+	// drops out of a request's targets.
+	Pools []string `protobuf:"bytes,14,rep,name=pools,proto3" json:"pools,omitempty"`
+	// What happens to a request for which there is no room. refuse: it is refused.
+	// downgrade: it goes to downgrade_to, if the limit has room for that.
+	// queue: it waits for up to queue_wait for others to end. report: it is let
+	// through, and events and metrics say so. Default: refuse
+	OnBreach string `protobuf:"bytes,15,opt,name=on_breach,json=onBreach,proto3" json:"on_breach,omitempty"`
+	// The pools to which a request is downgraded, in order.
+	DowngradeTo []string `protobuf:"bytes,16,rep,name=downgrade_to,json=downgradeTo,proto3" json:"downgrade_to,omitempty"`
+	// How long a request waits at the longest. Default: 2s
+	QueueWait *durationpb.Duration `protobuf:"bytes,17,opt,name=queue_wait,json=queueWait,proto3" json:"queue_wait,omitempty"`
+	// A budget that was used up stays closed until its period ends or somebody
+	// resets it (weir budget reset), whatever is given back. Only with a period.
+	Breaker bool `protobuf:"varint,18,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	// Percentages of the amount at which an alert is sent (metric, log, webhooks),
+	// once in a period or window. Default: 50, 80, 100 with a period, else none.
+	AlertAt []uint32 `protobuf:"varint,19,rep,packed,name=alert_at,json=alertAt,proto3" json:"alert_at,omitempty"`
+	// Send no alerts.
+	NoAlerts      bool `protobuf:"varint,20,opt,name=no_alerts,json=noAlerts,proto3" json:"no_alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1606,6 +1677,13 @@ func (x *Limit) GetAmount() int64 {
 	return 0
 }
 
+func (x *Limit) GetUsd() float64 {
+	if x != nil {
+		return x.Usd
+	}
+	return 0
+}
+
 func (x *Limit) GetWindow() *durationpb.Duration {
 	if x != nil {
 		return x.Window
@@ -1613,9 +1691,30 @@ func (x *Limit) GetWindow() *durationpb.Duration {
 	return nil
 }
 
+func (x *Limit) GetPeriod() string {
+	if x != nil {
+		return x.Period
+	}
+	return ""
+}
+
+func (x *Limit) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
 func (x *Limit) GetPer() []string {
 	if x != nil {
 		return x.Per
+	}
+	return nil
+}
+
+func (x *Limit) GetOrganisations() []string {
+	if x != nil {
+		return x.Organisations
 	}
 	return nil
 }
@@ -1648,6 +1747,157 @@ func (x *Limit) GetModels() []string {
 	return nil
 }
 
+func (x *Limit) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Limit) GetOnBreach() string {
+	if x != nil {
+		return x.OnBreach
+	}
+	return ""
+}
+
+func (x *Limit) GetDowngradeTo() []string {
+	if x != nil {
+		return x.DowngradeTo
+	}
+	return nil
+}
+
+func (x *Limit) GetQueueWait() *durationpb.Duration {
+	if x != nil {
+		return x.QueueWait
+	}
+	return nil
+}
+
+func (x *Limit) GetBreaker() bool {
+	if x != nil {
+		return x.Breaker
+	}
+	return false
+}
+
+func (x *Limit) GetAlertAt() []uint32 {
+	if x != nil {
+		return x.AlertAt
+	}
+	return nil
+}
+
+func (x *Limit) GetNoAlerts() bool {
+	if x != nil {
+		return x.NoAlerts
+	}
+	return false
+}
+
+// Alerts says where alerts of limits are sent.
+type Alerts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses that are sent each alert as JSON, by POST.
+	Webhooks      []*Webhook `protobuf:"bytes,1,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alerts) Reset() {
+	*x = Alerts{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alerts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alerts) ProtoMessage() {}
+
+func (x *Alerts) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
+func (*Alerts) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Alerts) GetWebhooks() []*Webhook {
+	if x != nil {
+		return x.Webhooks
+	}
+	return nil
+}
+
+// Webhook is an address that takes alerts. It is tried for some minutes.
+type Webhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// http(s)://host[:port]/path
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Signs each body: the header x-weir-signature is sha256= and its HMAC-SHA256
+	// under this secret, in hexadecimal.
+	Secret        *SecretRef `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Webhook) Reset() {
+	*x = Webhook{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Webhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Webhook) ProtoMessage() {}
+
+func (x *Webhook) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
+func (*Webhook) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Webhook) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Webhook) GetSecret() *SecretRef {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
 // StageMode sets how a stage of the pipeline works.
 type StageMode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1663,7 +1913,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1925,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1938,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StageMode) GetStage() string {
@@ -1720,7 +1970,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1982,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1995,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -1784,7 +2034,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2046,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2059,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -1844,7 +2094,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +2106,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +2119,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Simulator) GetName() string {
@@ -1897,7 +2147,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x96\x06\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe3\x06\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -1916,7 +2166,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05usage\x18\x0e \x01(\v2\x15.weir.config.v1.UsageR\x05usage\x129\n" +
 	"\n" +
 	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
-	"simulators\"\x94\x01\n" +
+	"simulators\x12.\n" +
+	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
+	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\x94\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
@@ -1969,7 +2221,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\x8a\x03\n" +
+	"\a_prefix\"\xbf\x03\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -1978,7 +2230,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\atargets\x18\x04 \x03(\v2\x16.weir.config.v1.TargetR\atargets\x125\n" +
 	"\x12default_max_tokens\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10defaultMaxTokens\x12S\n" +
 	"\x13first_token_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x11firstTokenTimeout\x12L\n" +
-	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\"\x9c\x01\n" +
+	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
+	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\"\x9c\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
@@ -1988,10 +2241,11 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
 	"\fWeightedPool\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04pool\x12#\n" +
-	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"V\n" +
+	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xa3\x01\n" +
 	"\x04Team\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x14\n" +
-	"\x05roles\x18\x02 \x03(\tR\x05roles\"z\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x12K\n" +
+	"\forganisation\x18\x05 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\forganisation\"z\n" +
 	"\vApplication\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1b\n" +
 	"\x04team\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04team\x12\x14\n" +
@@ -2009,17 +2263,36 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x04team\x18\x05 \x01(\tR\x04team\x12\x14\n" +
 	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
 	"\bdisabled\x18\a \x01(\bR\bdisabledB\x11\n" +
-	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x9c\x03\n" +
+	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x99\a\n" +
 	"\x05Limit\x128\n" +
-	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12H\n" +
-	"\x04unit\x18\x02 \x01(\tB4\xbaH1r/R\brequestsR\x06tokensR\finput_tokensR\routput_tokensR\x04unit\x12&\n" +
-	"\x06amount\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01R\x06amount\x12B\n" +
-	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06window\x12=\n" +
-	"\x03per\x18\x05 \x03(\tB+\xbaH(\x92\x01%\x18\x01\"!r\x1fR\x03keyR\vapplicationR\x04teamR\x05modelR\x03per\x12\x14\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12Z\n" +
+	"\x04unit\x18\x02 \x01(\tBF\xbaHCrAR\brequestsR\x06tokensR\finput_tokensR\routput_tokensR\x03usdR\vconcurrencyR\x04unit\x12&\n" +
+	"\x06amount\x18\x03 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x06amount\x12)\n" +
+	"\x03usd\x18\n" +
+	" \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x88*aA)\x00\x00\x00\x00\x00\x00\x00\x00R\x03usd\x12C\n" +
+	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x06window\x121\n" +
+	"\x06period\x18\v \x01(\tB\x19\xbaH\x16r\x14R\x00R\x03dayR\x04weekR\x05monthR\x06period\x12\x1b\n" +
+	"\ttime_zone\x18\f \x01(\tR\btimeZone\x12W\n" +
+	"\x03per\x18\x05 \x03(\tBE\xbaHB\x92\x01?\x18\x01\";r9R\forganisationR\x04teamR\vapplicationR\x03keyR\x04userR\x05modelR\x04poolR\x03per\x12$\n" +
+	"\rorganisations\x18\r \x03(\tR\rorganisations\x12\x14\n" +
 	"\x05teams\x18\x06 \x03(\tR\x05teams\x12\"\n" +
 	"\fapplications\x18\a \x03(\tR\fapplications\x12\x12\n" +
 	"\x04keys\x18\b \x03(\tR\x04keys\x12\x16\n" +
-	"\x06models\x18\t \x03(\tR\x06models\"u\n" +
+	"\x06models\x18\t \x03(\tR\x06models\x12\x14\n" +
+	"\x05pools\x18\x0e \x03(\tR\x05pools\x12F\n" +
+	"\ton_breach\x18\x0f \x01(\tB)\xbaH&r$R\x00R\x06refuseR\tdowngradeR\x05queueR\x06reportR\bonBreach\x12!\n" +
+	"\fdowngrade_to\x18\x10 \x03(\tR\vdowngradeTo\x12F\n" +
+	"\n" +
+	"queue_wait\x18\x11 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\b*\x00R\tqueueWait\x12\x18\n" +
+	"\abreaker\x18\x12 \x01(\bR\abreaker\x12-\n" +
+	"\balert_at\x18\x13 \x03(\rB\x12\xbaH\x0f\x92\x01\f\x10\x10\x18\x01\"\x06*\x04\x18d(\x01R\aalertAt\x12\x1b\n" +
+	"\tno_alerts\x18\x14 \x01(\bR\bnoAlerts\"=\n" +
+	"\x06Alerts\x123\n" +
+	"\bwebhooks\x18\x01 \x03(\v2\x17.weir.config.v1.WebhookR\bwebhooks\"W\n" +
+	"\aWebhook\x12\x19\n" +
+	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x121\n" +
+	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"u\n" +
 	"\tStageMode\x127\n" +
 	"\x05stage\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x04authR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
 	"\x04mode\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\aenforceR\x06shadowR\x03offR\x04mode\"\xaf\x01\n" +
@@ -2050,7 +2323,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2072,11 +2345,13 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Role)(nil),                // 17: weir.config.v1.Role
 	(*Key)(nil),                 // 18: weir.config.v1.Key
 	(*Limit)(nil),               // 19: weir.config.v1.Limit
-	(*StageMode)(nil),           // 20: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 21: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 22: weir.config.v1.Usage
-	(*Simulator)(nil),           // 23: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
+	(*Alerts)(nil),              // 20: weir.config.v1.Alerts
+	(*Webhook)(nil),             // 21: weir.config.v1.Webhook
+	(*StageMode)(nil),           // 22: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 23: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 24: weir.config.v1.Usage
+	(*Simulator)(nil),           // 25: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2089,33 +2364,37 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
 	18, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
 	19, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	20, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	21, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	22, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	23, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	2,  // 14: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 15: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 16: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 17: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	24, // 18: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 19: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 20: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 21: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 22: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 23: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	24, // 24: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	24, // 25: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 26: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 27: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 28: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	24, // 29: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	24, // 30: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	24, // 31: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	22, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	23, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	24, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	25, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	20, // 14: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 15: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	8,  // 16: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	9,  // 17: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	10, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	26, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	7,  // 20: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	6,  // 21: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	4,  // 22: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	12, // 23: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	13, // 24: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	26, // 25: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	26, // 26: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	13, // 27: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	14, // 28: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	4,  // 29: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	26, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	26, // 31: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	21, // 32: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	4,  // 33: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	26, // 34: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	26, // 35: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2140,7 +2419,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

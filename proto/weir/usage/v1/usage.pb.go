@@ -128,7 +128,12 @@ type Decision struct {
 	Prices []*TargetPrice `protobuf:"bytes,22,rep,name=prices,proto3" json:"prices,omitempty"`
 	// The counters that hold the reservation: what the ledger needs to settle it
 	// after a restart.
-	Limits        []string `protobuf:"bytes,23,rep,name=limits,proto3" json:"limits,omitempty"`
+	Limits []string `protobuf:"bytes,23,rep,name=limits,proto3" json:"limits,omitempty"`
+	// A limit that only reports and had no room.
+	ReportedLimit string `protobuf:"bytes,24,opt,name=reported_limit,json=reportedLimit,proto3" json:"reported_limit,omitempty"`
+	// Who the caller says acts, and the organisation that the team belongs to.
+	User          string `protobuf:"bytes,25,opt,name=user,proto3" json:"user,omitempty"`
+	Organisation  string `protobuf:"bytes,26,opt,name=organisation,proto3" json:"organisation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,15 +329,38 @@ func (x *Decision) GetLimits() []string {
 	return nil
 }
 
+func (x *Decision) GetReportedLimit() string {
+	if x != nil {
+		return x.ReportedLimit
+	}
+	return ""
+}
+
+func (x *Decision) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Decision) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
 // TargetPrice is a pool's price in nano-dollars per million tokens.
 type TargetPrice struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pool          string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	Input         int64                  `protobuf:"varint,2,opt,name=input,proto3" json:"input,omitempty"`
-	CachedInput   int64                  `protobuf:"varint,3,opt,name=cached_input,json=cachedInput,proto3" json:"cached_input,omitempty"`
-	Output        int64                  `protobuf:"varint,4,opt,name=output,proto3" json:"output,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Pool        string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Input       int64                  `protobuf:"varint,2,opt,name=input,proto3" json:"input,omitempty"`
+	CachedInput int64                  `protobuf:"varint,3,opt,name=cached_input,json=cachedInput,proto3" json:"cached_input,omitempty"`
+	Output      int64                  `protobuf:"varint,4,opt,name=output,proto3" json:"output,omitempty"`
+	// Input tokens reserved for this pool: the most that it can count.
+	ReservedInputTokens int64 `protobuf:"varint,13,opt,name=reserved_input_tokens,json=reservedInputTokens,proto3" json:"reserved_input_tokens,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *TargetPrice) Reset() {
@@ -389,6 +417,13 @@ func (x *TargetPrice) GetCachedInput() int64 {
 func (x *TargetPrice) GetOutput() int64 {
 	if x != nil {
 		return x.Output
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetReservedInputTokens() int64 {
+	if x != nil {
+		return x.ReservedInputTokens
 	}
 	return 0
 }
@@ -722,7 +757,7 @@ var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x05\n" +
+	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x06\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -747,12 +782,16 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x16reserved_output_tokens\x18\x14 \x01(\x03R\x14reservedOutputTokens\x12*\n" +
 	"\x11max_output_tokens\x18\x15 \x01(\x03R\x0fmaxOutputTokens\x122\n" +
 	"\x06prices\x18\x16 \x03(\v2\x1a.weir.usage.v1.TargetPriceR\x06prices\x12\x16\n" +
-	"\x06limits\x18\x17 \x03(\tR\x06limits\"r\n" +
+	"\x06limits\x18\x17 \x03(\tR\x06limits\x12%\n" +
+	"\x0ereported_limit\x18\x18 \x01(\tR\rreportedLimit\x12\x12\n" +
+	"\x04user\x18\x19 \x01(\tR\x04user\x12\"\n" +
+	"\forganisation\x18\x1a \x01(\tR\forganisation\"\xa6\x01\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\x03R\x05input\x12!\n" +
 	"\fcached_input\x18\x03 \x01(\x03R\vcachedInput\x12\x16\n" +
-	"\x06output\x18\x04 \x01(\x03R\x06output\"O\n" +
+	"\x06output\x18\x04 \x01(\x03R\x06output\x122\n" +
+	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokens\"O\n" +
 	"\aAttempt\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x18\n" +
