@@ -1,6 +1,8 @@
 package limit
 
 import (
+	"time"
+
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -12,6 +14,7 @@ type Demand struct {
 	Pool  string // where the limit counts each apart
 	Scope Scope
 	N     [MaxOptions]int64
+	Needs [MaxOptions]int64 // what has to be free
 }
 
 // OtherUsers is the user under which those count that are beyond MaxUsers; no
@@ -28,7 +31,9 @@ const SlotsPerWindow = slotsPerWindow
 // in their order.
 func Demands(list []Demand, limits []*plan.Limit, r *Request) []Demand {
 	want := func(lim *plan.Limit, pool string) {
-		list = append(list, Demand{Limit: lim, Pool: pool, Scope: identify(lim, r, pool).scope, N: r.demand(lim, pool)})
+		d := demand{limit: lim, pool: pool}
+		d.fill(r)
+		list = append(list, Demand{Limit: lim, Pool: pool, Scope: identify(lim, r, pool).scope, N: d.n, Needs: d.needs})
 	}
 	eachCount(limits, r, want)
 	return list
@@ -68,4 +73,28 @@ func (l *Ledger) Counts() []Count {
 		}
 	}
 	return list
+}
+
+// Holds tells whether something is held under id.
+func (l *Ledger) Holds(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.open[id]
+	return ok
+}
+
+// PlanLimit is as much of the limit as tells its counts apart; nil when its zone is
+// no more.
+func (k *Count) PlanLimit() *plan.Limit {
+	lim := &plan.Limit{Name: k.Limit, Unit: k.Unit, Period: k.Period}
+	if k.Period == "" {
+		lim.Window = k.Window
+		return lim
+	}
+	zone, err := time.LoadLocation(k.Zone)
+	if err != nil {
+		return nil
+	}
+	lim.Zone = zone
+	return lim
 }

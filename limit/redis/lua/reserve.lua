@@ -1,10 +1,10 @@
 -- Reserves what a request wants of all counts, or nothing. ARGV[8] is 'reserve', or
 -- 'check' or 'look', which hold nothing; [9] the id, [10] how long the reservation
--- holds, [11] how many users of a limit have a count of their own, [12] the options'
--- number k, then their rooms, then for each count: id, id for users beyond that
--- number or '', limit's name, kind (r requests, c concurrency, t the rest), whether it binds,
--- amount, window, start and end of the period now and end of the next (0 without),
--- breaker, alerts, and what is wanted with each option.
+-- holds, [11] how many users of a limit have a count of their own, [12] the number k
+-- of options, then for each count: id, id for users beyond that number or '', limit's
+-- name, kind (r requests, c concurrency, t the rest), whether it binds, amount, window,
+-- start and end of the period now and end of the next (0 without), breaker, alerts,
+-- and for each option what is wanted and what has to be free.
 --
 -- Answers the option that was admitted, or 0, and the first count that only
 -- reports and had no room, or 0; for each count used, reserved, the end of its last
@@ -14,17 +14,14 @@ local why = standing()
 if why then
   return answer(why)
 end
-local mode, id, rooms, k = ARGV[8], ARGV[9], {}, tonumber(ARGV[12])
-for i = 1, k do
-  rooms[i] = math.max(tonumber(ARGV[12 + i]), 1)
-end
+local mode, id, k = ARGV[8], ARGV[9], tonumber(ARGV[12])
 
 if mode == 'reserve' and redis.call('EXISTS', own('x:' .. id)) == 1 then
   return answer('void')
 end
 
-local width = 12 + k
-for i = 13 + k, #ARGV, width do
+local width = 12 + 2 * k
+for i = 13, #ARGV, width do
   local s, e2 = tonumber(ARGV[i + 7]), tonumber(ARGV[i + 9])
   if e2 > 0 and (now < s or now >= e2) then
     return answer('stale') -- the replica's clock is another: it knows better now
@@ -51,24 +48,24 @@ local function counted(i, d)
 end
 
 local demands = {}
-for i = 13 + k, #ARGV, width do
+for i = 13, #ARGV, width do
   local d = {kind = ARGV[i + 3], binds = ARGV[i + 4] == '1', amount = tonumber(ARGV[i + 5]),
-    breaker = ARGV[i + 10], alerts = ARGV[i + 11], n = {}}
+    breaker = ARGV[i + 10], alerts = ARGV[i + 11], n = {}, needs = {}}
   for o = 1, k do
-    d.n[o] = tonumber(ARGV[i + 11 + o])
+    d.n[o], d.needs[o] = tonumber(ARGV[i + 10 + 2 * o]), tonumber(ARGV[i + 11 + 2 * o])
   end
   d.c = counted(i, d)
   demands[#demands + 1] = d
 end
 
+-- free is what is left; negative while there is a debt.
 local function free(d)
-  return math.max(d.amount - d.c.u - d.c.h, 0)
+  return d.amount - d.c.u - d.c.h
 end
 
 local function fits(o)
   for _, d in ipairs(demands) do
-    local n = d.n[o]
-    if d.binds and n > 0 and (opened(d.c) or n > math.floor(free(d) / rooms[o])) then
+    if d.binds and d.n[o] > 0 and (opened(d.c) or d.needs[o] > free(d)) then
       return false
     end
   end
@@ -100,7 +97,7 @@ end
 
 -- refuse judges one count of a request that is not admitted with any option.
 local function refuse(d)
-  local n, left = d.n[k], free(d)
+  local n, left = d.n[k], math.max(free(d), 0)
   if not d.binds or n == 0 or n <= left and not opened(d.c) then
     return -1
   end
@@ -159,7 +156,7 @@ local waits = {}
 for i, d in ipairs(demands) do
   waits[i] = -1
   if admitted > 0 then
-    if reported == 0 and not d.binds and d.n[admitted] > free(d) then
+    if reported == 0 and not d.binds and d.n[admitted] > math.max(free(d), 0) then
       reported = i
     end
   elseif mode ~= 'look' then

@@ -1,0 +1,276 @@
+// Package redis is the ledger of several replicas: its counts are in Redis or Valkey,
+// where one script admits a request under all limits or under none, and one
+// settles it. It decides as limit.Ledger does.
+//
+// What is promised is what package limit promises, over all replicas together, as
+// long as the server's clock is right. Three things are done for that.
+//
+// Each replica keeps an account of its own part, in process and restored from its
+// journal, so that what the server lost can be put together again: see keeper.go.
+// Until it is, nothing is reserved: a server that forgot must not be a way past
+// every limit.
+//
+// A reservation of which nobody knows whether the server took it is given up by its
+// id, and cannot be taken later either. One whose replica is gone is settled at
+// what it holds when its time is over.
+//
+// While the server is away a replica refuses, or admits from a pot of its own: a
+// part of each limit that was taken out of what the server gives, so that both
+// together are never more than the limit.
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
+)
+
+// Server says where Redis is.
+type Server struct {
+	Addresses []string // host:port, or unix:/path
+	// SentinelMaster is the name of the master that the addresses, which are
+	// sentinels, know.
+	SentinelMaster string
+	Cluster        bool // the addresses are nodes of a cluster
+	Username       string
+	Password       string
+	TLS            *tls.Config // nil: in the clear
+}
+
+// Options are what a Ledger is made of.
+type Options struct {
+	Server   Server
+	Name     string // of the deployment: all its replicas have the same
+	Replica  string // the replica's, unique in the deployment and the same after a restart
+	Replicas int    // how many there are
+	// Allowance is the part of each limit, in per cent, from which all replicas
+	// together admit while the server is away; 0 refuses then.
+	Allowance int
+	// Timeout bounds how long a decision waits; default 250 ms.
+	Timeout time.Duration
+	// Hold is how long a reservation is held whose replica is gone. It must be
+	// longer than any request; default 30 min.
+	Hold   time.Duration
+	Now    func() time.Time // default: time.Now
+	Logger *slog.Logger     // default: slog.Default()
+
+	inject func() string // in tests: the server's time and name
+}
+
+// Limits of what an operator may ask for.
+const (
+	MaxReplicas  = 1000
+	MaxAllowance = 50
+)
+
+func (o *Options) fill() {
+	if o.Timeout <= 0 {
+		o.Timeout = 250 * time.Millisecond
+	}
+	if o.Hold <= 0 {
+		o.Hold = 30 * time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+// Mark is how ids tell the replica that decided: the last bytes of each id.
+type Mark [4]byte
+
+// MarkOf is the mark of a replica.
+func MarkOf(replica string) Mark {
+	sum := sha256.Sum256([]byte("weir replica\x00" + replica))
+	return Mark(sum[:4])
+}
+
+func (m Mark) String() string { return hex.EncodeToString(m[:]) }
+
+// Ledger counts in Redis. It is safe for concurrent use. It refuses until Run has
+// brought the replica into the deployment.
+type Ledger struct {
+	opt     Options
+	mark    Mark
+	boot    string // of this process
+	meta    string // the key that names all others
+	metrics *metrics
+	// OnAlert is called for each alert, by the replica whose request passed the
+	// percentage. Set it before the first use.
+	OnAlert func(limit.Alert)
+
+	client  atomic.Pointer[rueidis.Client]
+	view    atomic.Pointer[view]
+	phase   atomic.Pointer[phase]
+	offset  atomic.Int64 // of the server's clock from this one, in µs
+	members atomic.Pointer[map[Mark]string]
+	wake    chan struct{} // the keeper has something to do
+	flush   chan struct{} // the queue has
+
+	// asking is held for reading while a reservation is asked for and noted, so that
+	// who says what the replica knows does not miss one that was just taken.
+	asking sync.RWMutex
+
+	mu      sync.Mutex
+	own     *limit.Ledger // this replica's part of what the server counts
+	pot     *limit.Ledger // what it admitted while the server was away
+	open    map[string]*reservation
+	ended   map[string][]string // of requests that ended before this process began: what was used
+	queue   []operation
+	stood   bool // once a member, the replica may use its pot
+	splits  sync.Map
+	known   sync.Map     // limits by name
+	tight   sync.Map     // counts that refused lately: until when
+	isTight atomic.Int64 // how many
+}
+
+// view is what the replica knows of the generation of the server's counts.
+type view struct {
+	gen          string
+	acknowledged atomic.Int64
+}
+
+// reservation is one that the server holds for this replica.
+type reservation struct {
+	holds []hold
+	due   time.Time // when it ends if the replica is gone
+}
+
+// hold is what a reservation holds of one count.
+type hold struct {
+	id    string
+	limit *plan.Limit // as it was configured
+	share *plan.Limit // with the amount that the server gives
+	pool  string
+	n     int64
+	at    time.Time // since when, by the server's clock
+}
+
+// operation ends a reservation.
+type operation struct {
+	id, how string
+	used    []string // pairs of a count's id and what was used of it
+}
+
+// The ways to end a reservation.
+const (
+	settle  = "settle"
+	release = "release"
+	void    = "void"
+)
+
+// New makes a ledger that has asked nobody yet.
+func New(o Options) *Ledger {
+	o.fill()
+	var boot [8]byte
+	rand.Read(boot[:]) // never fails: see crypto/rand
+	l := &Ledger{
+		opt: o, mark: MarkOf(o.Replica), boot: hex.EncodeToString(boot[:]),
+		meta: "{" + o.Name + "}:meta", wake: make(chan struct{}, 1), flush: make(chan struct{}, 1),
+		open: map[string]*reservation{}, ended: map[string][]string{},
+	}
+	l.own, l.pot = limit.New(l.time), limit.New(o.Now)
+	l.view.Store(&view{})
+	l.members.Store(&map[Mark]string{})
+	l.phase.Store(&phase{state: starting, why: "the limit store was not reached yet"})
+	l.metrics = newMetrics(l)
+	l.pot.OnAlert = func(a limit.Alert) { l.tell(a) }
+	return l
+}
+
+// Mark is the replica's.
+func (l *Ledger) Mark() Mark { return l.mark }
+
+// Own is the replica's part of what the server counts, and Pot what it admitted
+// while the server was away. Both are to be saved and loaded as a ledger in
+// process is, each apart from the other.
+func (l *Ledger) Own() *limit.Ledger { return l.own }
+
+// Pot is described at Own.
+func (l *Ledger) Pot() *limit.Ledger { return l.pot }
+
+// time is the server's, as far as it is known.
+func (l *Ledger) time() time.Time {
+	return l.opt.Now().Add(time.Duration(l.offset.Load()) * time.Microsecond)
+}
+
+// dial connects. It fails while the server cannot be reached.
+func (l *Ledger) dial() error {
+	s := &l.opt.Server
+	o := rueidis.ClientOption{
+		InitAddress: s.Addresses, Username: s.Username, Password: s.Password, ClientName: "weir",
+		TLSConfig: s.TLS, DisableCache: true, DisableRetry: true, AlwaysPipelining: true,
+		// One connection, so that what is given up does not come before what it gives up.
+		PipelineMultiplex: -1, ForceSingleClient: !s.Cluster && s.SentinelMaster == "",
+		ConnWriteTimeout: max(2*time.Second, 4*l.opt.Timeout), Dialer: net.Dialer{Timeout: max(time.Second, l.opt.Timeout)},
+		DialCtxFn: dialContext,
+	}
+	if s.SentinelMaster != "" {
+		o.Sentinel = rueidis.SentinelOption{
+			MasterSet: s.SentinelMaster, Username: s.Username, Password: s.Password, TLSConfig: s.TLS,
+			ClientName: "weir", Dialer: o.Dialer, TopologyRefreshInterval: 5 * time.Second,
+		}
+	}
+	c, err := rueidis.NewClient(o)
+	if err != nil {
+		return err
+	}
+	l.client.Store(&c)
+	return nil
+}
+
+func dialContext(ctx context.Context, address string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	if c == nil {
+		return d.DialContext(ctx, network, address)
+	}
+	if c.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		c = c.Clone()
+		c.ServerName = host
+	}
+	return (&tls.Dialer{NetDialer: d, Config: c}).DialContext(ctx, network, address)
+}
+
+var errAway = errors.New("the limit store cannot be reached")
+
+// unsafe tells why the server's settings let counts get lost without a trace.
+func (l *Ledger) unsafe(ctx context.Context, c rueidis.Client) error {
+	info, err := c.Do(ctx, c.B().Info().Section("memory").Build()).ToString()
+	if err != nil {
+		return err
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(info) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[k] = v
+		}
+	}
+	if policy := fields["maxmemory_policy"]; fields["maxmemory"] != "0" && policy != "" && policy != "noeviction" {
+		return fmt.Errorf("it may drop counts when its memory is full: maxmemory-policy is %s, set it to noeviction", policy)
+	}
+	return nil
+}
