@@ -2,6 +2,7 @@ package extproc
 
 import (
 	"errors"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -93,14 +94,21 @@ func allow(k ai.Kind) string {
 // appendLimits tells the client how far it is and when to come again, as
 // OpenAI's API does.
 func appendLimits(h []pipeline.Header, r *limit.Result) []pipeline.Header {
-	if r.Impossible {
+	if r.Impossible || r.Limit != nil && r.Limit.Period != "" {
 		// Read by OpenAI's SDKs, which otherwise retry a 429.
 		h = append(h, pipeline.Header{Name: "x-should-retry", Value: "false"})
-	} else {
-		h = append(h, pipeline.Header{Name: "retry-after", Value: strconv.FormatInt(wholeSeconds(r.RetryAfter), 10)})
+	}
+	if !r.Impossible {
+		h = append(h, pipeline.Header{Name: "retry-after", Value: strconv.FormatInt(wholeSeconds(jittered(r.RetryAfter)), 10)})
 	}
 	h = appendFigure(h, "requests", &r.Requests)
 	return appendFigure(h, "tokens", &r.Tokens)
+}
+
+// jittered makes up to a quarter more of a time, a minute at most, so that those
+// who were refused together do not come back together.
+func jittered(d time.Duration) time.Duration {
+	return d + time.Duration(rand.Int64N(int64(min(d/4, time.Minute))+1))
 }
 
 func appendFigure(h []pipeline.Header, unit string, f *limit.Figure) []pipeline.Header {

@@ -11,6 +11,7 @@ import (
 type Metrics struct {
 	requests *prometheus.CounterVec
 	shadowed *prometheus.CounterVec
+	limits   *prometheus.CounterVec
 	stages   map[string]prometheus.Observer
 }
 
@@ -25,6 +26,10 @@ func NewMetrics(reg prometheus.Registerer, stages []string) *Metrics {
 			Name: "weir_shadowed_refusals_total",
 			Help: "Refusals by stages in shadow mode, whose requests went on.",
 		}, []string{"stage", "reason"}),
+		limits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_limit_breaches_total",
+			Help: "Requests for which a limit had no room: refused, downgraded, or reported and let through.",
+		}, []string{"limit", "action"}),
 		stages: make(map[string]prometheus.Observer, len(stages)),
 	}
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -35,7 +40,7 @@ func NewMetrics(reg prometheus.Registerer, stages []string) *Metrics {
 	for _, s := range stages {
 		m.stages[s] = seconds.WithLabelValues(s)
 	}
-	reg.MustRegister(m.requests, m.shadowed, seconds)
+	reg.MustRegister(m.requests, m.shadowed, m.limits, seconds)
 	return m
 }
 
@@ -52,6 +57,7 @@ func (m *Metrics) observe(ex *pipeline.Exchange, v *pipeline.Verdict) {
 		model = ex.Decision.Model.Name
 	}
 	m.requests.WithLabelValues(string(ex.In.Kind), model, verdict, string(v.Reason)).Inc()
+	m.breaches(&ex.Reserved)
 	for i := range ex.Trace.Steps {
 		step := &ex.Trace.Steps[i]
 		if o := m.stages[step.Stage]; o != nil {
@@ -60,5 +66,17 @@ func (m *Metrics) observe(ex *pipeline.Exchange, v *pipeline.Verdict) {
 	}
 	if step, ok := ex.Trace.Shadowed(); ok {
 		m.shadowed.WithLabelValues(step.Stage, string(step.Verdict.Reason)).Inc()
+	}
+}
+
+func (m *Metrics) breaches(r *pipeline.Reservation) {
+	if l := r.Result.Limit; l != nil {
+		m.limits.WithLabelValues(l.Name, "refuse").Inc()
+	}
+	if l := r.Result.Reported; l != nil {
+		m.limits.WithLabelValues(l.Name, "report").Inc()
+	}
+	if l := r.Downgraded; l != nil && r.Result.OK {
+		m.limits.WithLabelValues(l.Name, "downgrade").Inc()
 	}
 }

@@ -20,16 +20,18 @@ const (
 // record is the decision as it is journalled. Nothing in it aliases the exchange.
 func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 	d := &usagev1.Decision{
-		Id:          ex.In.ID,
-		Time:        timestamppb.New(ex.In.Time),
-		Key:         ex.Principal.Key,
-		Application: ex.Principal.Application,
-		Team:        ex.Principal.Team,
-		Kind:        string(ex.In.Kind),
-		Stream:      ex.In.Request.Stream,
-		Verdict:     Allowed,
-		TraceId:     ex.In.TraceID(),
-		Rule:        ex.Decision.Rule,
+		Id:           ex.In.ID,
+		Time:         timestamppb.New(ex.In.Time),
+		Key:          ex.Principal.Key,
+		Application:  ex.Principal.Application,
+		Team:         ex.Principal.Team,
+		Organisation: ex.Principal.Organisation,
+		User:         ex.Principal.User,
+		Kind:         string(ex.In.Kind),
+		Stream:       ex.In.Request.Stream,
+		Verdict:      Allowed,
+		TraceId:      ex.In.TraceID(),
+		Rule:         ex.Decision.Rule,
 	}
 	if m := ex.Decision.Model; m != nil {
 		d.Model = m.Name
@@ -97,6 +99,12 @@ func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
 		return
 	}
 	d.ReservedInputTokens, d.ReservedOutputTokens = ex.Reserved.Input, ex.Reserved.Output
+	for i := range ex.Reserved.Request.Targets {
+		d.Prices[i].ReservedInputTokens = ex.Reserved.Request.Targets[i].Input
+	}
+	if l := ex.Reserved.Result.Reported; l != nil {
+		d.ReportedLimit = l.Name
+	}
 	d.Limits = make([]string, len(ex.Reserved.Limits))
 	for i, l := range ex.Reserved.Limits {
 		d.Limits[i] = l.Name

@@ -121,12 +121,6 @@ type State struct {
 	Reset    time.Duration // as Figure.Reset
 }
 
-// Scope says whose count it is. Fields by which the limit does not tell apart are
-// empty.
-type Scope struct {
-	Organisation, Team, Application, Key, User, Model, Pool string
-}
-
 // fill notes how much a request wants with each of its options, and how much has
 // to be free for it.
 func (d *demand) fill(r *Request) {
@@ -147,6 +141,20 @@ func (r *Request) options() []Option {
 		return noOutput
 	}
 	return r.Options[:min(len(r.Options), MaxOptions)]
+}
+
+// Most is the most that the request can use of a limit with an output of so many
+// tokens, over all answers: where the limit counts each pool apart, of one pool.
+func (r *Request) Most(l *plan.Limit, output int64) (n int64) {
+	if !l.PerPool {
+		return r.amount(l, "", output)
+	}
+	for i := range r.Targets {
+		if l.Counts(r.Targets[i].Pool) {
+			n = max(n, r.amount(l, r.Targets[i].Pool, output))
+		}
+	}
+	return n
 }
 
 // amount is the most that the request can use of a limit: what one attempt uses

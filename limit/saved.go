@@ -80,7 +80,7 @@ func (l *Ledger) count(c *counter) Count {
 			}
 		}
 		if s.n > 0 {
-			k.Slots = append(k.Slots, Slot{End: l.clock(s.end), N: s.n})
+			k.Slots = append(k.Slots, Slot{End: l.epoch.Round(0).Add(s.end), N: s.n})
 		}
 	}
 	return k

@@ -19,16 +19,16 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/weirproxy/weir/internal/ai"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/usage/spool"
 	"github.com/weirproxy/weir/usage/store"
 )
 
-// Settler replaces a reservation by what was used. Settling an unknown id, or
-// twice, must do nothing.
+// Settler replaces a request's reservation by what its event says was used; an
+// event with the outcome unknown says that nobody knows. Settling an unknown id,
+// or twice, must do nothing.
 type Settler interface {
-	Settle(id string, used ai.Usage)
+	Settle(e *usagev1.Event)
 }
 
 // Options are what a Recorder is made of.
@@ -106,6 +106,7 @@ type Recorder struct {
 
 	posMu     sync.Mutex
 	positions map[string]position // by the path of the file
+	keep      atomic.Uint64       // from this segment on the journal is kept; 0 for none
 	catching  atomic.Int32        // tailers that have not read up to the end once
 	quiet     time.Duration       // how long a replaced log file must be so
 }
@@ -264,7 +265,7 @@ func appendFrame(b []byte, kind byte, m proto.Message) ([]byte, error) {
 // position.
 func (r *Recorder) written(e *usagev1.Event, at spool.Position, settle bool) {
 	if settle && r.opt.Settler != nil {
-		r.opt.Settler.Settle(e.GetDecision().GetId(), Used(e))
+		r.opt.Settler.Settle(e)
 	}
 	if settle && r.opt.OnSettled != nil {
 		r.opt.OnSettled(e)
@@ -331,10 +332,4 @@ func (r *Recorder) Pending() []*usagev1.Decision {
 		list = append(list, p.decision)
 	}
 	return list
-}
-
-// Recent calls fn with each event that ended within the window before now, those
-// of the store first: after Open, what the ledger's windows must count again.
-func (r *Recorder) Recent(ctx context.Context, window time.Duration, fn func(*usagev1.Event) error) error {
-	return r.sink.recent(ctx, r.opt.Now().Add(-window), fn)
 }

@@ -356,7 +356,7 @@ func TestRecentHasStoredAndUnstored(t *testing.T) {
 	w.restart()
 	for window, want := range map[time.Duration]int{time.Hour: 8, -time.Hour: 0} {
 		seen := map[string]int{}
-		err := w.Recent(context.Background(), window, func(e *usagev1.Event) error {
+		_, err := w.Recent(context.Background(), window, func(e *usagev1.Event) error {
 			seen[e.GetDecision().GetId()]++
 			return nil
 		})

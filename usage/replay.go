@@ -20,7 +20,8 @@ func (r *Recorder) replay() error {
 	})
 }
 
-// eachRecord calls fn with each record up to the spool's end.
+// eachRecord calls fn with each record up to the spool's end, or until fn returns
+// io.EOF.
 func (r *Recorder) eachRecord(rd *spool.Reader, fn func(kind byte, payload []byte) error) error {
 	for {
 		kind, payload, err := rd.Next()
@@ -30,7 +31,9 @@ func (r *Recorder) eachRecord(rd *spool.Reader, fn func(kind byte, payload []byt
 		if err != nil {
 			return err
 		}
-		if err := fn(kind, payload); err != nil {
+		if err := fn(kind, payload); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}

@@ -214,7 +214,7 @@ func (s *sink) trim(ctx context.Context) error {
 	log := s.r.log
 	segs := log.Segments()
 	for i, seg := range segs[:len(segs)-1] {
-		if seg >= s.stored.Segment {
+		if seg >= s.stored.Segment || s.r.kept(seg) {
 			return nil
 		}
 		if log.Holds(seg) > 0 {
@@ -239,23 +239,22 @@ func (s *sink) trim(ctx context.Context) error {
 }
 
 // recent yields the events that ended at t or later: those stored, then those
-// that are not.
-func (s *sink) recent(ctx context.Context, t time.Time, fn func(*usagev1.Event) error) error {
-	s.mu.Lock()
+// that are not, up to the place in the journal that it returns.
+func (s *sink) recent(ctx context.Context, t time.Time, fn func(*usagev1.Event) error) (end spool.Position, err error) {
+	s.mu.Lock() // nothing is stored meanwhile, so the store holds nothing behind the place
 	defer s.mu.Unlock()
 	if err := s.seek(ctx); err != nil {
-		return err
+		return end, err
 	}
+	s.r.Checkpoint(func(at spool.Position) { end = at })
 	if err := s.r.opt.Store.Since(ctx, t, fn); err != nil {
-		return err
+		return end, err
 	}
-	rd := s.r.log.NewReader(s.stored)
-	defer func() { _ = rd.Close() }()
-	return s.r.eachRecord(rd, func(kind byte, payload []byte) error {
-		if e := s.r.decodeEvent(kind, payload); e != nil && !e.GetEnd().AsTime().Before(t) {
-			return fn(e)
+	return end, s.r.between(s.stored, end, func(e *usagev1.Event) error {
+		if e.GetEnd().AsTime().Before(t) {
+			return nil
 		}
-		return nil
+		return fn(e)
 	})
 }
 

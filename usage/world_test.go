@@ -46,10 +46,11 @@ type ledger struct {
 	settled map[string][]ai.Usage
 }
 
-func (l *ledger) Settle(id string, u ai.Usage) {
+func (l *ledger) Settle(e *usagev1.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.settled[id] = append(l.settled[id], u)
+	id := e.GetDecision().GetId()
+	l.settled[id] = append(l.settled[id], Used(e))
 }
 
 // world is a recorder with what it needs; it can be killed and started again.

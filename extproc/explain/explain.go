@@ -292,7 +292,7 @@ func reserved(ex *pipeline.Exchange) *Reserve {
 	}
 	r := &Reserve{InputTokens: res.Input, OutputTokens: res.Output, MaxOutputTokens: res.MaxOutput, Held: res.Result.Held}
 	for _, l := range res.Limits {
-		r.Limits = append(r.Limits, Limit{Name: l.Name, Unit: string(l.Unit), Amount: l.Amount, Window: l.Window.String(), Refused: l == res.Result.Limit})
+		r.Limits = append(r.Limits, Limit{Name: l.Name, Unit: string(l.Unit), Amount: l.Amount, Window: l.Span(), Refused: l == res.Result.Limit})
 	}
 	return r
 }

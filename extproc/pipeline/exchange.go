@@ -35,7 +35,10 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 		Estimate: Estimate{hashes: ex.Estimate.hashes},
 		Edits:    ex.Edits[:0],
 		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0]},
-		Trace:    Trace{Steps: ex.Trace.Steps[:0]},
+		Reserved: Reservation{Limits: ex.Reserved.Limits[:0], Request: limit.Request{
+			Targets: ex.Reserved.Request.Targets[:0], Options: ex.Reserved.Request.Options[:0],
+		}},
+		Trace: Trace{Steps: ex.Trace.Steps[:0]},
 	}
 }
 
@@ -135,6 +138,9 @@ type Decision struct {
 	Rule    string
 	Targets []*plan.Pool // in the order in which they are tried
 	Dropped []Drop       // what the route names and the request may not use
+	// Bar tells why the request may not use a pool, whoever names it; none is that
+	// it may. Set by route.
+	Bar func(*Exchange, *plan.Pool) ai.Reason
 }
 
 // DefaultRule stands for the model's own targets where a rule's name is expected.
@@ -148,10 +154,14 @@ type Drop struct {
 
 // Reservation is what quota took from the limits for this request.
 type Reservation struct {
-	Limits []*plan.Limit // the limits that apply
-	Result limit.Result
-	Input  int64 // tokens; zero when nothing is held
-	Output int64 // tokens, of all choices together
+	Limits  []*plan.Limit // the limits that apply
+	Request limit.Request // what was asked of the ledger last
+	Result  limit.Result
+	Input   int64 // tokens, the most of any target; zero when nothing is held
+	Output  int64 // tokens, of all choices together
+	// Downgraded is the limit for which the request goes to other targets than
+	// its route's; nil for none.
+	Downgraded *plan.Limit
 	// MaxOutput is the ceiling of output tokens that the backend is sent for
 	// each choice; 0 when none is sent.
 	MaxOutput int64

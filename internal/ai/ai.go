@@ -153,9 +153,12 @@ const (
 	ReasonContextTooLong   Reason = "context_too_long"
 	ReasonNoRoute          Reason = "no_route"
 	ReasonLimitExceeded    Reason = "limit_exceeded"
+	ReasonBudgetExceeded   Reason = "budget_exceeded"
 	ReasonUnavailable      Reason = "unavailable"
-	ReasonBackendRefused   Reason = "backend_refused"
-	ReasonInternal         Reason = "internal_error"
+	// ReasonLimitsUnavailable is that nobody knows what is left of the limits.
+	ReasonLimitsUnavailable Reason = "limits_unavailable"
+	ReasonBackendRefused    Reason = "backend_refused"
+	ReasonInternal          Reason = "internal_error"
 )
 
 // Answer is how a reason appears to an OpenAI client: HTTP status, error type
@@ -167,28 +170,30 @@ type Answer struct {
 }
 
 var answers = map[Reason]Answer{
-	ReasonUnknownPath:      {404, "invalid_request_error", "unknown_url"},
-	ReasonMethod:           {405, "invalid_request_error", "method_not_supported"},
-	ReasonMissingKey:       {401, "authentication_error", "invalid_api_key"},
-	ReasonInvalidKey:       {401, "authentication_error", "invalid_api_key"},
-	ReasonKeyDisabled:      {401, "authentication_error", "invalid_api_key"},
-	ReasonEmptyBody:        {400, "invalid_request_error", "empty_body"},
-	ReasonEncodedBody:      {415, "invalid_request_error", "unsupported_content_encoding"},
-	ReasonInvalidJSON:      {400, "invalid_request_error", "invalid_json"},
-	ReasonDuplicateKey:     {400, "invalid_request_error", "duplicate_key"},
-	ReasonInvalidUTF8:      {400, "invalid_request_error", "invalid_utf8"},
-	ReasonTooDeep:          {400, "invalid_request_error", "too_deep"},
-	ReasonTooLarge:         {413, "invalid_request_error", "request_too_large"},
-	ReasonInvalidField:     {400, "invalid_request_error", "invalid_value"},
-	ReasonUnknownModel:     {404, "invalid_request_error", "model_not_found"},
-	ReasonModelNotAllowed:  {403, "permission_error", "model_not_allowed"},
-	ReasonEgressNotAllowed: {403, "permission_error", "egress_not_allowed"},
-	ReasonContextTooLong:   {400, "invalid_request_error", "context_length_exceeded"},
-	ReasonNoRoute:          {403, "permission_error", "no_route"},
-	ReasonLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded"},
-	ReasonBackendRefused:   {502, "server_error", "backend_refused"},
-	ReasonUnavailable:      {503, "server_error", "service_unavailable"},
-	ReasonInternal:         {500, "server_error", "internal_error"},
+	ReasonUnknownPath:       {404, "invalid_request_error", "unknown_url"},
+	ReasonMethod:            {405, "invalid_request_error", "method_not_supported"},
+	ReasonMissingKey:        {401, "authentication_error", "invalid_api_key"},
+	ReasonInvalidKey:        {401, "authentication_error", "invalid_api_key"},
+	ReasonKeyDisabled:       {401, "authentication_error", "invalid_api_key"},
+	ReasonEmptyBody:         {400, "invalid_request_error", "empty_body"},
+	ReasonEncodedBody:       {415, "invalid_request_error", "unsupported_content_encoding"},
+	ReasonInvalidJSON:       {400, "invalid_request_error", "invalid_json"},
+	ReasonDuplicateKey:      {400, "invalid_request_error", "duplicate_key"},
+	ReasonInvalidUTF8:       {400, "invalid_request_error", "invalid_utf8"},
+	ReasonTooDeep:           {400, "invalid_request_error", "too_deep"},
+	ReasonTooLarge:          {413, "invalid_request_error", "request_too_large"},
+	ReasonInvalidField:      {400, "invalid_request_error", "invalid_value"},
+	ReasonUnknownModel:      {404, "invalid_request_error", "model_not_found"},
+	ReasonModelNotAllowed:   {403, "permission_error", "model_not_allowed"},
+	ReasonEgressNotAllowed:  {403, "permission_error", "egress_not_allowed"},
+	ReasonContextTooLong:    {400, "invalid_request_error", "context_length_exceeded"},
+	ReasonNoRoute:           {403, "permission_error", "no_route"},
+	ReasonLimitExceeded:     {429, "rate_limit_error", "rate_limit_exceeded"},
+	ReasonBudgetExceeded:    {429, "insufficient_quota", "insufficient_quota"},
+	ReasonLimitsUnavailable: {503, "server_error", "service_unavailable"},
+	ReasonBackendRefused:    {502, "server_error", "backend_refused"},
+	ReasonUnavailable:       {503, "server_error", "service_unavailable"},
+	ReasonInternal:          {500, "server_error", "internal_error"},
 }
 
 // Answer returns how the reason appears to a client. A reason outside the set

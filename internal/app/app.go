@@ -25,7 +25,6 @@ import (
 	"github.com/weirproxy/weir/extproc"
 	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/plan"
-	"github.com/weirproxy/weir/limit"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/tokens"
 	"github.com/weirproxy/weir/usage"
@@ -107,7 +106,7 @@ type app struct {
 	ports   *ports
 	reg     *prometheus.Registry
 	plan    atomic.Pointer[plan.Plan]
-	ledger  *limit.Ledger
+	limits  *keeper
 	learned *lessons
 	usage   *usage.Recorder
 	xds     *xds.Server
@@ -207,11 +206,15 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		return fmt.Errorf("usage store: %w", err)
 	}
 	a.onStop(func() { _ = store.Close() })
-	a.ledger, a.learned = limit.New(time.Now), newLessons(a.reg, a.log)
+	if a.limits, err = newKeeper(ctx, filepath.Join(a.dir, LimitsFile), a.reg, a.log); err != nil {
+		return err
+	}
+	a.onStop(func() { _ = a.limits.store.Close() })
+	a.learned = newLessons(a.reg, a.log)
 	a.usage, err = usage.Open(usage.Options{
-		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.ledger,
+		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.limits,
 		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent,
-		OnSettled: a.learned.settled, Logger: a.log,
+		OnSettled: a.settled, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("usage journal: %w", err)
@@ -228,11 +231,31 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		}
 		return nil
 	}
-	if err := restore(a.ledger, a.usage, p); err != nil {
+	a.limits.usage = a.usage
+	alerts := newAlerter(a.webhooks, a.reg, a.log)
+	a.limits.ledger.OnAlert = alerts.alert
+	if err := a.limits.restore(ctx, p); err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}
+	a.onStop(a.limits.close)
+	a.background("limits", a.limits.run)
+	a.background("alerts", alerts.run)
 	a.background("usage", a.usage.Run)
 	return nil
+}
+
+// webhooks are where alerts go, as the plan in force says.
+func (a *app) webhooks() []plan.Webhook {
+	if p := a.plan.Load(); p != nil {
+		return p.Webhooks
+	}
+	return nil
+}
+
+// settled learns from a request that has ended.
+func (a *app) settled(e *usagev1.Event) {
+	a.learned.settled(e)
+	a.limits.learn(e)
 }
 
 // newExtProc makes the external processor; the plan must be applied before
@@ -240,7 +263,7 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 func (a *app) newExtProc() *extproc.Server {
 	memo := tokens.NewMemo()
 	a.onStop(memo.Close)
-	pipe := newPipeline(a.ledger, memo, a.learned.Learned, a.log)
+	pipe := newPipeline(a.limits.ledger, a.limits.outputs, memo, a.learned.Learned, a.log)
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {
 			return errors.New("no configuration is in force yet")

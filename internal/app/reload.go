@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"sync"
 	"time"
@@ -37,7 +38,7 @@ func (r *reloadState) note(err error, now time.Time) (refused bool) {
 // apply brings a plan into force: first Envoy gets what the plan needs and
 // accepts it, then requests are decided by it. When Envoy refuses, the previous
 // plan stays in force on both sides.
-func (a *app) apply(ctx context.Context, p *plan.Plan) error {
+func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	for _, pool := range p.Pools { // the first request is not to wait for it
@@ -59,8 +60,17 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) error {
 			a.warm(ctx)
 		}
 	}
+	finish := func() error { return nil }
+	if a.limits != nil {
+		if finish, err = a.limits.begin(ctx, p); err != nil {
+			return fmt.Errorf("limits: %w", err)
+		}
+	}
 	old := a.plan.Swap(p)
 	a.forget(old, p)
+	if err := finish(); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
 	return nil
 }
 

@@ -7,46 +7,123 @@ import (
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
+	"github.com/weirproxy/weir/limit/sqlite"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/usage"
+	"github.com/weirproxy/weir/usage/spool"
 )
 
-// restore puts back into the ledger what it counted before the restart: what
-// was used within the longest window, and what is still held. Without it a
-// restart would be a way past every limit.
-func restore(ledger *limit.Ledger, rec *usage.Recorder, p *plan.Plan) error {
-	var longest time.Duration
+// restore puts back into the ledger what it counted before the restart: what was
+// kept, what the journal has behind that, and what is still held. Without it a
+// restart would be a way past every limit. A limit of which nothing was kept is
+// counted from the usage store.
+func (k *keeper) restore(ctx context.Context, p *plan.Plan) error {
+	state, err := k.store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	k.ledger.Load(state.Counts)
+	var kept, fresh []*plan.Limit
 	for _, l := range p.Limits {
-		longest = max(longest, l.Window)
-	}
-	if longest == 0 {
-		return nil
-	}
-	for _, d := range rec.Pending() {
-		restoreOne(ledger, p, d, nil, d.GetTime().AsTime())
-	}
-	return rec.Recent(context.Background(), longest, func(e *usagev1.Event) error {
-		if d := e.GetDecision(); d.GetVerdict() == usage.VerdictAllowed {
-			used := usage.Used(e)
-			restoreOne(ledger, p, d, &used, e.GetEnd().AsTime())
+		if contains(state.Names, l) {
+			kept = append(kept, l)
+		} else {
+			fresh = append(fresh, l)
 		}
-		return nil
-	})
+	}
+	if err := k.replay(ctx, kept, state.Place); err != nil {
+		return err
+	}
+	if _, err := k.count(ctx, fresh); err != nil {
+		return err
+	}
+	for _, d := range k.usage.Pending() {
+		k.hold(p.Limits, d)
+	}
+	k.follow(p)
+	return k.save(ctx)
 }
 
-func restoreOne(ledger *limit.Ledger, p *plan.Plan, d *usagev1.Decision, used *ai.Usage, at time.Time) {
-	principal := ai.Principal{Key: d.GetKey(), Application: d.GetApplication(), Team: d.GetTeam()}
-	var applies []*plan.Limit
-	for _, l := range p.Limits {
-		if l.Applies(&principal, d.GetModel()) {
-			applies = append(applies, l)
+func contains(names []sqlite.Name, l *plan.Limit) bool {
+	for _, n := range names {
+		if n == nameOf(l) {
+			return true
 		}
 	}
-	if len(applies) == 0 {
-		return
+	return false
+}
+
+// replay counts the events behind a place. When the journal does not reach back to
+// it, those of the store from then on: some may count twice, and none is missed.
+func (k *keeper) replay(ctx context.Context, limits []*plan.Limit, at sqlite.Place) error {
+	if len(limits) == 0 {
+		return nil
 	}
-	ledger.Restore(applies, limit.Request{
-		ID: d.GetId(), Principal: principal, Model: d.GetModel(),
-		Input: d.GetReservedInputTokens(), Output: d.GetReservedOutputTokens(),
-	}, used, at)
+	add := func(e *usagev1.Event) error { k.add(limits, e); return nil }
+	whole, err := k.usage.After(spool.Position{Segment: at.Segment, Offset: at.Offset}, add)
+	if whole || err != nil {
+		return err
+	}
+	const slack = time.Minute // an event is journalled some time after its end
+	k.log.Warn("the usage journal does not reach back to where the limits were kept; they are counted from the usage store", "since", at.Time)
+	_, err = k.usage.Recent(ctx, time.Since(at.Time)+slack, add)
+	return err
+}
+
+// count counts limits from the usage store, as far as they reach back, up to the
+// place in the journal that it returns.
+func (k *keeper) count(ctx context.Context, limits []*plan.Limit) (spool.Position, error) {
+	reach := time.Duration(0)
+	now := time.Now()
+	for _, l := range limits {
+		if l.Period != "" {
+			start, _ := l.Period.Bounds(now.In(l.Zone))
+			reach = max(reach, now.Sub(start))
+		}
+		reach = max(reach, l.Window)
+	}
+	began := time.Now()
+	at, err := k.usage.Recent(ctx, reach, func(e *usagev1.Event) error { k.add(limits, e); return nil })
+	if took := time.Since(began); took > time.Second {
+		k.log.Info("limits were counted from the usage store", "limits", len(limits), "back to", now.Add(-reach), "took", took)
+	}
+	return at, err
+}
+
+// add counts what an event of an admitted request says was used.
+func (k *keeper) add(limits []*plan.Limit, e *usagev1.Event) {
+	if d := e.GetDecision(); d.GetVerdict() == usage.VerdictAllowed && len(d.GetTargets()) > 0 {
+		r := requestOf(d)
+		k.ledger.Count(limits, &r, usedOf(e), d.GetTime().AsTime(), e.GetEnd().AsTime())
+	}
+}
+
+// hold reserves again what an open decision holds.
+func (k *keeper) hold(limits []*plan.Limit, d *usagev1.Decision) {
+	r := requestOf(d)
+	k.ledger.Restore(limits, &r, d.GetTime().AsTime())
+}
+
+// requestOf is what was asked of the ledger for a decision.
+func requestOf(d *usagev1.Decision) limit.Request {
+	r := limit.Request{
+		ID:    d.GetId(),
+		Model: d.GetModel(),
+		Principal: ai.Principal{
+			Key: d.GetKey(), Application: d.GetApplication(), Team: d.GetTeam(), Organisation: d.GetOrganisation(), User: d.GetUser(),
+		},
+		Options: []limit.Option{{Output: d.GetReservedOutputTokens()}},
+	}
+	for _, p := range d.GetPrices() {
+		r.Targets = append(r.Targets, limit.Target{
+			Pool: p.GetPool(), Input: p.GetReservedInputTokens(),
+			Price: ai.Price{Input: ai.NanoUSD(p.GetInput()), CachedInput: ai.NanoUSD(p.GetCachedInput()), Output: ai.NanoUSD(p.GetOutput())},
+		})
+	}
+	return r
+}
+
+// usedOf is what an event says was used of each pool.
+func usedOf(e *usagev1.Event) []limit.Used {
+	return []limit.Used{{Pool: e.GetPool(), Usage: usage.Used(e), Cost: ai.NanoUSD(e.GetCostNanousd())}}
 }

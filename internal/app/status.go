@@ -32,8 +32,8 @@ func (a *app) status() any {
 			}
 		}
 	}
-	if a.ledger != nil {
-		r.Held = a.ledger.Held()
+	if a.limits != nil {
+		r.Held = a.limits.ledger.Held()
 	}
 	if a.xds != nil {
 		s := a.xds.Status()

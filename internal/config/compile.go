@@ -65,6 +65,7 @@ func (c *compilation) run() {
 	c.compileRoles()
 	c.compileKeys(hashKey)
 	c.compileLimits()
+	c.compileAlerts()
 	c.compileModes()
 	if len(c.faults) == 0 {
 		c.reach()

@@ -117,6 +117,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		}
 		fmt.Fprintln(out)
 	}
+	for _, w := range p.Webhooks {
+		fmt.Fprintf(out, "webhook %s signed=%v\n", w.URL, len(w.Secret) > 0)
+	}
 	for _, m := range p.ModelList {
 		fmt.Fprintf(out, "model %s %q max=%d first=%v attempt=%v\n", m.Name, m.Aliases, m.DefaultMaxTokens, m.FirstTokenTimeout, m.AttemptTimeout)
 		for _, r := range m.Rules {
@@ -131,8 +134,14 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 			k.Grants.AllModels, slices.Sorted(maps.Keys(k.Grants.Models)), k.Grants.AllEgress, slices.Sorted(maps.Keys(k.Grants.EgressPools)))
 	}
 	for _, l := range p.Limits {
-		fmt.Fprintf(out, "limit %s %d %s per %v key=%v application=%v team=%v model=%v teams=%v applications=%v keys=%v models=%v\n",
-			l.Name, l.Amount, l.Unit, l.Window, l.PerKey, l.PerApplication, l.PerTeam, l.PerModel, l.Teams, l.Applications, l.Keys, l.Models)
+		fmt.Fprintf(out, "limit %s %d %s per %s zone=%v organisation=%v key=%v application=%v team=%v user=%v model=%v pool=%v organisations=%v teams=%v applications=%v keys=%v models=%v pools=%v\n",
+			l.Name, l.Amount, l.Unit, l.Span(), l.Zone, l.PerOrganisation, l.PerKey, l.PerApplication, l.PerTeam, l.PerUser, l.PerModel, l.PerPool,
+			names(l.Organisations), names(l.Teams), names(l.Applications), names(l.Keys), names(l.Models), names(l.Pools))
+		fmt.Fprintf(out, "  breach %q wait=%v breaker=%v alerts=%v", l.OnBreach, l.QueueWait, l.Breaker, l.AlertAt)
+		for _, p := range l.DowngradeTo {
+			fmt.Fprintf(out, " -> %s", p.Name)
+		}
+		fmt.Fprintln(out)
 	}
 	fmt.Fprintf(out, "modes %v bounds %+v usage %+v\n", p.Modes, p.Bounds, p.Usage)
 	for _, s := range p.Simulators {
@@ -153,3 +162,5 @@ func steps(list []plan.Step) string {
 	}
 	return b.String()
 }
+
+func names(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }

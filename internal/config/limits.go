@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"net/url"
 	"slices"
 	"time"
 
@@ -74,7 +75,7 @@ func (c *compilation) amount(path string, l *configv1.Limit, limit *plan.Limit) 
 		}
 	case l.Usd != 0:
 		c.fault(path+".usd", "the limit counts %s and not money", l.Unit)
-	case l.Amount < 1:
+	case l.Amount < 1 && !c.faulty[path+".amount"]:
 		c.fault(path+".amount", "must be at least 1")
 	}
 }
@@ -135,6 +136,28 @@ func (c *compilation) breach(path string, l *configv1.Limit, limit *plan.Limit) 
 		limit.AlertAt = append(limit.AlertAt, int(percent))
 	}
 	slices.Sort(limit.AlertAt)
+}
+
+// compileAlerts checks where alerts go.
+func (c *compilation) compileAlerts() {
+	for i, w := range c.cfg.Alerts.GetWebhooks() {
+		path := index("alerts.webhooks", i)
+		u, err := url.Parse(w.Url)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+			c.fault(path+".url", "want http(s)://host[:port]/path, without a user")
+			continue
+		}
+		hook := plan.Webhook{URL: w.Url}
+		if w.Secret != nil {
+			s, ok := c.secrets.resolve(path+".secret", w.Secret)
+			if !ok {
+				continue
+			}
+			hook.Secret = []byte(s.value)
+			c.material = append(c.material, s.value)
+		}
+		c.out.Webhooks = append(c.out.Webhooks, hook)
+	}
 }
 
 // filter checks the names of one filter; nil is all.

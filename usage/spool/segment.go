@@ -114,6 +114,13 @@ func (l *Log) Segments() []uint64 {
 	return seqs
 }
 
+// End is the place behind all that was appended.
+func (l *Log) End() Position {
+	l.io.Lock()
+	defer l.io.Unlock()
+	return Position{l.tail.seq, l.tail.size.Load()}
+}
+
 func (l *Log) find(seq uint64) *segment {
 	l.segMu.Lock()
 	defer l.segMu.Unlock()

@@ -1,8 +1,9 @@
 package quota
 
 import (
+	"context"
 	"encoding/json"
-	"math"
+	"fmt"
 	"testing"
 	"time"
 
@@ -16,34 +17,40 @@ import (
 	counting "github.com/weirproxy/weir/tokens"
 )
 
-// ledger admits up to room tokens and notes what it was asked for.
+// ledger is a real one that notes what it is asked.
 type ledger struct {
-	room     int64
-	checked  int
-	asked    []limit.Request
-	released []string
+	*limit.Ledger
+	checked, reserved int
+	released          []string
 }
 
-func (l *ledger) Check(limits []*plan.Limit, r limit.Request) limit.Result {
+func newLedger() *ledger { return &ledger{Ledger: limit.New(time.Now)} }
+
+func (l *ledger) Check(limits []*plan.Limit, r *limit.Request) limit.Result {
 	l.checked++
-	return l.judge(limits, r)
+	return l.Ledger.Check(limits, r)
 }
 
-func (l *ledger) Reserve(limits []*plan.Limit, r limit.Request) limit.Result {
-	l.asked = append(l.asked, r)
-	res := l.judge(limits, r)
-	res.Held = res.OK
-	return res
+func (l *ledger) Reserve(limits []*plan.Limit, r *limit.Request) limit.Result {
+	l.reserved++
+	return l.Ledger.Reserve(limits, r)
 }
 
-func (l *ledger) judge(limits []*plan.Limit, r limit.Request) limit.Result {
-	if sum := r.Input + r.Output; sum < 0 || sum > l.room {
-		return limit.Result{Limit: limits[0], RetryAfter: 3 * time.Second, Tokens: limit.Figure{Limit: limits[0].Amount, Remaining: l.room}}
+func (l *ledger) Release(id string) {
+	l.released = append(l.released, id)
+	l.Ledger.Release(id)
+}
+
+// take uses up n tokens of the pool p, or n nano-dollars.
+func (l *ledger) take(t *testing.T, n int64, limits ...*plan.Limit) {
+	t.Helper()
+	r := &limit.Request{ID: fmt.Sprint("before-", l.reserved), Principal: us, Model: "m", Targets: []limit.Target{{Pool: "p", Input: n, Price: ai.Price{Input: 1e6}}}}
+	if res := l.Ledger.Reserve(limits, r); !res.OK {
+		t.Fatalf("%+v", res)
 	}
-	return limit.Result{OK: true}
 }
 
-func (l *ledger) Release(id string) { l.released = append(l.released, id) }
+var us = ai.Principal{Key: "k", Team: "us"}
 
 // count counts as it is told: n, exactly or not, with bound above it.
 type count struct {
@@ -65,100 +72,249 @@ func (c count) Count(*pipeline.Exchange, *plan.Pool) counting.Count {
 }
 
 var (
-	requests = &plan.Limit{Name: "r", Unit: plan.UnitRequests, Amount: 5}
-	tokens   = &plan.Limit{Name: "t", Unit: plan.UnitTokens, Amount: 1000}
-	input    = &plan.Limit{Name: "i", Unit: plan.UnitInputTokens, Amount: 1000}
-	output   = &plan.Limit{Name: "o", Unit: plan.UnitOutputTokens, Amount: 100}
-	others   = &plan.Limit{Name: "x", Unit: plan.UnitTokens, Amount: 1, Teams: map[string]bool{"others": true}}
+	requests = &plan.Limit{Name: "r", Unit: plan.UnitRequests, Amount: 5, Window: time.Minute}
+	tokens   = &plan.Limit{Name: "t", Unit: plan.UnitTokens, Amount: 1000, Window: time.Minute}
+	input    = &plan.Limit{Name: "i", Unit: plan.UnitInputTokens, Amount: 1000, Window: time.Minute}
+	output   = &plan.Limit{Name: "o", Unit: plan.UnitOutputTokens, Amount: 100, Window: time.Minute}
+	money    = &plan.Limit{Name: "usd", Unit: plan.UnitUSD, Amount: 10_000, Period: plan.Month, Zone: time.UTC}
+	others   = &plan.Limit{Name: "x", Unit: plan.UnitTokens, Amount: 1, Window: time.Minute, Teams: map[string]bool{"others": true}}
 )
 
+const (
+	plain = `{"model":"m","messages":[]}`
+	given = `{"model":"m","max_tokens":50,"messages":[]}`
+	much  = `{"model":"m","max_tokens":5000,"messages":[]}`
+	three = `{"model":"m","n":3,"messages":[]}`
+	huge  = `{"model":"m","n":999999999999999,"max_tokens":999999999999999,"messages":[]}`
+	embed = `{"model":"m","input":"x"}`
+)
+
+// exchange has been routed to the pools p and q, of which q costs a nano-dollar a
+// token.
 func exchange(t *testing.T, kind ai.Kind, body string, c count, window int64, limits ...*plan.Limit) *pipeline.Exchange {
 	t.Helper()
 	ex := new(pipeline.Exchange)
 	ex.Begin(&plan.Plan{Limits: limits}, "id", time.Time{}, nil, true)
 	ex.In.Kind, ex.In.Body = kind, []byte(body)
-	ex.Principal = ai.Principal{Key: "k", Team: "us"}
+	ex.Principal = us
 	if fault := openai.Parse(kind, ex.In.Body, 64, &ex.In.Request); fault != nil {
 		t.Fatal(fault)
 	}
 	ex.Estimate = pipeline.NewEstimate(c, ex)
-	ex.Decision.Model = &plan.Model{Name: "m", DefaultMaxTokens: 400}
-	ex.Decision.Targets = []*plan.Pool{{Name: "p"}, {Name: "q", ContextWindow: window}}
+	ex.Decision.Model = &plan.Model{Name: "m", DefaultMaxTokens: 400, MinOutputTokens: 20}
+	ex.Decision.Targets = []*plan.Pool{{Name: "p"}, {Name: "q", ContextWindow: window, Price: ai.Price{Input: 1e6, CachedInput: 1e6, Output: 1e6}}}
+	ex.Decision.Bar = func(_ *pipeline.Exchange, p *plan.Pool) ai.Reason {
+		if p.Name == "barred" {
+			return ai.ReasonEgressNotAllowed
+		}
+		return ai.ReasonNone
+	}
 	return ex
 }
 
+func exact(n int64) count { return count{bound: 10 * n, n: n, exact: true} }
+
 func TestReserve(t *testing.T) {
-	const (
-		plain = `{"model":"m","messages":[]}`
-		given = `{"model":"m","max_tokens":50,"messages":[]}`
-		much  = `{"model":"m","max_tokens":5000,"messages":[]}`
-		three = `{"model":"m","n":3,"messages":[]}`
-		huge  = `{"model":"m","n":999999999999999,"max_tokens":999999999999999,"messages":[]}`
-		embed = `{"model":"m","input":"x"}`
-	)
 	for _, tc := range []struct {
 		name    string
 		kind    ai.Kind
 		body    string
 		count   count
 		window  int64
-		room    int64
+		taken   int64 // tokens before
+		likely  int64 // output that answers are known to have
 		limits  []*plan.Limit
-		asked   []limit.Request // input and output only
-		max     int64           // max_tokens as sent; 0 for none
-		refused bool
+		in, out int64 // reserved
+		max     int64 // max_tokens as sent; 0 for none
+		reason  ai.Reason
 	}{
 		{name: "no limit", body: plain, count: count{bound: 9}},
 		{name: "limit of another team", body: plain, count: count{bound: 9}, limits: []*plan.Limit{others}},
-		{name: "requests only: nothing is lowered", body: much, count: count{bound: 90, n: 1, exact: true}, room: 9999,
-			limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 1, Output: 5000}}, max: 5000},
-		{name: "default ceiling", body: plain, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 400}}, max: 400},
-		{name: "the client's ceiling", body: given, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 50}}, max: 50},
-		{name: "never raised", body: given, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{output}, asked: []limit.Request{{Input: 100, Output: 50}}, max: 50},
-		{name: "lowered to what the limit holds", body: much, count: count{bound: 400, n: 100, exact: true}, room: 1000, limits: []*plan.Limit{tokens},
-			asked: []limit.Request{{Input: 100, Output: 900}}, max: 900},
-		{name: "lowered beside a bound that cannot be counted", body: much, count: count{bound: 400, n: 100}, room: 1000, limits: []*plan.Limit{tokens},
-			asked: []limit.Request{{Input: 400, Output: 600}}, max: 600},
-		{name: "each answer counts", body: three, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 900}}, max: 300},
-		{name: "output limit over all answers", body: three, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{output}, asked: []limit.Request{{Input: 100, Output: 99}}, max: 33},
-		{name: "a default fits the smallest window", body: plain, count: count{bound: 100, n: 100, exact: true}, window: 300, room: 1000, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 100, Output: 200}}, max: 200},
-		{name: "an estimate leaves some of the window free", body: plain, count: count{bound: 900, n: 80}, window: 300, room: 2000, limits: []*plan.Limit{input}, asked: []limit.Request{{Input: 900, Output: 210}}},
-		{name: "reserved by the count", body: given, count: count{bound: 500, n: 80, exact: true}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 80, Output: 50}}, max: 50},
-		{name: "refused with the count", body: given, count: count{bound: 500, n: 300, exact: true}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 300, Output: 50}}, refused: true},
-		{name: "refused by the bound of an estimate", body: given, count: count{bound: 500, n: 80}, room: 200, limits: []*plan.Limit{tokens}, asked: []limit.Request{{Input: 500, Output: 50}}, refused: true},
-		{name: "input only sends no ceiling", body: plain, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{input}, asked: []limit.Request{{Input: 100, Output: 400}}},
-		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, count: count{bound: 100}, room: 1000, limits: []*plan.Limit{tokens, output}, asked: []limit.Request{{Input: 100}}},
-		{name: "counts do not overflow", body: huge, count: count{bound: 100}, room: math.MaxInt64 - 1, limits: []*plan.Limit{requests}, asked: []limit.Request{{Input: 100, Output: math.MaxInt64}}, refused: true},
+		{name: "requests only: nothing is lowered", body: much, count: exact(1), limits: []*plan.Limit{requests}, in: 1, out: 5000, max: 5000},
+		{name: "default ceiling", body: plain, count: count{bound: 100}, limits: []*plan.Limit{tokens}, in: 100, out: 400, max: 400},
+		{name: "the client's ceiling", body: given, count: count{bound: 100}, limits: []*plan.Limit{tokens}, in: 100, out: 50, max: 50},
+		{name: "never raised", body: given, count: count{bound: 100}, limits: []*plan.Limit{output}, in: 100, out: 50, max: 50},
+		{name: "lowered to what the limit holds", body: much, count: exact(100), limits: []*plan.Limit{tokens}, in: 100, out: 900, max: 900},
+		{name: "lowered beside a bound that cannot be counted", body: much, count: count{bound: 400, n: 100}, limits: []*plan.Limit{tokens}, in: 400, out: 600, max: 600},
+		{name: "lowered to the floor when little is left", body: much, count: exact(100), taken: 500, limits: []*plan.Limit{tokens}, in: 100, out: 20, max: 20},
+		{name: "lowered to what is likely when little is left", body: much, count: exact(100), taken: 500, likely: 127, limits: []*plan.Limit{tokens}, in: 100, out: 127, max: 127},
+		{name: "not under the floor", body: much, count: exact(100), taken: 881, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded},
+		{name: "a client that asks for less than the floor", body: `{"model":"m","max_tokens":5,"messages":[]}`, count: exact(100), taken: 895, limits: []*plan.Limit{tokens}, in: 100, out: 5, max: 5},
+		{name: "each answer counts", body: three, count: count{bound: 100}, limits: []*plan.Limit{tokens}, in: 100, out: 900, max: 300},
+		{name: "output limit over all answers", body: three, count: count{bound: 100}, limits: []*plan.Limit{output}, in: 100, out: 99, max: 33},
+		{name: "a default fits the smallest window", body: plain, count: exact(100), window: 300, limits: []*plan.Limit{tokens}, in: 100, out: 200, max: 200},
+		{name: "an estimate leaves some of the window free", body: plain, count: count{bound: 900, n: 80}, window: 300, limits: []*plan.Limit{input}, in: 900, out: 210},
+		{name: "reserved by the count", body: given, count: exact(80), taken: 800, limits: []*plan.Limit{tokens}, in: 80, out: 50, max: 50},
+		{name: "refused with the count", body: given, count: exact(300), taken: 800, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded},
+		{name: "refused by the bound of an estimate", body: given, count: count{bound: 500, n: 80}, taken: 800, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded},
+		{name: "input only sends no ceiling", body: plain, count: count{bound: 100}, limits: []*plan.Limit{input}, in: 100, out: 400},
+		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, count: count{bound: 100}, limits: []*plan.Limit{tokens, output}, in: 100},
+		{name: "counts do not overflow", body: huge, count: count{bound: 100}, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded},
+		{name: "money is that of the dearest target", body: given, count: exact(100), limits: []*plan.Limit{money}, in: 100, out: 50, max: 50},
+		{name: "money lowers the ceiling", body: `{"model":"m","max_tokens":50000,"messages":[]}`, count: exact(100), limits: []*plan.Limit{money}, in: 100, out: 9900, max: 9900},
+		{name: "a budget that is used up", body: given, count: exact(100), taken: 9990, limits: []*plan.Limit{money}, reason: ai.ReasonBudgetExceeded},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.kind == "" {
 				tc.kind = ai.KindChat
 			}
-			l := &ledger{room: tc.room}
+			l, outputs := newLedger(), limit.NewOutputs()
+			if tc.taken > 0 {
+				l.take(t, tc.taken, tc.limits...)
+			}
+			for range 100 {
+				outputs.Observe("m", tc.likely, false)
+			}
 			ex := exchange(t, tc.kind, tc.body, tc.count, tc.window, tc.limits...)
-			v, err := New(l).Request(t.Context(), ex)
-			if err != nil || v.Stops() != tc.refused || tc.refused && v.Reason != ai.ReasonLimitExceeded {
+			v, err := New(l, outputs).Request(t.Context(), ex)
+			if err != nil || v.Reason != tc.reason {
 				t.Fatalf("%+v, %v", v, err)
 			}
-			for i := range tc.asked {
-				tc.asked[i].ID, tc.asked[i].Model, tc.asked[i].Principal = "id", "m", ex.Principal
+			if ex.Reserved.Input != tc.in || ex.Reserved.Output != tc.out {
+				t.Errorf("reserved %d and %d, want %d and %d", ex.Reserved.Input, ex.Reserved.Output, tc.in, tc.out)
 			}
-			if diff := cmp.Diff(tc.asked, l.asked); diff != "" {
-				t.Errorf("asked for (-want +got):\n%s", diff)
-			}
-			if tc.refused {
-				if ex.Reserved.Input != 0 || ex.Reserved.Output != 0 || len(ex.Edits) != 0 {
-					t.Errorf("refused, and reserved %+v, edits %v", ex.Reserved, ex.Edits)
+			if v.Stops() {
+				if len(ex.Edits) != 0 {
+					t.Errorf("refused, and edited: %v", ex.Edits)
 				}
-				return
-			}
-			if got := sent(t, ex); got != tc.max {
+			} else if got := sent(t, ex); got != tc.max {
 				t.Errorf("max_tokens %d sent, want %d", got, tc.max)
 			}
-			if last := len(l.asked) - 1; last >= 0 && (ex.Reserved.Input != l.asked[last].Input || ex.Reserved.Output != l.asked[last].Output) {
-				t.Errorf("reserved %+v, want %+v", ex.Reserved, l.asked[last])
+		})
+	}
+}
+
+// A pool whose limit has no room drops out; when none is left, the request is
+// refused.
+func TestPoolsDropOut(t *testing.T) {
+	p := &plan.Limit{Name: "pool", Unit: plan.UnitTokens, Amount: 100, Window: time.Minute, PerPool: true}
+	l := newLedger()
+	l.take(t, 90, p)
+	ex := exchange(t, ai.KindChat, given, exact(10), 0, p)
+	if v, err := New(l, limit.NewOutputs()).Request(t.Context(), ex); err != nil || v.Stops() {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if len(ex.Decision.Targets) != 1 || ex.Decision.Targets[0].Name != "q" || len(ex.Decision.Dropped) != 1 || ex.Decision.Dropped[0].Reason != ai.ReasonLimitExceeded {
+		t.Errorf("%+v", ex.Decision)
+	}
+	if v, err := New(l, limit.NewOutputs()).Request(t.Context(), exchange(t, ai.KindChat, given, exact(20), 0, p)); err != nil || v.Stops() {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	again := exchange(t, ai.KindChat, given, exact(10), 0, p)
+	if v, err := New(l, limit.NewOutputs()).Request(t.Context(), again); err != nil || v.Reason != ai.ReasonLimitExceeded {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+func TestDowngrade(t *testing.T) {
+	cheap := &plan.Pool{Name: "cheap"}
+	l := *money
+	l.OnBreach, l.DowngradeTo = plan.BreachDowngrade, []*plan.Pool{{Name: "barred"}, cheap}
+	for _, tc := range []struct {
+		name   string
+		price  ai.Price
+		reason ai.Reason
+	}{
+		{name: "the limit has room for it"},
+		{name: "the limit has not", price: ai.Price{Input: 1e6}, reason: ai.ReasonBudgetExceeded},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cheap.Price = tc.price
+			book := newLedger()
+			book.take(t, 9990, &l)
+			ex := exchange(t, ai.KindChat, given, exact(100), 0, &l)
+			v, err := New(book, limit.NewOutputs()).Request(t.Context(), ex)
+			if err != nil || v.Reason != tc.reason {
+				t.Fatalf("%+v, %v", v, err)
+			}
+			if len(ex.Decision.Targets) != 1 || ex.Decision.Targets[0] != cheap || ex.Reserved.Downgraded != &l || len(ex.Decision.Dropped) != 2 {
+				t.Errorf("%+v", ex.Decision)
+			}
+			if v, err := NewGate(book).Request(t.Context(), routed(ex)); err != nil || v.Stops() {
+				t.Errorf("the gate refuses what may be downgraded: %+v, %v", v, err)
 			}
 		})
+	}
+}
+
+// routed is the exchange as the gate sees it.
+func routed(ex *pipeline.Exchange) *pipeline.Exchange {
+	ex.Plan.Models = map[string]*plan.Model{"m": ex.Decision.Model}
+	ex.Grants = &plan.Grants{AllModels: true}
+	return ex
+}
+
+func TestQueue(t *testing.T) {
+	l := *tokens
+	l.OnBreach, l.QueueWait = plan.BreachQueue, time.Second
+	for _, tc := range []struct {
+		name   string
+		frees  bool
+		gone   bool
+		reason ai.Reason
+	}{
+		{name: "somebody ends", frees: true},
+		{name: "nobody does", reason: ai.ReasonLimitExceeded},
+		{name: "the client leaves", gone: true, reason: ai.ReasonLimitExceeded},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			book := newLedger()
+			book.take(t, 1000, &l)
+			s := New(book, limit.NewOutputs())
+			var slept time.Duration
+			s.Sleep = func(_ context.Context, d time.Duration) bool {
+				if slept += d; tc.frees && slept > time.Second/2 {
+					book.Ledger.Release("before-0")
+				}
+				return !tc.gone
+			}
+			ex := exchange(t, ai.KindChat, given, exact(100), 0, &l)
+			v, err := s.Request(t.Context(), ex)
+			if err != nil || v.Reason != tc.reason || slept == 0 || slept > time.Second {
+				t.Errorf("%+v, %v, slept %v", v, err, slept)
+			}
+			if s.waiting.Load() != 0 {
+				t.Errorf("%d wait", s.waiting.Load())
+			}
+		})
+	}
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	l := *tokens
+	l.OnBreach, l.QueueWait = plan.BreachQueue, time.Second
+	book := newLedger()
+	book.take(t, 1000, &l)
+	s := New(book, limit.NewOutputs())
+	s.waiting.Store(maxWaiting)
+	s.Sleep = func(context.Context, time.Duration) bool { t.Error("it waits"); return false }
+	if v, err := s.Request(t.Context(), exchange(t, ai.KindChat, given, exact(100), 0, &l)); err != nil || v.Reason != ai.ReasonLimitExceeded {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+func TestReportLetsThrough(t *testing.T) {
+	l := *tokens
+	l.OnBreach = plan.BreachReport
+	book := newLedger()
+	book.take(t, 5000, &l)
+	ex := exchange(t, ai.KindChat, given, exact(100), 0, &l)
+	if v, err := New(book, limit.NewOutputs()).Request(t.Context(), ex); err != nil || v.Stops() || ex.Reserved.Result.Reported != &l {
+		t.Errorf("%+v, %v, %+v", v, err, ex.Reserved.Result)
+	}
+}
+
+// A shadow changes nothing: no pool drops out, nobody waits.
+func TestShadowOnlyLooks(t *testing.T) {
+	p := &plan.Limit{Name: "pool", Unit: plan.UnitTokens, Amount: 100, Window: time.Minute, PerPool: true, OnBreach: plan.BreachQueue, QueueWait: time.Second}
+	book := newLedger()
+	book.take(t, 90, p)
+	ex := exchange(t, ai.KindChat, given, exact(10), 0, p)
+	ex.Plan.Modes = map[string]plan.Mode{"quota": plan.Shadow}
+	s := New(book, limit.NewOutputs())
+	s.Sleep = func(context.Context, time.Duration) bool { t.Error("it waits"); return false }
+	if v, err := s.Request(t.Context(), ex); err != nil || v.Reason != ai.ReasonLimitExceeded || len(ex.Decision.Targets) != 2 {
+		t.Errorf("%+v, %v, %+v", v, err, ex.Decision)
 	}
 }
 
@@ -180,28 +336,28 @@ func sent(t *testing.T, ex *pipeline.Exchange) int64 {
 
 // Who is over a limit is refused before anything is counted.
 func TestGate(t *testing.T) {
-	const (
-		plain = `{"model":"m","messages":[]}`
-		three = `{"model":"m","n":3,"messages":[]}`
-		embed = `{"model":"m","input":"x"}`
-	)
+	free := &plan.Pool{Name: "p"}
+	dear := &plan.Pool{Name: "q", Price: ai.Price{Input: 1e6, Output: 1e6}}
 	for _, tc := range []struct {
 		name    string
 		kind    ai.Kind
 		body    string
-		room    int64
+		taken   int64
 		grants  plan.Grants
+		pools   []*plan.Pool
 		limits  []*plan.Limit
-		refused bool
+		reason  ai.Reason
 		checked int
 	}{
 		{name: "no limit", body: plain},
 		{name: "limit of another team", body: plain, limits: []*plan.Limit{others}},
-		{name: "enough for a token in and out", body: plain, room: 2, limits: []*plan.Limit{tokens}, checked: 1},
-		{name: "too little", body: plain, room: 1, limits: []*plan.Limit{tokens}, refused: true, checked: 1},
-		{name: "not a token for each answer", body: three, room: 3, limits: []*plan.Limit{output}, refused: true, checked: 1},
-		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, room: 1, limits: []*plan.Limit{tokens}, checked: 1},
-		{name: "a model that may not be called", body: plain, limits: []*plan.Limit{tokens}, grants: plan.Grants{Models: map[string]bool{"n": true}}},
+		{name: "enough for a token in and out", body: plain, taken: 998, limits: []*plan.Limit{tokens}, checked: 1},
+		{name: "too little", body: plain, taken: 999, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded, checked: 1},
+		{name: "not a token for each answer", body: three, taken: 998, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded, checked: 1},
+		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, taken: 999, limits: []*plan.Limit{tokens}, checked: 1},
+		{name: "no money is left", body: plain, taken: 10_000, pools: []*plan.Pool{dear}, limits: []*plan.Limit{money}, reason: ai.ReasonBudgetExceeded, checked: 1},
+		{name: "no money is needed", body: plain, taken: 10_000, pools: []*plan.Pool{dear, free}, limits: []*plan.Limit{money}, checked: 1},
+		{name: "a model that may not be called", body: plain, taken: 1000, limits: []*plan.Limit{tokens}, grants: plan.Grants{Models: map[string]bool{"n": true}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.kind == "" {
@@ -210,19 +366,23 @@ func TestGate(t *testing.T) {
 			if tc.grants.Models == nil {
 				tc.grants.AllModels = true
 			}
-			l := &ledger{room: tc.room}
+			l := newLedger()
+			if tc.taken > 0 {
+				l.take(t, tc.taken, tc.limits...)
+			}
 			asked := 0
 			ex := exchange(t, tc.kind, tc.body, count{bound: 500, asked: &asked}, 0, tc.limits...)
+			ex.Decision.Model.Pools = tc.pools
 			ex.Plan.Models = map[string]*plan.Model{"m": ex.Decision.Model}
 			ex.Grants, ex.Decision = &tc.grants, pipeline.Decision{}
 			v, err := NewGate(l).Request(t.Context(), ex)
-			if err != nil || v.Stops() != tc.refused || tc.refused && v.Reason != ai.ReasonLimitExceeded {
+			if err != nil || v.Reason != tc.reason {
 				t.Fatalf("%+v, %v", v, err)
 			}
-			if asked != 0 || l.checked != tc.checked || len(l.asked) != 0 {
-				t.Errorf("counted %d times, checked %d, reserved %d", asked, l.checked, len(l.asked))
+			if asked != 0 || l.checked != tc.checked || l.reserved != 0 {
+				t.Errorf("counted %d times, checked %d, reserved %d", asked, l.checked, l.reserved)
 			}
-			if tc.refused && (len(ex.Reserved.Limits) != len(tc.limits) || ex.Reserved.Result.Limit == nil) {
+			if v.Stops() && (len(ex.Reserved.Limits) != len(tc.limits) || ex.Reserved.Result.Limit == nil) {
 				t.Errorf("the refusal does not say by what: %+v", ex.Reserved)
 			}
 		})
@@ -230,9 +390,9 @@ func TestGate(t *testing.T) {
 }
 
 func TestUndoReleasesOnce(t *testing.T) {
-	l := &ledger{room: 1000}
-	s := New(l)
-	ex := exchange(t, ai.KindChat, `{"model":"m","messages":[]}`, count{bound: 1}, 0, tokens)
+	l := newLedger()
+	s := New(l, limit.NewOutputs())
+	ex := exchange(t, ai.KindChat, plain, count{bound: 1}, 0, tokens)
 	s.Undo(ex)
 	if _, err := s.Request(t.Context(), ex); err != nil {
 		t.Fatal(err)
@@ -242,15 +402,27 @@ func TestUndoReleasesOnce(t *testing.T) {
 	if diff := cmp.Diff([]string{"id"}, l.released); diff != "" {
 		t.Errorf("released (-want +got):\n%s", diff)
 	}
+	if l.Held() != 0 {
+		t.Errorf("%d held", l.Held())
+	}
 }
 
 func TestRefusalSaysWhichLimit(t *testing.T) {
-	v := refusal(&limit.Result{Limit: tokens, RetryAfter: 3 * time.Second}, 5, 6)
-	if want := `Limit "t" of 1000 tokens in 0s is used up: try again in 3s.`; v.Message != want {
-		t.Errorf("%q, want %q", v.Message, want)
-	}
-	v = refusal(&limit.Result{Limit: tokens, Impossible: true}, 995, 6)
-	if want := `The request is larger than limit "t" of 1000 tokens in 0s allows at all: it may take 995 input and 6 output tokens.`; v.Message != want {
-		t.Errorf("%q, want %q", v.Message, want)
+	for _, tc := range []struct {
+		res  limit.Result
+		want string
+	}{
+		{limit.Result{Limit: tokens, RetryAfter: 2500 * time.Millisecond}, `Limit "t" of 1000 tokens in 1m0s is used up: try again in 3s.`},
+		{limit.Result{Limit: tokens, Impossible: true}, `The request is larger than limit "t" of 1000 tokens in 1m0s allows at all: it may take 995 input and 6 output tokens.`},
+		{limit.Result{Limit: money, RetryAfter: time.Hour}, `Budget "usd" of $0.00001 a month is used up: try again in 1h0m0s.`},
+		{limit.Result{Limit: &plan.Limit{Name: "c", Unit: plan.UnitConcurrency, Amount: 3}, RetryAfter: time.Second}, `Limit "c" of 3 requests at a time is used up: try again in 1s.`},
+		{limit.Result{Unavailable: true}, `The gateway cannot account for this request now; try again.`},
+	} {
+		ex := new(pipeline.Exchange)
+		ex.Reserved.Result = tc.res
+		ex.Reserved.Request = limit.Request{Targets: []limit.Target{{Input: 995}}, Options: []limit.Option{{Output: 600}, {Output: 6}}}
+		if v := refusal(ex); v.Message != tc.want {
+			t.Errorf("%q, want %q", v.Message, tc.want)
+		}
 	}
 }

@@ -33,7 +33,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 		return pipeline.Verdict{Reason: ai.ReasonUnknownModel, Param: "model",
 			Message: "The model does not exist, or you may not call it."}, nil
 	}
-	ex.Decision.Model = m
+	ex.Decision.Model, ex.Decision.Bar = m, bar
 	if !ex.Grants.MayCall(m) {
 		return pipeline.Verdict{Reason: ai.ReasonModelNotAllowed, Param: "model",
 			Message: "This key may not call the model."}, nil
