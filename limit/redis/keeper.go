@@ -59,6 +59,8 @@ func (l *Ledger) become(s state, why string) {
 		case l.flush <- struct{}{}:
 		default:
 		}
+	case old.state == starting && s == rebuilding:
+		l.opt.Logger.Info("limits: "+why, "replica", l.opt.Replica)
 	default:
 		l.opt.Logger.Error("limits: "+why, "replica", l.opt.Replica)
 	}
