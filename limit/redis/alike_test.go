@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,11 +38,10 @@ func (w *world) replica(name string, n int) Options {
 	}
 }
 
-var worlds int
+var worlds atomic.Int64
 
 func newWorld(s *redistest.Server) *world {
-	worlds++
-	return &world{server: s, run: "first", name: fmt.Sprint("test", worlds)}
+	return &world{server: s, run: "first", name: fmt.Sprint("test", worlds.Add(1))}
 }
 
 // manual is a ledger whose keeper goes when the test says so.
@@ -84,13 +84,13 @@ var berlin, _ = time.LoadLocation("Europe/Berlin")
 // variety is one of each kind of limit.
 func variety() []*plan.Limit {
 	return []*plan.Limit{
-		{Name: "requests", Unit: plan.UnitRequests, Amount: 4, Window: 6 * time.Second, PerKey: true},
+		{Name: "requests", Unit: plan.UnitRequests, Amount: 6, Window: 6 * time.Second, PerKey: true},
 		{Name: "tokens", Unit: plan.UnitTokens, Amount: 5000, Window: time.Minute, PerTeam: true, AlertAt: []int{50, 80, 100}},
 		{Name: "in", Unit: plan.UnitInputTokens, Amount: 600, Window: 12 * time.Second, PerPool: true},
 		{Name: "running", Unit: plan.UnitConcurrency, Amount: 9, PerTeam: true},
-		{Name: "money", Unit: plan.UnitUSD, Amount: 90_000, Period: plan.Day, Zone: berlin, Breaker: true, AlertAt: []int{90, 100}},
+		{Name: "money", Unit: plan.UnitUSD, Amount: 30_000, Period: plan.Day, Zone: berlin, Breaker: true, AlertAt: []int{90, 100}},
 		{Name: "seen", Unit: plan.UnitOutputTokens, Amount: 700, Window: time.Minute, OnBreach: plan.BreachReport},
-		{Name: "users", Unit: plan.UnitRequests, Amount: 6, Window: 6 * time.Second, PerUser: true, Pools: map[string]bool{"b": true}},
+		{Name: "users", Unit: plan.UnitRequests, Amount: 3, Window: 6 * time.Second, PerUser: true, Pools: map[string]bool{"b": true}},
 	}
 }
 
@@ -121,14 +121,18 @@ func TestDecidesAlike(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t, name)
+			refused := map[string]int{}
 			for seed := range uint64(3) {
-				playAlike(t, newWorld(server), rand.New(rand.NewPCG(seed, 3)))
+				playAlike(t, newWorld(server), rand.New(rand.NewPCG(seed, 3)), refused)
+			}
+			if len(refused) < 6 {
+				t.Errorf("refused by %v: too little to compare", refused)
 			}
 		})
 	}
 }
 
-func playAlike(t *testing.T, w *world, rng *rand.Rand) {
+func playAlike(t *testing.T, w *world, rng *rand.Rand, refused map[string]int) {
 	here := limit.New(w.time)
 	o := w.options()
 	o.Hold = 10_000 * time.Hour // nobody asks for more time here
@@ -139,7 +143,7 @@ func playAlike(t *testing.T, w *world, rng *rand.Rand) {
 	there.OnAlert = func(a limit.Alert) { alertsThere = append(alertsThere, a) }
 	limits := variety()
 	open := map[string]*limit.Request{}
-	admitted, refused := 0, map[string]int{}
+	admitted := 0
 	for i := range 1200 {
 		w.now += time.Duration(rng.ExpFloat64() * float64(400*time.Millisecond)).Truncate(time.Microsecond)
 		if rng.IntN(200) == 0 {
@@ -195,8 +199,8 @@ func playAlike(t *testing.T, w *world, rng *rand.Rand) {
 	})); diff != "" {
 		t.Errorf("alerts in process, in Redis (-, +):\n%s", diff)
 	}
-	if admitted < 200 || len(refused) < 5 || len(alertsHere) < 3 {
-		t.Errorf("%d admitted, refused by %v, %d alerts: too little to compare", admitted, refused, len(alertsHere))
+	if admitted < 200 || len(alertsHere) < 3 {
+		t.Errorf("%d admitted, %d alerts: too little to compare", admitted, len(alertsHere))
 	}
 }
 
