@@ -13,6 +13,7 @@ import (
 // dropped.
 type Ledger struct {
 	now   func() time.Time
+	civil func() time.Time // the clock of calendars, where it is another; nil otherwise
 	epoch time.Time
 	// OnAlert is called for each alert, without a lock held. Set it before the
 	// first use.
@@ -381,6 +382,9 @@ func (l *Ledger) lock() {
 	l.mu.Lock()
 	now := l.now()
 	l.passed = max(l.passed, now.Sub(l.epoch))
+	if l.civil != nil {
+		now = l.civil()
+	}
 	l.wall = max(l.wall, l.sinceEpoch(now))
 }
 

@@ -17,6 +17,21 @@ type Demand struct {
 	Needs [MaxOptions]int64 // what has to be free
 }
 
+// NewPart makes an empty ledger of a part of what is counted elsewhere: windows go by
+// now, and calendars by the clock that goes there.
+func NewPart(now, civil func() time.Time) *Ledger {
+	l := New(now)
+	l.civil = civil
+	return l
+}
+
+// Now is the time by which windows go.
+func (l *Ledger) Now() time.Time {
+	l.lock()
+	defer l.unlock()
+	return l.epoch.Round(0).Add(l.passed)
+}
+
 // OtherUsers is the user under which those count that are beyond MaxUsers; no
 // client can name it.
 const OtherUsers = otherUsers

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/rueidis"
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
@@ -28,13 +29,22 @@ type world struct {
 }
 
 func (w *world) time() time.Time  { return start.Add(w.now) }
-func (w *world) inject() string   { return fmt.Sprintf("%d %s", w.time().UnixMicro(), w.run) }
 func (w *world) options() Options { return w.replica("one", 1) }
 
 func (w *world) replica(name string, n int) Options {
 	return Options{
 		Server: Server{Addresses: []string{w.server.Address()}}, Name: w.name, Replica: name, Replicas: n,
-		Timeout: 5 * time.Second, Now: w.time, inject: w.inject,
+		Timeout: 5 * time.Second, Now: w.time, clock: w.clockKey(),
+	}
+}
+
+// clockKey is beside the ledger's keys, and is not lost with them.
+func (w *world) clockKey() string { return "clock:{" + w.name + "}" }
+
+// set tells the server what time it is.
+func (w *world) set(c rueidis.Client, now string) {
+	if err := c.Do(context.Background(), c.B().Set().Key(w.clockKey()).Value(now).Build()).Error(); err != nil {
+		panic(err)
 	}
 }
 
@@ -42,6 +52,18 @@ var worlds atomic.Int64
 
 func newWorld(s *redistest.Server) *world {
 	return &world{server: s, run: "first", name: fmt.Sprint("test", worlds.Add(1))}
+}
+
+func (w *world) dial(t testing.TB) rueidis.Client {
+	t.Helper()
+	c, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{w.server.Address()}, DialCtxFn: dialContext, DisableCache: true, ForceSingleClient: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
 }
 
 // manual is a ledger whose keeper goes when the test says so.
@@ -137,6 +159,9 @@ func playAlike(t *testing.T, w *world, rng *rand.Rand, refused map[string]int) {
 	o := w.options()
 	o.Hold = 10_000 * time.Hour // nobody asks for more time here
 	there := newManual(t, o)
+	client := w.dial(t)
+	tick := func() { w.set(client, fmt.Sprintf("%d %s", w.time().UnixMicro(), w.run)) }
+	tick()
 	there.mustOpen(t)
 	var alertsHere, alertsThere []limit.Alert
 	here.OnAlert = func(a limit.Alert) { alertsHere = append(alertsHere, a) }
@@ -149,6 +174,7 @@ func playAlike(t *testing.T, w *world, rng *rand.Rand, refused map[string]int) {
 		if rng.IntN(200) == 0 {
 			w.now += time.Duration(rng.IntN(30)) * time.Hour
 		}
+		tick()
 		for id, r := range open {
 			if rng.IntN(8) > 0 {
 				continue

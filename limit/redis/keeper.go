@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
 
+	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
 )
 
@@ -161,6 +163,7 @@ type keeper struct {
 	renewed time.Time
 	swept   time.Time
 	resets  string // the last reset that was read
+	behind  bool   // the server's clock is, and it was said
 }
 
 // step does what is next: reach the server, take the replica's place, say what it
@@ -193,7 +196,13 @@ func (k *keeper) step(ctx context.Context) {
 // takePlace makes this process the replica's.
 func (k *keeper) takePlace(ctx context.Context) {
 	l := k.l
-	rep, err := l.ask(ctx, bootScript, []string{l.opt.Replica})
+	rep, err := l.ask(ctx, bootScript, []string{l.opt.Replica, ""})
+	if err == nil && rep.status == statusTaken && len(rep.rest) == 1 {
+		var before string
+		if before, err = rep.rest[0].ToString(); err == nil {
+			rep, err = l.ask(ctx, bootScript, []string{l.opt.Replica, before})
+		}
+	}
 	if err != nil {
 		l.lost(err)
 		return
@@ -246,6 +255,7 @@ func (k *keeper) beat(ctx context.Context) {
 			return
 		}
 		l.become(open, "")
+		k.noteClock(rep.now, facts["clock"])
 		k.housekeeping(ctx, rep.gen)
 	case statusRebuilding:
 		if rep.gen != l.view.Load().gen { // the answer that this replica has joined was lost
@@ -266,9 +276,22 @@ var reasons = map[string]string{
 	"empty":       "nothing was there",
 	"server":      "another server answers, or it was started again",
 	"behind":      "writes that it had acknowledged are missing",
-	"clock":       "its clock was wrong",
 	"interrupted": "a replica was started again while it said what it knows",
 	"asked":       "somebody asked for it",
+}
+
+// noteClock warns when the server's clock is behind: until it has caught up, nothing
+// that was used gets free again.
+func (k *keeper) noteClock(now int64, clock string) {
+	us, err := strconv.ParseInt(clock, 10, 64)
+	behind := time.Duration(now-us) * time.Microsecond
+	switch {
+	case err != nil || behind < time.Minute:
+		k.behind = false
+	case !k.behind:
+		k.behind = true
+		k.l.opt.Logger.Error("limits: the limit store's clock is behind what it was: time stands still for windows and budgets until it is right", "by", behind)
+	}
 }
 
 // tooMany tells that more replicas have a place than the configuration counts: their
@@ -320,7 +343,7 @@ const maxRenewals = 2000
 // renewals are the ids of reservations whose time is half over: their replica lives.
 func (k *keeper) renewals() []string {
 	l := k.l
-	now := l.time()
+	now := l.opt.Now()
 	if now.Sub(k.renewed) < l.opt.Hold/16 && !k.renewed.IsZero() || !l.ready() {
 		return nil
 	}
@@ -381,7 +404,7 @@ func (k *keeper) contribute(ctx context.Context, gen string) {
 	pieces := chunk(records)
 	for i, piece := range pieces {
 		last := i == len(pieces)-1
-		rep, err := l.askPatiently(ctx, append([]string{l.opt.Replica, try, number(int64(i)), flag(last)}, piece...))
+		rep, err := l.askPatiently(ctx, append([]string{l.opt.Replica, try, number(int64(i)), bit(last)}, piece...))
 		if err != nil {
 			l.lost(err)
 			return
@@ -435,28 +458,30 @@ func chunk(records [][]string) [][]string {
 	return pieces
 }
 
-// truth is what the replica knows, as records for the script.
+// truth is what the replica knows, as records for the script. What it knows by its
+// own clock is told by the server's: what is left of a window stays the same.
 func (l *Ledger) truth() [][]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var records [][]string
-	now := l.time()
+	here, there := l.opt.Now(), l.time()
+	shift := there.Sub(l.own.Now())
 	for _, c := range l.own.Counts() {
-		if r := countRecord(&c, now); r != nil {
+		if r := countRecord(&c, there, shift); r != nil {
 			records = append(records, r)
 		}
 	}
 	for id, res := range l.open {
 		if l.own.Holds(id) {
-			res.due = now.Add(l.opt.Hold)
-			records = append(records, reservationRecord(id, res, l.opt.Hold, now))
+			res.due = here.Add(l.opt.Hold)
+			records = append(records, reservationRecord(id, res, l.opt.Hold, here, there))
 		}
 	}
 	return records
 }
 
-// countRecord is what was used of one count; nil when it is of no use any more.
-func countRecord(c *limit.Count, now time.Time) []string {
+// countRecord is what was used of one count; nil when its zone is no more.
+func countRecord(c *limit.Count, now time.Time, shift time.Duration) []string {
 	lim := c.PlanLimit()
 	if lim == nil {
 		return nil
@@ -469,28 +494,36 @@ func countRecord(c *limit.Count, now time.Time) []string {
 	}
 	r := []string{"C", id, number(windowOf(lim)), number(end), number(next), number(broken), number(int64(len(c.Slots)))}
 	for _, s := range c.Slots {
-		r = append(r, number(s.End.UnixMicro()), number(s.N))
+		at := s.End
+		if lim.Period == "" {
+			at = at.Add(shift)
+		}
+		r = append(r, number(ceilMicros(at)), number(s.N))
 	}
 	return r
 }
 
-func reservationRecord(id string, res *reservation, lasts time.Duration, now time.Time) []string {
+// ceilMicros rounds up, so that nothing leaves early.
+func ceilMicros(t time.Time) int64 { return t.Add(time.Microsecond - 1).UnixMicro() }
+
+func reservationRecord(id string, res *reservation, lasts time.Duration, here, there time.Time) []string {
 	r := []string{"R", id, number(lasts.Microseconds()), number(int64(len(res.holds)))}
 	for i := range res.holds {
 		h := &res.holds[i]
-		_, end, next := periodOf(h.share, now)
-		r = append(r, h.id, kind(h.share.Unit), number(h.n), number(slotEnd(h, h.at)), number(windowOf(h.share)), number(end), number(next),
-			number(h.share.Amount), flag(h.share.Breaker), alertsOf(h.share))
+		_, end, next := periodOf(h.share, there)
+		at := there.Add(-max(here.Sub(h.at), 0))
+		r = append(r, h.id, kind(h.share.Unit), number(h.n), number(slotEnd(h.share, at)), number(windowOf(h.share)), number(end), number(next),
+			number(h.share.Amount), bit(h.share.Breaker), alertsOf(h.share))
 	}
 	return r
 }
 
 // slotEnd is the end of the slot in which a request counts that came at that time.
-func slotEnd(h *hold, at time.Time) int64 {
-	if _, end, _ := periodOf(h.share, at); end > 0 {
+func slotEnd(lim *plan.Limit, at time.Time) int64 {
+	if _, end, _ := periodOf(lim, at); end > 0 {
 		return end
 	}
-	width := max(windowOf(h.share)/limit.SlotsPerWindow, 1)
-	us := at.UnixMicro()
+	width := max(windowOf(lim)/limit.SlotsPerWindow, 1)
+	us := ceilMicros(at)
 	return us - us%width + width
 }

@@ -69,7 +69,7 @@ type Options struct {
 	Now    func() time.Time // default: time.Now
 	Logger *slog.Logger     // default: slog.Default()
 
-	inject func() string // in tests: the server's time and name
+	clock string // in tests: the key with the server's time and name
 }
 
 // Limits of what an operator may ask for.
@@ -119,7 +119,8 @@ type Ledger struct {
 	client  atomic.Pointer[rueidis.Client]
 	view    atomic.Pointer[view]
 	phase   atomic.Pointer[phase]
-	offset  atomic.Int64 // of the server's clock from this one, in µs
+	anchor  atomic.Pointer[anchor]
+	last    atomic.Int64 // the latest time that the server told, in µs since 1970
 	members atomic.Pointer[map[Mark]string]
 	wake    chan struct{} // the keeper has something to do
 	flush   chan struct{} // the queue has
@@ -150,7 +151,7 @@ type view struct {
 // reservation is one that the server holds for this replica.
 type reservation struct {
 	holds []hold
-	due   time.Time // when it ends if the replica is gone
+	due   time.Time // when it ends if the replica is gone, by this machine's clock
 }
 
 // hold is what a reservation holds of one count.
@@ -160,7 +161,7 @@ type hold struct {
 	share *plan.Limit // with the amount that the server gives
 	pool  string
 	n     int64
-	at    time.Time // since when, by the server's clock
+	at    time.Time // since when, by this machine's clock
 }
 
 // operation ends a reservation.
@@ -186,7 +187,9 @@ func New(o Options) *Ledger {
 		meta: "{" + o.Name + "}:meta", wake: make(chan struct{}, 1), flush: make(chan struct{}, 1),
 		open: map[string]*reservation{}, ended: map[string][]string{},
 	}
-	l.own, l.pot = limit.New(l.time), limit.New(o.Now)
+	now := o.Now()
+	l.anchor.Store(&anchor{server: now.Round(0), here: now})
+	l.own, l.pot = limit.NewPart(o.Now, l.time), limit.New(o.Now)
 	l.view.Store(&view{})
 	l.members.Store(&map[Mark]string{})
 	l.phase.Store(&phase{state: starting, why: "the limit store was not reached yet"})
@@ -206,9 +209,29 @@ func (l *Ledger) Own() *limit.Ledger { return l.own }
 // Pot is described at Own.
 func (l *Ledger) Pot() *limit.Ledger { return l.pot }
 
-// time is the server's, as far as it is known.
+// anchor ties the server's clock to the time that passes here, so that a clock that
+// is set on this machine has no effect.
+type anchor struct {
+	server time.Time // without a monotonic reading
+	here   time.Time
+}
+
+// time is the server's, as far as it is known; this machine's before it answered.
 func (l *Ledger) time() time.Time {
-	return l.opt.Now().Add(time.Duration(l.offset.Load()) * time.Microsecond)
+	a := l.anchor.Load()
+	return a.server.Add(l.opt.Now().Sub(a.here))
+}
+
+// timeDrift is by how much the server's clock may seem to differ: what answers take.
+const timeDrift = 2 * time.Millisecond
+
+// noteTime takes in what time the server has.
+func (l *Ledger) noteTime(us int64) {
+	now, server := l.opt.Now(), time.UnixMicro(us)
+	a := l.anchor.Load()
+	if a.server.Add(now.Sub(a.here)).Sub(server).Abs() > timeDrift {
+		l.anchor.Store(&anchor{server: server, here: now})
+	}
 }
 
 // dial connects. It fails while the server cannot be reached.

@@ -86,7 +86,7 @@ func micros(d time.Duration) int64 { return int64((d + time.Microsecond - 1) / t
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
-func flag(b bool) string {
+func bit(b bool) string {
 	if b {
 		return "1"
 	}
@@ -143,9 +143,9 @@ func (l *Ledger) reserveArgs(mode string, r *limit.Request, list []demand) []str
 		d := &list[i]
 		lim := d.Limit
 		start, end, next := periodOf(lim, now)
-		args = append(args, d.id, d.others, lim.Name, kind(lim.Unit), flag(lim.OnBreach != plan.BreachReport),
+		args = append(args, d.id, d.others, lim.Name, kind(lim.Unit), bit(lim.OnBreach != plan.BreachReport),
 			number(lim.Amount), number(windowOf(lim)), number(start), number(end), number(next),
-			flag(lim.Breaker), alertsOf(lim))
+			bit(lim.Breaker), alertsOf(lim))
 		for o := range options {
 			args = append(args, number(d.N[o]), number(d.Needs[o]))
 		}
@@ -195,7 +195,7 @@ func (l *Ledger) reserve(limits []*plan.Limit, r *limit.Request, list []demand) 
 	}
 	res := l.result(rep.now, list, out, len(r.OptionsOf()))
 	if res.OK {
-		l.note(limits, r, list, res.Option, rep.now)
+		l.note(limits, r, list, res.Option)
 		res.Held = true
 	}
 	l.tellAll(out.alerts)
@@ -220,7 +220,7 @@ func (l *Ledger) giveUp(id string) {
 }
 
 // note keeps what the server holds for this replica, in the replica's own account.
-func (l *Ledger) note(limits []*plan.Limit, r *limit.Request, list []demand, option int, now int64) {
+func (l *Ledger) note(limits []*plan.Limit, r *limit.Request, list []demand, option int) {
 	admitted := *r
 	admitted.Options = []limit.Option{r.OptionsOf()[option]}
 	l.mu.Lock()
@@ -228,8 +228,9 @@ func (l *Ledger) note(limits []*plan.Limit, r *limit.Request, list []demand, opt
 	if _, again := l.open[r.ID]; again {
 		l.own.SettleHeld(r.ID) // as the server did
 	}
-	l.own.Restore(limits, &admitted, time.UnixMicro(now))
-	l.hold(r.ID, list, option, time.UnixMicro(now))
+	now := l.opt.Now()
+	l.own.Restore(limits, &admitted, now)
+	l.hold(r.ID, list, option, now)
 }
 
 // hold is called with mu held.

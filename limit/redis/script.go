@@ -86,11 +86,7 @@ const headArgs = 7
 // head begins the arguments of a script. fresh names the next generation; it is used
 // by nobody else.
 func (l *Ledger) head(v *view, args []string) []string {
-	inject := ""
-	if l.opt.inject != nil {
-		inject = l.opt.inject()
-	}
-	return append(args, inject, l.mark.String(), l.boot, strconv.FormatInt(v.acknowledged.Load(), 10), v.gen,
+	return append(args, l.opt.clock, l.mark.String(), l.boot, number(v.acknowledged.Load())+" "+number(l.last.Load()), v.gen,
 		l.fresh(v), strconv.Itoa(l.opt.Replicas))
 }
 
@@ -156,7 +152,13 @@ func (l *Ledger) hear(v *view, res rueidis.RedisResult) (reply, error) {
 			}
 		}
 	}
-	l.offset.Store(rep.now - l.opt.Now().UnixMicro())
+	for {
+		known := l.last.Load()
+		if rep.now <= known || l.last.CompareAndSwap(known, rep.now) {
+			break
+		}
+	}
+	l.noteTime(rep.now)
 	return rep, nil
 }
 
@@ -171,6 +173,7 @@ const (
 	statusFenced     = "fenced"     // another process has the replica's place
 	statusClash      = "clash"      // another replica has the mark
 	statusFull       = "full"       // there is no place
+	statusTaken      = "taken"      // by another process than was named
 	statusStale      = "stale"      // the periods were of another time
 	statusVoid       = "void"       // the reservation was given up
 )

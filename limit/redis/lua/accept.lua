@@ -1,6 +1,13 @@
 -- Somebody takes the word that the replicas that are missing are gone for good, and
--- that what they reserved and used is not counted. Answers their number.
+-- that what they reserved and used is not counted; or, where time stands still because
+-- the server's clock is more than an hour behind what it was, that it was wrong before:
+-- then a generation begins with the clock as it is. Answers how many are missing.
 notice()
+if state == 'open' and now - clock > hour then
+  now = clock
+  begin('asked')
+  return answer('ok', 0)
+end
 if not m[5] or m[5] ~= ARGV[3] then
   return answer('join')
 end

@@ -12,4 +12,4 @@ if not why then
   sweep(100)
   save()
 end
-return answer(why or 'ok', unpack(redis.call('HGETALL', meta)))
+return answer(why or 'ok', 'clock', string.format('%d', clock), unpack(redis.call('HGETALL', meta)))

@@ -11,10 +11,12 @@
 --   {name}:GEN:u:LIMIT  which users of a limit have a count of their own
 --   {name}:GEN:x:ID   a reservation that was given up before it came
 --
--- ARGV[1] is empty, or, in tests, the time and the server to be believed in;
+-- ARGV[1] is empty, or, in tests, the key that holds the time and the server to be
+-- believed in;
 -- [2] the replica's mark, [3] which of its processes it is, [4] how many of its
--- scripts have been acknowledged, [5] in which generation, [6] the name of the next
--- generation, [7] how many replicas there are. A script's own begin at [8].
+-- scripts have been acknowledged, and the last time that it was told, [5] in which
+-- generation, [6] the name of the next generation, [7] how many replicas there are. A
+-- script's own begin at [8].
 local meta = KEYS[1]
 local base = string.sub(meta, 1, -5)
 local mark = ARGV[2]
@@ -26,11 +28,20 @@ if ARGV[1] == '' then
   clock = t[1] * 1000000 + t[2]
   run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 else
-  clock, run = string.match(ARGV[1], '^(%d+) (.+)$')
+  clock, run = string.match(redis.call('GET', ARGV[1]), '^(%d+) (.+)$')
   clock = tonumber(clock)
 end
--- Time never goes back, whatever clock the server has that is asked now.
+-- Time never goes back, whatever clock the server has that is asked now, and
+-- whatever it has forgotten: it stands still until the clock has caught up. Where
+-- that takes more than an hour, somebody may say that the earlier time was wrong: see
+-- accept.lua.
+local hour = 3600 * 1000000
+local acknowledged, last = string.match(ARGV[4], '^(%d+) (%d+)$')
+acknowledged, last = tonumber(acknowledged), tonumber(last)
 local now = math.max(clock, tonumber(m[4] or 0))
+if last <= clock + hour then
+  now = math.max(now, last)
+end
 local seq = tonumber(m[6] or 0)
 
 local function answer(status, ...)
@@ -53,17 +64,13 @@ end
 -- is there, another server answers than the one that holds the counts (a promoted
 -- replica may lack the last writes, and so may a server that was started again),
 -- or the replica had more scripts acknowledged than are known.
-local hour = 3600 * 1000000
 local function notice()
   if not gen then
     begin('empty')
   elseif m[3] ~= run then
     begin('server')
-  elseif gen == ARGV[5] and seq < tonumber(ARGV[4]) then
+  elseif gen == ARGV[5] and seq < acknowledged then
     begin('behind')
-  elseif now - clock > hour then -- time would stand still: the clock was wrong
-    now = clock
-    begin('clock')
   end
 end
 

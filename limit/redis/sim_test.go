@@ -1,0 +1,592 @@
+package redis
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
+	"github.com/weirproxy/weir/limit/redis/redistest"
+)
+
+// The simulation plays what can happen to three replicas and their server, step by
+// step, and compares each step with a slow account of what requests truly use.
+// What happens is drawn from the seed alone. The server is real; its clock, its
+// losses, and what becomes of each script on its way are the simulation's.
+//
+// -long plays more of it: go test ./limit/redis -run Simulation -long
+var long = flag.Bool("long", false, "simulate for minutes")
+
+const (
+	simReplicas = 3
+	simHold     = time.Minute
+)
+
+// life is one request as it truly is.
+type life struct {
+	r        *limit.Request
+	limits   []*plan.Limit
+	replica  int
+	option   int
+	admitted time.Duration
+	ended    time.Duration
+	day      time.Time // when it ended by the server's clock
+	over     bool // it truly has ended
+	pot bool
+	entered  bool // its entry was taken
+	used     []limit.Used
+}
+
+// fate is what becomes of a script on its way.
+type fate int
+
+const (
+	arrives      fate = iota
+	never             // it does not get there
+	unanswered        // it runs, and nobody hears of it
+	late              // it runs, after its time has run out
+	frozen            // neither it nor any other is answered, until the replica is let go
+	numberOfFate = iota
+)
+
+// wire is the way to the server.
+type wire struct {
+	rueidis.Client
+	s       *sim
+	replica int
+}
+
+func (w *wire) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	failed := rueidis.NewErrorResult(context.DeadlineExceeded)
+	w.s.tick()
+	switch w.s.fate(w.replica) {
+	case never, frozen:
+		return failed
+	case unanswered:
+		w.Client.Do(ctx, cmd)
+		return failed
+	case late:
+		w.s.late = append(w.s.late, delayed{w.Client, cmd.Pin()})
+		return failed
+	}
+	return w.Client.Do(ctx, cmd)
+}
+
+func (w *wire) DoMulti(ctx context.Context, list ...rueidis.Completed) []rueidis.RedisResult {
+	out := make([]rueidis.RedisResult, len(list))
+	for i, cmd := range list {
+		out[i] = w.Do(ctx, cmd)
+	}
+	return out
+}
+
+func (w *wire) Close() {}
+
+type delayed struct {
+	client rueidis.Client
+	cmd    rueidis.Completed
+}
+
+type sim struct {
+	*world
+	t        *testing.T
+	rng      *rand.Rand
+	limits   []*plan.Limit
+	allow    int
+	client   rueidis.Client
+	ledgers  [simReplicas]*manual
+	boots    int
+	fates    [simReplicas]fate
+	lives    []*life
+	late     []delayed
+	snapshot map[string]string
+	back     time.Duration // by which the server's clock was set back
+	happened map[string]int
+	latest   time.Time
+	logs []string
+	told     string // what time it is
+}
+
+// fate draws what becomes of one script of a replica.
+func (s *sim) fate(replica int) fate {
+	switch f := s.fates[replica]; f {
+	case arrives, frozen:
+		return f
+	default:
+		if s.rng.IntN(3) > 0 {
+			return arrives
+		}
+		return f
+	}
+}
+
+
+// server is the server's time: it never goes back.
+func (s *sim) server() time.Time {
+	if t := s.time().Add(-s.back); t.After(s.latest) {
+		s.latest = t
+	}
+	return s.latest
+}
+
+// tick tells the server what time it is.
+func (s *sim) tick() {
+	if now := fmt.Sprintf("%d %s", s.time().Add(-s.back).UnixMicro(), s.run); now != s.told {
+		s.told = now
+		s.set(s.client, now)
+	}
+}
+
+func simLimits() []*plan.Limit {
+	return []*plan.Limit{
+		{Name: "requests", Unit: plan.UnitRequests, Amount: 12, Window: 6 * time.Second, PerTeam: true},
+		{Name: "tokens", Unit: plan.UnitTokens, Amount: 2000, Window: 12 * time.Second},
+		{Name: "running", Unit: plan.UnitConcurrency, Amount: 9},
+		{Name: "day", Unit: plan.UnitOutputTokens, Amount: 30_000, Period: plan.Day, Zone: berlin, PerTeam: true, Breaker: true},
+	}
+}
+
+func TestSimulation(t *testing.T) {
+	t.Parallel()
+	for i, name := range redistest.Available(t) {
+		for _, allowance := range []int{0, 30} {
+			t.Run(fmt.Sprint(name, "-allowance-", allowance), func(t *testing.T) {
+				t.Parallel()
+				server := redistest.Start(t, name)
+				client := (&world{server: server}).dial(t)
+				seeds, steps := 2, 2500
+				if *long {
+					seeds, steps = 60, 6000
+				}
+				happened := map[string]int{}
+				for seed := range seeds {
+					s := &sim{
+						world: newWorld(server), t: t, rng: rand.New(rand.NewPCG(uint64(seed), uint64(i*100+allowance))),
+						limits: simLimits(), allow: allowance, client: client, happened: happened,
+					}
+					s.play(steps)
+				}
+				t.Logf("%v", happened)
+				for _, what := range []string{
+					"admitted", "refused", "unavailable", "released", "crash", "entry again", "entry after a crash", "doubtful",
+					"emptied", "promoted", "restarted", "set back", "late", "long silence", "rebuilt",
+				} {
+					if happened[what] < 5 {
+						t.Errorf("%s happened %d times: the test does not test much", what, happened[what])
+					}
+				}
+			})
+		}
+	}
+}
+
+func (s *sim) play(steps int) {
+	for i := range s.ledgers {
+		s.start(i)
+	}
+	s.settleDown()
+	for step := range steps {
+		s.step()
+		s.check(step)
+		if s.t.Failed() {
+			return
+		}
+	}
+	s.finish()
+}
+
+// start starts a replica from its journal.
+func (s *sim) start(i int) {
+	o := s.replica(fmt.Sprint("replica-", i), simReplicas)
+	skew := time.Duration(i-1) * 700 * time.Millisecond
+	o.Hold, o.Allowance, o.clock, o.Timeout = simHold, s.allow, s.clockKey(), 5*time.Second
+	o.Now = func() time.Time { return s.time().Add(skew) }
+	m := newManual(s.t, o)
+	var c rueidis.Client = &wire{Client: s.client, s: s, replica: i}
+	m.client.Store(&c)
+	m.k.checked = true
+	for _, l := range s.lives {
+		if l.replica != i {
+			continue
+		}
+		admitted := *l.r
+		admitted.Options = l.r.Options[l.option : l.option+1]
+		if l.entered {
+			m.Count(l.limits, &admitted, l.used, start.Add(l.admitted+skew), start.Add(l.ended+skew))
+		} else {
+			m.Restore(l.limits, &admitted, start.Add(l.admitted+skew))
+		}
+	}
+	s.ledgers[i] = m
+}
+
+// settleDown lets everything arrive, until all replicas are open.
+func (s *sim) settleDown() {
+	s.fates = [simReplicas]fate{}
+	for i := range s.ledgers {
+		if s.ledgers[i] == nil {
+			s.start(i)
+		}
+	}
+	for range 20 {
+		ready := 0
+		for _, m := range s.ledgers {
+			if m.step(); m.ready() {
+				ready++
+			}
+		}
+		if ready == simReplicas {
+			return
+		}
+	}
+	for _, m := range s.ledgers {
+		s.t.Logf("%v", m.Ready())
+	}
+	s.t.Fatal("the replicas do not come together")
+}
+
+func (s *sim) step() {
+	i := s.rng.IntN(simReplicas)
+	switch n := s.rng.IntN(1000); {
+	case n < 250:
+		s.now += time.Duration(s.rng.ExpFloat64() * float64(150*time.Millisecond)).Truncate(time.Microsecond)
+	case n < 500:
+		s.admit(i)
+	case n < 680:
+		s.end()
+	case n < 840:
+		s.enter()
+	case n < 940:
+		if m := s.ledgers[i]; m != nil {
+			s.do(m)
+		}
+	case n < 950:
+		s.crash(i)
+	case n < 970:
+		if s.ledgers[i] == nil {
+			s.start(i)
+		}
+	case n < 980:
+		s.fates[i] = fate(s.rng.IntN(int(numberOfFate)))
+	case n < 986:
+		s.deliverLate()
+	case n < 988:
+		s.settleDown()
+	default:
+		s.misfortune()
+	}
+}
+
+func (s *sim) do(m *manual) {
+	before := m.k.placed && m.ready()
+	m.step()
+	s.log("step %v", m.Ready())
+	if m.ready() && !before {
+		s.happened["rebuilt"]++
+	}
+}
+
+// misfortune happens to the server.
+func (s *sim) misfortune() {
+	switch s.rng.IntN(7) {
+	case 0:
+		s.wipe()
+		s.happened["emptied"]++
+ s.log("emptied back %v", s.back)
+	case 1, 2:
+		s.snapshot = s.dump()
+	case 3:
+		if s.snapshot != nil {
+			s.wipe()
+			s.load(s.snapshot)
+			s.rename()
+			s.happened["promoted"]++
+ s.log("promoted back %v", s.back)
+		}
+	case 4:
+		s.rename()
+		s.happened["restarted"]++
+ s.log("restarted back %v", s.back)
+	case 5:
+		s.back += time.Duration(s.rng.IntN(30)) * time.Second
+		s.happened["set back"]++
+ s.log("set back back %v", s.back)
+	case 6:
+		for _, l := range s.lives { // no request outlasts the time that reservations have
+			if !l.over {
+				s.endOne(l)
+			}
+		}
+		s.now += simHold + time.Duration(s.rng.IntN(12))*time.Hour/4
+		s.happened["long silence"]++
+ s.log("long silence back %v", s.back)
+	}
+}
+
+
+// rename lets another server answer, with the same counts.
+func (s *sim) rename() {
+	s.boots++
+	s.run = fmt.Sprint("server-", s.boots)
+}
+
+func (s *sim) keys() []string {
+	keys, err := s.client.Do(context.Background(), s.client.B().Keys().Pattern("{"+s.name+"}:*").Build()).AsStrSlice()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return keys
+}
+
+func (s *sim) wipe() {
+	for _, k := range s.keys() {
+		s.client.Do(context.Background(), s.client.B().Del().Key(k).Build())
+	}
+}
+
+func (s *sim) dump() map[string]string {
+	all := map[string]string{}
+	for _, k := range s.keys() {
+		if v, err := s.client.Do(context.Background(), s.client.B().Dump().Key(k).Build()).ToString(); err == nil {
+			all[k] = v
+		}
+	}
+	return all
+}
+
+func (s *sim) load(all map[string]string) {
+	for k, v := range all {
+		if err := s.client.Do(context.Background(), s.client.B().Restore().Key(k).Ttl(0).SerializedValue(v).Build()).Error(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func (s *sim) deliverLate() {
+	for len(s.late) > 0 && s.rng.IntN(4) > 0 {
+		at := s.rng.IntN(len(s.late))
+		d := s.late[at]
+		s.late = append(s.late[:at], s.late[at+1:]...)
+		s.tick()
+		d.client.Do(context.Background(), d.cmd)
+		s.happened["late"]++
+	}
+}
+
+func (s *sim) crash(i int) {
+	if s.ledgers[i] == nil {
+		return
+	}
+	s.ledgers[i] = nil
+	s.happened["crash"]++
+ s.log("crash back %v", s.back)
+}
+
+func (s *sim) log(f string, a ...any) {
+	s.logs = append(s.logs, fmt.Sprintf("%v: ", s.now)+fmt.Sprintf(f, a...))
+	if len(s.logs) > 60 { s.logs = s.logs[1:] }
+}
+
+func (s *sim) admit(i int) {
+	m := s.ledgers[i]
+	if m == nil {
+		return
+	}
+	r := &limit.Request{
+		ID:        fmt.Sprintf("%024x%s", len(s.lives)+int(s.rng.Int64N(1<<40)), m.Mark()),
+		Principal: ai.Principal{Team: fmt.Sprint("t", s.rng.IntN(2))}, Model: "m",
+		Targets: []limit.Target{{Pool: "p", Input: s.rng.Int64N(80)}},
+		Options: []limit.Option{{Output: 50 + s.rng.Int64N(400)}, {Output: 1 + s.rng.Int64N(50)}},
+	}
+	doubtful := len(m.queue)
+	res := m.Reserve(s.limits, r)
+	s.log("replica %d reserve %s %v: %v %v unavailable %v %v tokens %+v", i, r.ID, r.Options, res.OK, res.Option, res.Unavailable, m.Ready(), res.Tokens)
+	if len(m.queue) > doubtful && !res.OK {
+		s.happened["doubtful"]++
+	}
+	switch {
+	case res.Unavailable:
+		s.happened["unavailable"]++
+		return
+	case !res.OK:
+		s.happened["refused"]++
+		return
+	}
+	s.happened["admitted"]++
+	if !m.ready() {
+		s.happened["from the pot"]++
+	}
+	if s.rng.IntN(30) == 0 { // it was not answered
+		m.Release(r.ID)
+		s.happened["released"]++
+		return
+	}
+	s.lives = append(s.lives, &life{r: r, limits: s.limits, replica: i, option: res.Option, admitted: s.now, pot: !m.ready()})
+}
+
+// pick is one of the lives for which ok holds.
+func (s *sim) pick(ok func(*life) bool) *life {
+	var list []*life
+	for _, l := range s.lives {
+		if ok(l) {
+			list = append(list, l)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list[s.rng.IntN(len(list))]
+}
+
+func (s *sim) end() {
+	if l := s.pick(func(l *life) bool { return !l.over }); l != nil {
+		s.endOne(l)
+	}
+}
+
+func (s *sim) endOne(l *life) {
+	l.over, l.ended, l.day = true, s.now, s.server()
+	l.used = []limit.Used{{Pool: "p", Usage: ai.Usage{
+		Input: s.rng.Int64N(l.r.Targets[0].Input + 1), Output: s.rng.Int64N(l.r.Options[l.option].Output + 1),
+	}}}
+	if s.rng.IntN(3) == 0 { // all that was reserved
+		l.used[0].Usage = ai.Usage{Input: l.r.Targets[0].Input, Output: l.r.Options[l.option].Output}
+	}
+}
+
+// enter gives an entry to the replica that decided, in any order and sometimes again.
+func (s *sim) enter() {
+	again := s.rng.IntN(10) == 0
+	l := s.pick(func(l *life) bool { return l.over && l.entered == again && s.ledgers[l.replica] != nil })
+	if l == nil {
+		return
+	}
+	m := s.ledgers[l.replica]
+	switch {
+	case again:
+		s.happened["entry again"]++
+	case !m.own.Holds(l.r.ID) && !m.pot.Holds(l.r.ID):
+		s.t.Fatalf("the replica has forgotten %s", l.r.ID)
+	case m.k.tries == 0:
+		s.happened["entry after a crash"]++
+	}
+	l.entered = true
+	s.log("entry of %s %+v", l.r.ID, l.used)
+	m.Settle(l.r.ID, l.used)
+}
+
+// check compares the promise with what requests truly use.
+func (s *sim) check(step int) {
+	for _, lim := range s.limits {
+		sums := map[string]int64{}
+		for _, l := range s.lives {
+			team := ""
+			if lim.PerTeam {
+				team = l.r.Principal.Team
+			}
+			sums[team] += s.truly(lim, l)
+		}
+		for team, n := range sums {
+			if n > lim.Amount {
+				s.t.Errorf("step %d, %v: %s %s has %d of %d", step, s.now, lim.Name, team, n, lim.Amount)
+				for _, l := range s.lives {
+					if x := s.truly(lim, l); x > 0 {
+						s.t.Logf("life %s replica %d admitted %v ended %v over %v entered %v counts %d pot %v", l.r.ID, l.replica, l.admitted, l.ended, l.over, l.entered, x, l.pot)
+					}
+				}
+				for i, m := range s.ledgers {
+					if m != nil {
+						s.t.Logf("replica %d %v %+v", i, m.Ready(), m.All(s.limits))
+					}
+				}
+				s.t.Logf("back %v", s.back)
+				for _, e := range s.logs { s.t.Log(e) }
+			}
+		}
+	}
+	if len(s.lives) > 400 { // those that matter no more
+		kept := s.lives[:0]
+		for _, l := range s.lives {
+			if !l.entered || l.ended > s.now-25*time.Hour && len(s.lives) < 2000 {
+				kept = append(kept, l)
+			}
+		}
+		s.lives = kept
+	}
+}
+
+// truly is what a request uses of a limit, or may use yet.
+func (s *sim) truly(lim *plan.Limit, l *life) int64 {
+	now := s.now
+	switch {
+	case lim.Unit == plan.UnitConcurrency:
+		if l.over {
+			return 0
+		}
+		return 1
+	case lim.Unit == plan.UnitRequests:
+		if l.admitted <= now-lim.Window {
+			return 0
+		}
+		return 1
+	case !l.over:
+		d := limit.Demands(nil, []*plan.Limit{lim}, l.r)
+		return d[0].N[l.option]
+	case lim.Period != "":
+		from, _ := lim.Period.Bounds(s.server().In(lim.Zone))
+		if l.day.Before(from) {
+			return 0
+		}
+	case l.ended <= now-lim.Window:
+		return 0
+	}
+	return limit.Spent(lim, "", l.used)
+}
+
+// finish lets everything end, and looks whether anything is left.
+func (s *sim) finish() {
+	s.settleDown()
+	for len(s.late) > 0 {
+		s.deliverLate()
+	}
+	for _, l := range s.lives {
+		if !l.over {
+			s.endOne(l)
+		}
+		if !l.entered {
+			l.entered = true
+			s.ledgers[l.replica].Settle(l.r.ID, l.used)
+		}
+	}
+	s.settleDown()
+	for _, m := range s.ledgers {
+		if m.Held() != 0 || len(m.queue) != 0 {
+			s.t.Errorf("%d held and %d to be told at the end", m.Held(), len(m.queue))
+		}
+	}
+	s.now += 2 * simHold // what nobody asks more time for
+	s.settleDown()
+	for _, st := range s.ledgers[0].All(s.limits) {
+		if st.Reserved != 0 {
+			s.t.Errorf("%s %v still has %d reserved", st.Limit.Name, st.Scope, st.Reserved)
+		}
+	}
+	s.now += 25 * time.Hour
+	s.settleDown()
+	if left := s.ledgers[0].All(s.limits); len(left) != 0 {
+		s.t.Errorf("left at the end: %+v", left)
+	}
+	for _, k := range s.keys() {
+		if strings.HasSuffix(k, ":open") || strings.HasSuffix(k, ":due") {
+			s.t.Errorf("%s is left at the end", k)
+		}
+	}
+}
