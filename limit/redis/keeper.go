@@ -117,6 +117,7 @@ const (
 func (l *Ledger) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { l.flushLoop(ctx) })
+	wg.Go(func() { l.sendLoop(ctx) })
 	k := &keeper{l: l}
 	for ctx.Err() == nil {
 		k.step(ctx)
@@ -276,6 +277,7 @@ var reasons = map[string]string{
 	"empty":       "nothing was there",
 	"server":      "another server answers, or it was started again",
 	"behind":      "writes that it had acknowledged are missing",
+	"time":        "its clock is behind what it was",
 	"interrupted": "a replica was started again while it said what it knows",
 	"asked":       "somebody asked for it",
 }

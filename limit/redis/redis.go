@@ -140,6 +140,8 @@ type Ledger struct {
 	known   sync.Map     // limits by name
 	tight   sync.Map     // counts that refused lately: until when
 	isTight atomic.Int64 // how many
+
+	outbox outbox
 }
 
 // view is what the replica knows of the generation of the server's counts.
@@ -190,6 +192,7 @@ func New(o Options) *Ledger {
 	now := o.Now()
 	l.anchor.Store(&anchor{server: now.Round(0), here: now})
 	l.own, l.pot = limit.NewPart(o.Now, l.time), limit.New(o.Now)
+	l.outbox.filled = make(chan struct{}, 1)
 	l.view.Store(&view{})
 	l.members.Store(&map[Mark]string{})
 	l.phase.Store(&phase{state: starting, why: "the limit store was not reached yet"})

@@ -43,6 +43,9 @@ var resetLua string
 //go:embed lua/read.lua
 var readLua string
 
+//go:embed lua/take.lua
+var takeLua string
+
 //go:embed lua/entries.lua
 var entriesLua string
 
@@ -56,6 +59,7 @@ var (
 	forgetScript  = newScript(commonLua + forgetLua)
 	resetScript   = newScript(commonLua + resetLua)
 	readScript    = newScript(commonLua + readLua)
+	takeScript    = newScript(commonLua + takeLua)
 	entriesScript = newScript(entriesLua)
 )
 

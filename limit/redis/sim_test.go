@@ -39,8 +39,8 @@ type life struct {
 	admitted time.Duration
 	ended    time.Duration
 	day      time.Time // when it ended by the server's clock
-	over     bool // it truly has ended
-	pot bool
+	over     bool      // it truly has ended
+	pot      bool
 	entered  bool // its entry was taken
 	used     []limit.Used
 }
@@ -111,7 +111,7 @@ type sim struct {
 	back     time.Duration // by which the server's clock was set back
 	happened map[string]int
 	latest   time.Time
-	logs []string
+	logs     []string
 	told     string // what time it is
 }
 
@@ -127,7 +127,6 @@ func (s *sim) fate(replica int) fate {
 		return f
 	}
 }
-
 
 // server is the server's time: it never goes back.
 func (s *sim) server() time.Time {
@@ -300,7 +299,7 @@ func (s *sim) misfortune() {
 	case 0:
 		s.wipe()
 		s.happened["emptied"]++
- s.log("emptied back %v", s.back)
+		s.log("emptied back %v", s.back)
 	case 1, 2:
 		s.snapshot = s.dump()
 	case 3:
@@ -309,16 +308,16 @@ func (s *sim) misfortune() {
 			s.load(s.snapshot)
 			s.rename()
 			s.happened["promoted"]++
- s.log("promoted back %v", s.back)
+			s.log("promoted back %v", s.back)
 		}
 	case 4:
 		s.rename()
 		s.happened["restarted"]++
- s.log("restarted back %v", s.back)
+		s.log("restarted back %v", s.back)
 	case 5:
 		s.back += time.Duration(s.rng.IntN(30)) * time.Second
 		s.happened["set back"]++
- s.log("set back back %v", s.back)
+		s.log("set back back %v", s.back)
 	case 6:
 		for _, l := range s.lives { // no request outlasts the time that reservations have
 			if !l.over {
@@ -327,10 +326,9 @@ func (s *sim) misfortune() {
 		}
 		s.now += simHold + time.Duration(s.rng.IntN(12))*time.Hour/4
 		s.happened["long silence"]++
- s.log("long silence back %v", s.back)
+		s.log("long silence back %v", s.back)
 	}
 }
-
 
 // rename lets another server answer, with the same counts.
 func (s *sim) rename() {
@@ -387,12 +385,14 @@ func (s *sim) crash(i int) {
 	}
 	s.ledgers[i] = nil
 	s.happened["crash"]++
- s.log("crash back %v", s.back)
+	s.log("crash back %v", s.back)
 }
 
 func (s *sim) log(f string, a ...any) {
 	s.logs = append(s.logs, fmt.Sprintf("%v: ", s.now)+fmt.Sprintf(f, a...))
-	if len(s.logs) > 60 { s.logs = s.logs[1:] }
+	if len(s.logs) > 60 {
+		s.logs = s.logs[1:]
+	}
 }
 
 func (s *sim) admit(i int) {
@@ -508,7 +508,9 @@ func (s *sim) check(step int) {
 					}
 				}
 				s.t.Logf("back %v", s.back)
-				for _, e := range s.logs { s.t.Log(e) }
+				for _, e := range s.logs {
+					s.t.Log(e)
+				}
 			}
 		}
 	}

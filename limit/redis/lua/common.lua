@@ -39,12 +39,16 @@ local hour = 3600 * 1000000
 local acknowledged, last = string.match(ARGV[4], '^(%d+) (%d+)$')
 acknowledged, last = tonumber(acknowledged), tonumber(last)
 local now = math.max(clock, tonumber(m[4] or 0))
-if last <= clock + hour then
-  now = math.max(now, last)
+local ahead = last > now and last <= clock + hour
+if ahead then
+  now = last
 end
 local seq = tonumber(m[6] or 0)
 
 local function answer(status, ...)
+  if status ~= 'ok' and gen then
+    redis.call('HSET', meta, 'now', now) -- what was told, or learnt
+  end
   return {status, now, gen or '', seq, ...}
 end
 
@@ -71,6 +75,8 @@ local function notice()
     begin('server')
   elseif gen == ARGV[5] and seq < acknowledged then
     begin('behind')
+  elseif ahead then -- what was counted since would leave early
+    begin('time')
   end
 end
 
