@@ -45,7 +45,7 @@ type outbox struct {
 // HandOn leaves an entry for the replica that the id names. It does not wait for
 // the server. It is false when that is this replica, or none that has a place: the
 // entry is the caller's.
-func (l *Ledger) HandOn(id [16]byte, entry func() []byte) bool {
+func (l *Ledger) HandOn(id [16]byte, entry func() ([]byte, error)) bool {
 	to := Mark(id[12:])
 	if to == l.mark {
 		return false
@@ -53,7 +53,10 @@ func (l *Ledger) HandOn(id [16]byte, entry func() []byte) bool {
 	if _, ok := (*l.members.Load())[to]; !ok {
 		return false
 	}
-	b := entry()
+	b, err := entry()
+	if err != nil {
+		return false
+	}
 	o := &l.outbox
 	o.mu.Lock()
 	full := len(o.list) >= maxWaiting || o.bytes+len(b) > maxWaitingBytes
@@ -157,8 +160,9 @@ func (l *Ledger) TakeEntries(ctx context.Context, take func(context.Context, [][
 
 // reading is how far a replica has read its list.
 type reading struct {
-	dropped int64 // from the list, as far as is known
-	done    int64 // of those that were read last
+	gen     string // in this generation of the server's counts
+	dropped int64  // from the list, as far as is known
+	done    int64  // of those that were read last
 }
 
 // takeSome takes what is at the head of the list, and tells whether anything was.
@@ -182,6 +186,9 @@ func (l *Ledger) takeSome(ctx context.Context, at *reading, take func(context.Co
 
 // look drops what was taken, and reads what comes then.
 func (l *Ledger) look(ctx context.Context, at *reading) ([][]byte, error) {
+	if at.gen != l.view.Load().gen {
+		at.done = 0 // the list may be another
+	}
 	rep, err := l.ask(ctx, takeScript, []string{number(at.dropped), number(at.done), number(entryBatch)})
 	if err != nil {
 		return nil, err
@@ -193,7 +200,7 @@ func (l *Ledger) look(ctx context.Context, at *reading) ([][]byte, error) {
 	if at.dropped, err = integer(&rep.rest[0]); err != nil {
 		return nil, err
 	}
-	at.done = 0
+	at.gen, at.done = rep.gen, 0
 	list := make([][]byte, 0, len(rep.rest)-1)
 	for i := range rep.rest[1:] {
 		b, err := rep.rest[1+i].ToString()

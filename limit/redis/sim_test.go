@@ -39,8 +39,7 @@ type life struct {
 	admitted time.Duration
 	ended    time.Duration
 	day      time.Time // when it ended by the server's clock
-	over     bool      // it truly has ended
-	pot      bool
+	over     bool // it truly has ended
 	entered  bool // its entry was taken
 	used     []limit.Used
 }
@@ -111,7 +110,6 @@ type sim struct {
 	back     time.Duration // by which the server's clock was set back
 	happened map[string]int
 	latest   time.Time
-	logs     []string
 	told     string // what time it is
 }
 
@@ -127,6 +125,7 @@ func (s *sim) fate(replica int) fate {
 		return f
 	}
 }
+
 
 // server is the server's time: it never goes back.
 func (s *sim) server() time.Time {
@@ -148,7 +147,7 @@ func simLimits() []*plan.Limit {
 	return []*plan.Limit{
 		{Name: "requests", Unit: plan.UnitRequests, Amount: 12, Window: 6 * time.Second, PerTeam: true},
 		{Name: "tokens", Unit: plan.UnitTokens, Amount: 2000, Window: 12 * time.Second},
-		{Name: "running", Unit: plan.UnitConcurrency, Amount: 9},
+		{Name: "running", Unit: plan.UnitConcurrency, Amount: 12},
 		{Name: "day", Unit: plan.UnitOutputTokens, Amount: 30_000, Period: plan.Day, Zone: berlin, PerTeam: true, Breaker: true},
 	}
 }
@@ -161,7 +160,7 @@ func TestSimulation(t *testing.T) {
 				t.Parallel()
 				server := redistest.Start(t, name)
 				client := (&world{server: server}).dial(t)
-				seeds, steps := 2, 2500
+				seeds, steps := 2, 3000
 				if *long {
 					seeds, steps = 60, 6000
 				}
@@ -174,11 +173,15 @@ func TestSimulation(t *testing.T) {
 					s.play(steps)
 				}
 				t.Logf("%v", happened)
-				for _, what := range []string{
+				must := []string{
 					"admitted", "refused", "unavailable", "released", "crash", "entry again", "entry after a crash", "doubtful",
 					"emptied", "promoted", "restarted", "set back", "late", "long silence", "rebuilt",
-				} {
-					if happened[what] < 5 {
+				}
+				if allowance > 0 {
+					must = append(must, "from the pot")
+				}
+				for _, what := range must {
+					if happened[what] < 3 {
 						t.Errorf("%s happened %d times: the test does not test much", what, happened[what])
 					}
 				}
@@ -287,7 +290,6 @@ func (s *sim) step() {
 func (s *sim) do(m *manual) {
 	before := m.k.placed && m.ready()
 	m.step()
-	s.log("step %v", m.Ready())
 	if m.ready() && !before {
 		s.happened["rebuilt"]++
 	}
@@ -299,7 +301,6 @@ func (s *sim) misfortune() {
 	case 0:
 		s.wipe()
 		s.happened["emptied"]++
-		s.log("emptied back %v", s.back)
 	case 1, 2:
 		s.snapshot = s.dump()
 	case 3:
@@ -308,16 +309,13 @@ func (s *sim) misfortune() {
 			s.load(s.snapshot)
 			s.rename()
 			s.happened["promoted"]++
-			s.log("promoted back %v", s.back)
 		}
 	case 4:
 		s.rename()
 		s.happened["restarted"]++
-		s.log("restarted back %v", s.back)
 	case 5:
 		s.back += time.Duration(s.rng.IntN(30)) * time.Second
 		s.happened["set back"]++
-		s.log("set back back %v", s.back)
 	case 6:
 		for _, l := range s.lives { // no request outlasts the time that reservations have
 			if !l.over {
@@ -326,9 +324,9 @@ func (s *sim) misfortune() {
 		}
 		s.now += simHold + time.Duration(s.rng.IntN(12))*time.Hour/4
 		s.happened["long silence"]++
-		s.log("long silence back %v", s.back)
 	}
 }
+
 
 // rename lets another server answer, with the same counts.
 func (s *sim) rename() {
@@ -385,14 +383,6 @@ func (s *sim) crash(i int) {
 	}
 	s.ledgers[i] = nil
 	s.happened["crash"]++
-	s.log("crash back %v", s.back)
-}
-
-func (s *sim) log(f string, a ...any) {
-	s.logs = append(s.logs, fmt.Sprintf("%v: ", s.now)+fmt.Sprintf(f, a...))
-	if len(s.logs) > 60 {
-		s.logs = s.logs[1:]
-	}
 }
 
 func (s *sim) admit(i int) {
@@ -408,7 +398,6 @@ func (s *sim) admit(i int) {
 	}
 	doubtful := len(m.queue)
 	res := m.Reserve(s.limits, r)
-	s.log("replica %d reserve %s %v: %v %v unavailable %v %v tokens %+v", i, r.ID, r.Options, res.OK, res.Option, res.Unavailable, m.Ready(), res.Tokens)
 	if len(m.queue) > doubtful && !res.OK {
 		s.happened["doubtful"]++
 	}
@@ -429,7 +418,7 @@ func (s *sim) admit(i int) {
 		s.happened["released"]++
 		return
 	}
-	s.lives = append(s.lives, &life{r: r, limits: s.limits, replica: i, option: res.Option, admitted: s.now, pot: !m.ready()})
+	s.lives = append(s.lives, &life{r: r, limits: s.limits, replica: i, option: res.Option, admitted: s.now})
 }
 
 // pick is one of the lives for which ok holds.
@@ -479,7 +468,6 @@ func (s *sim) enter() {
 		s.happened["entry after a crash"]++
 	}
 	l.entered = true
-	s.log("entry of %s %+v", l.r.ID, l.used)
 	m.Settle(l.r.ID, l.used)
 }
 
@@ -497,20 +485,6 @@ func (s *sim) check(step int) {
 		for team, n := range sums {
 			if n > lim.Amount {
 				s.t.Errorf("step %d, %v: %s %s has %d of %d", step, s.now, lim.Name, team, n, lim.Amount)
-				for _, l := range s.lives {
-					if x := s.truly(lim, l); x > 0 {
-						s.t.Logf("life %s replica %d admitted %v ended %v over %v entered %v counts %d pot %v", l.r.ID, l.replica, l.admitted, l.ended, l.over, l.entered, x, l.pot)
-					}
-				}
-				for i, m := range s.ledgers {
-					if m != nil {
-						s.t.Logf("replica %d %v %+v", i, m.Ready(), m.All(s.limits))
-					}
-				}
-				s.t.Logf("back %v", s.back)
-				for _, e := range s.logs {
-					s.t.Log(e)
-				}
 			}
 		}
 	}
