@@ -67,6 +67,7 @@ func (c *compilation) run() {
 	c.compileLimits()
 	c.compileAlerts()
 	c.compileModes()
+	c.compileStore()
 	if len(c.faults) == 0 {
 		c.reach()
 	}

@@ -34,12 +34,26 @@ func fill(c *configv1.Config) {
 	for _, l := range c.Limits {
 		fillLimit(c, l)
 	}
+	fillStore(c.LimitStore.GetRedis())
 	orMessage(&c.RequestBounds)
 	orValue(&c.RequestBounds.MaxBodyBytes, 32<<20)
 	orValue(&c.RequestBounds.MaxDepth, 64)
 	orMessage(&c.Usage)
 	orDuration(&c.Usage.SettleDeadline, 900*time.Second)
 	orDuration(&c.Usage.Retention, 2160*time.Hour)
+}
+
+func fillStore(r *configv1.RedisStore) {
+	if r == nil {
+		return
+	}
+	orValue(&r.Name, "weir")
+	orValue(&r.Replicas, 1)
+	orValue(&r.WhenAway, "refuse")
+	if r.WhenAway == "allowance" {
+		orValue(&r.AllowancePercent, 5)
+	}
+	orDuration(&r.Timeout, 250*time.Millisecond)
 }
 
 func fillLimit(c *configv1.Config, l *configv1.Limit) {

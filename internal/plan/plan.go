@@ -33,7 +33,8 @@ type Plan struct {
 	Modes     map[string]Mode // by stage; a stage that is absent is enforced
 	Bounds    Bounds
 	Usage     Usage
-	Webhooks  []Webhook // where alerts go
+	Webhooks  []Webhook   // where alerts go
+	Store     *LimitStore // where limits are counted; nil: in this process
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
 	hashers    *sync.Pool // of hash.Hash: HMACs under the secret

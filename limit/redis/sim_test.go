@@ -39,8 +39,8 @@ type life struct {
 	admitted time.Duration
 	ended    time.Duration
 	day      time.Time // when it ended by the server's clock
-	over     bool // it truly has ended
-	entered  bool // its entry was taken
+	over     bool      // it truly has ended
+	entered  bool      // its entry was taken
 	used     []limit.Used
 }
 
@@ -125,7 +125,6 @@ func (s *sim) fate(replica int) fate {
 		return f
 	}
 }
-
 
 // server is the server's time: it never goes back.
 func (s *sim) server() time.Time {
@@ -326,7 +325,6 @@ func (s *sim) misfortune() {
 		s.happened["long silence"]++
 	}
 }
-
 
 // rename lets another server answer, with the same counts.
 func (s *sim) rename() {

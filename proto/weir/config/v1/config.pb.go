@@ -65,6 +65,8 @@ type Config struct {
 	Usage *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	// For trying things out: `weir up` starts these stand-in backends itself.
 	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
+	// Where limits are counted. Default: in this process, for one replica of weir.
+	LimitStore *LimitStore `protobuf:"bytes,19,opt,name=limit_store,json=limitStore,proto3" json:"limit_store,omitempty"`
 	// Where alerts of limits are sent.
 	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
 	// The time zone of calendars, as Europe/Berlin. Default: UTC
@@ -204,6 +206,13 @@ func (x *Config) GetUsage() *Usage {
 func (x *Config) GetSimulators() []*Simulator {
 	if x != nil {
 		return x.Simulators
+	}
+	return nil
+}
+
+func (x *Config) GetLimitStore() *LimitStore {
+	if x != nil {
+		return x.LimitStore
 	}
 	return nil
 }
@@ -1898,6 +1907,279 @@ func (x *Webhook) GetSecret() *SecretRef {
 	return nil
 }
 
+// LimitStore says where limits are counted that several replicas of weir share.
+type LimitStore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In Redis (6.2 or later) or Valkey.
+	Redis         *RedisStore `protobuf:"bytes,1,opt,name=redis,proto3" json:"redis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitStore) Reset() {
+	*x = LimitStore{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitStore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitStore) ProtoMessage() {}
+
+func (x *LimitStore) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitStore.ProtoReflect.Descriptor instead.
+func (*LimitStore) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LimitStore) GetRedis() *RedisStore {
+	if x != nil {
+		return x.Redis
+	}
+	return nil
+}
+
+// RedisStore is a Redis or Valkey that counts limits for several replicas. Its
+// maxmemory-policy must be noeviction.
+type RedisStore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port, or unix:/path of a server on this machine. With sentinel_master:
+	// of the sentinels; with cluster: of some of its nodes.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The name of the master that the sentinels know.
+	SentinelMaster string `protobuf:"bytes,2,opt,name=sentinel_master,json=sentinelMaster,proto3" json:"sentinel_master,omitempty"`
+	// The addresses are nodes of a cluster. All counts are in one slot of it.
+	Cluster bool `protobuf:"varint,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// The user. Default: the server's default user.
+	Username string `protobuf:"bytes,4,opt,name=username,proto3" json:"username,omitempty"`
+	// The user's password.
+	Password *SecretRef `protobuf:"bytes,5,opt,name=password,proto3" json:"password,omitempty"`
+	// Speak TLS. Beyond this machine it is required, unless plaintext says otherwise.
+	Tls *RedisTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
+	// The name of the deployment: all its replicas have the same, and no other
+	// deployment at this server has it. Default: weir
+	Name string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	// How many replicas of weir there are. What the server loses is put together again
+	// when so many have said what they know. Default: 1
+	Replicas uint32 `protobuf:"varint,8,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// What happens to requests while the server has no answer. refuse: they are refused
+	// with limits_unavailable. allowance: each replica admits from a pot of its own.
+	// Default: refuse
+	WhenAway string `protobuf:"bytes,9,opt,name=when_away,json=whenAway,proto3" json:"when_away,omitempty"`
+	// The part of each limit, in per cent, that all pots together are. So much less is
+	// admitted while the server is there. Default with allowance: 5
+	AllowancePercent uint32 `protobuf:"varint,10,opt,name=allowance_percent,json=allowancePercent,proto3" json:"allowance_percent,omitempty"`
+	// How long a decision waits for the server. Default: 250ms
+	Timeout *durationpb.Duration `protobuf:"bytes,11,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// The network between weir and the server is trusted: counts and the password may
+	// go through it in the clear.
+	Plaintext     bool `protobuf:"varint,12,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedisStore) Reset() {
+	*x = RedisStore{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedisStore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedisStore) ProtoMessage() {}
+
+func (x *RedisStore) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedisStore.ProtoReflect.Descriptor instead.
+func (*RedisStore) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RedisStore) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *RedisStore) GetSentinelMaster() string {
+	if x != nil {
+		return x.SentinelMaster
+	}
+	return ""
+}
+
+func (x *RedisStore) GetCluster() bool {
+	if x != nil {
+		return x.Cluster
+	}
+	return false
+}
+
+func (x *RedisStore) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RedisStore) GetPassword() *SecretRef {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
+func (x *RedisStore) GetTls() *RedisTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *RedisStore) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RedisStore) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *RedisStore) GetWhenAway() string {
+	if x != nil {
+		return x.WhenAway
+	}
+	return ""
+}
+
+func (x *RedisStore) GetAllowancePercent() uint32 {
+	if x != nil {
+		return x.AllowancePercent
+	}
+	return 0
+}
+
+func (x *RedisStore) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *RedisStore) GetPlaintext() bool {
+	if x != nil {
+		return x.Plaintext
+	}
+	return false
+}
+
+// RedisTLS says how weir and the limit store prove who they are. The server's
+// certificate is always verified.
+type RedisTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM file with the authorities to trust. Default: the system's.
+	CaFile string `protobuf:"bytes,1,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// PEM file with weir's own certificate chain, where the server asks for one.
+	CertificateFile string `protobuf:"bytes,2,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// PEM file with the key of that certificate.
+	PrivateKeyFile string `protobuf:"bytes,3,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
+	// The name to ask for and to verify. Default: the address's host.
+	ServerName    string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedisTLS) Reset() {
+	*x = RedisTLS{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedisTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedisTLS) ProtoMessage() {}
+
+func (x *RedisTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedisTLS.ProtoReflect.Descriptor instead.
+func (*RedisTLS) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RedisTLS) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *RedisTLS) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *RedisTLS) GetPrivateKeyFile() string {
+	if x != nil {
+		return x.PrivateKeyFile
+	}
+	return ""
+}
+
+func (x *RedisTLS) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 // StageMode sets how a stage of the pipeline works.
 type StageMode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1913,7 +2195,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2207,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2220,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StageMode) GetStage() string {
@@ -1970,7 +2252,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2264,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2277,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2034,7 +2316,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2328,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2341,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2094,7 +2376,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2388,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2401,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Simulator) GetName() string {
@@ -2147,7 +2429,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe3\x06\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa0\a\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -2166,7 +2448,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05usage\x18\x0e \x01(\v2\x15.weir.config.v1.UsageR\x05usage\x129\n" +
 	"\n" +
 	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
-	"simulators\x12.\n" +
+	"simulators\x12;\n" +
+	"\vlimit_store\x18\x13 \x01(\v2\x1a.weir.config.v1.LimitStoreR\n" +
+	"limitStore\x12.\n" +
 	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
 	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\x94\x01\n" +
 	"\bListener\x128\n" +
@@ -2292,7 +2576,33 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\bwebhooks\x18\x01 \x03(\v2\x17.weir.config.v1.WebhookR\bwebhooks\"W\n" +
 	"\aWebhook\x12\x19\n" +
 	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x121\n" +
-	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"u\n" +
+	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"F\n" +
+	"\n" +
+	"LimitStore\x128\n" +
+	"\x05redis\x18\x01 \x01(\v2\x1a.weir.config.v1.RedisStoreB\x06\xbaH\x03\xc8\x01\x01R\x05redis\"\xaf\x04\n" +
+	"\n" +
+	"RedisStore\x12(\n" +
+	"\taddresses\x18\x01 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\taddresses\x12'\n" +
+	"\x0fsentinel_master\x18\x02 \x01(\tR\x0esentinelMaster\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\bR\acluster\x12\x1a\n" +
+	"\busername\x18\x04 \x01(\tR\busername\x125\n" +
+	"\bpassword\x18\x05 \x01(\v2\x19.weir.config.v1.SecretRefR\bpassword\x12*\n" +
+	"\x03tls\x18\x06 \x01(\v2\x18.weir.config.v1.RedisTLSR\x03tls\x12;\n" +
+	"\x04name\x18\a \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12$\n" +
+	"\breplicas\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\breplicas\x127\n" +
+	"\twhen_away\x18\t \x01(\tB\x1a\xbaH\x17r\x15R\x00R\x06refuseR\tallowanceR\bwhenAway\x124\n" +
+	"\x11allowance_percent\x18\n" +
+	" \x01(\rB\a\xbaH\x04*\x02\x182R\x10allowancePercent\x12E\n" +
+	"\atimeout\x18\v \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x02\b\x052\x04\x10\xc0\x84=R\atimeout\x12\x1c\n" +
+	"\tplaintext\x18\f \x01(\bR\tplaintext\"\x99\x01\n" +
+	"\bRedisTLS\x12\x17\n" +
+	"\aca_file\x18\x01 \x01(\tR\x06caFile\x12)\n" +
+	"\x10certificate_file\x18\x02 \x01(\tR\x0fcertificateFile\x12(\n" +
+	"\x10private_key_file\x18\x03 \x01(\tR\x0eprivateKeyFile\x12\x1f\n" +
+	"\vserver_name\x18\x04 \x01(\tR\n" +
+	"serverName\"u\n" +
 	"\tStageMode\x127\n" +
 	"\x05stage\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x04authR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
 	"\x04mode\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\aenforceR\x06shadowR\x03offR\x04mode\"\xaf\x01\n" +
@@ -2323,7 +2633,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2347,11 +2657,14 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Limit)(nil),               // 19: weir.config.v1.Limit
 	(*Alerts)(nil),              // 20: weir.config.v1.Alerts
 	(*Webhook)(nil),             // 21: weir.config.v1.Webhook
-	(*StageMode)(nil),           // 22: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 23: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 24: weir.config.v1.Usage
-	(*Simulator)(nil),           // 25: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
+	(*LimitStore)(nil),          // 22: weir.config.v1.LimitStore
+	(*RedisStore)(nil),          // 23: weir.config.v1.RedisStore
+	(*RedisTLS)(nil),            // 24: weir.config.v1.RedisTLS
+	(*StageMode)(nil),           // 25: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 26: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 27: weir.config.v1.Usage
+	(*Simulator)(nil),           // 28: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2364,37 +2677,42 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
 	18, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
 	19, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	22, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	23, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	24, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	25, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	20, // 14: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
-	2,  // 15: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 16: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 17: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 18: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	26, // 19: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 20: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 21: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 22: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 23: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 24: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	26, // 25: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	26, // 26: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 27: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 28: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 29: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	26, // 30: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	26, // 31: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	21, // 32: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	4,  // 33: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	26, // 34: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	26, // 35: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	25, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	26, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	27, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	28, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	22, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
+	20, // 15: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 16: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	8,  // 17: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	9,  // 18: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	10, // 19: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	29, // 20: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	7,  // 21: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	6,  // 22: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	4,  // 23: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	12, // 24: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	13, // 25: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	29, // 26: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	29, // 27: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	13, // 28: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	14, // 29: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	4,  // 30: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	29, // 31: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	29, // 32: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	21, // 33: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	4,  // 34: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	23, // 35: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	4,  // 36: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	24, // 37: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	29, // 38: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	29, // 39: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	29, // 40: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2419,7 +2737,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
