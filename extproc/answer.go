@@ -77,6 +77,10 @@ func render(ex *pipeline.Exchange, v *pipeline.Verdict) immediate {
 	case 405:
 		im.headers = append(im.headers, pipeline.Header{Name: "allow", Value: allow(ex.In.Kind)})
 	case 429:
+		if v.Reason == ai.ReasonPoolResting {
+			im.headers = append(im.headers, retryAfter(ex.Decision.RestsFor))
+			break
+		}
 		im.headers = appendLimits(im.headers, &ex.Reserved.Result)
 	case 503:
 		im.headers = append(im.headers, pipeline.Header{Name: "retry-after", Value: "1"})
@@ -99,16 +103,20 @@ func appendLimits(h []pipeline.Header, r *limit.Result) []pipeline.Header {
 		h = append(h, pipeline.Header{Name: "x-should-retry", Value: "false"})
 	}
 	if !r.Impossible {
-		h = append(h, pipeline.Header{Name: "retry-after", Value: strconv.FormatInt(wholeSeconds(jittered(r.RetryAfter)), 10)})
+		h = append(h, retryAfter(r.RetryAfter))
 	}
 	h = appendFigure(h, "requests", &r.Requests)
 	return appendFigure(h, "tokens", &r.Tokens)
 }
 
-// jittered makes up to a quarter more of a time, a minute at most, so that those
+func retryAfter(d time.Duration) pipeline.Header {
+	return pipeline.Header{Name: "retry-after", Value: strconv.FormatInt(wholeSeconds(jittered(d)), 10)}
+}
+
+// jittered makes up to an eighth more of a time, a minute at most, so that those
 // who were refused together do not come back together.
 func jittered(d time.Duration) time.Duration {
-	return d + time.Duration(rand.Int64N(int64(min(d/4, time.Minute))+1))
+	return d + time.Duration(rand.Int64N(int64(min(d/8, time.Minute))+1))
 }
 
 func appendFigure(h []pipeline.Header, unit string, f *limit.Figure) []pipeline.Header {

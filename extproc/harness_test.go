@@ -152,7 +152,7 @@ func start(t testing.TB, p *plan.Plan) *gateway {
 
 // pipeline is that of the product, with more stages behind it.
 func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
-	stages := []pipeline.Stage{auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(), quota.New(g.ledger, limit.NewOutputs())}
+	stages := []pipeline.Stage{auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(route.NewRests()), quota.New(g.ledger, limit.NewOutputs())}
 	run := pipeline.New(append(stages, more...)...)
 	run.Log = g.log
 	return run

@@ -79,3 +79,42 @@ func BenchmarkParallel(b *testing.B) {
 		}
 	})
 }
+
+// One operation is a reservation and its settlement under so many limits, of
+// all kinds and scopes, with keys of so many callers.
+func BenchmarkLimits(b *testing.B) {
+	units := []plan.Unit{plan.UnitRequests, plan.UnitTokens, plan.UnitUSD, plan.UnitOutputTokens, plan.UnitConcurrency}
+	for _, n := range []int{1, 5, 20} {
+		for _, keys := range []int{10, 100_000} {
+			b.Run(fmt.Sprintf("limits-%d/keys-%d", n, keys), func(b *testing.B) {
+				var ls []*plan.Limit
+				for i := range n {
+					l := plan.Limit{Name: fmt.Sprint("limit-", i), Unit: units[i%len(units)], Amount: 1e15, Window: time.Minute, PerKey: i%2 == 0, PerTeam: i%3 == 0}
+					switch {
+					case l.Unit == plan.UnitUSD:
+						l.Window, l.Period, l.Zone, l.AlertAt = 0, plan.Month, time.UTC, []int{50, 80, 100}
+					case l.Unit == plan.UnitConcurrency:
+						l.Window = 0
+					}
+					ls = append(ls, &l)
+				}
+				names, id := make([]string, keys), ids()
+				for i := range names {
+					names[i] = fmt.Sprintf("application-key-%d", i)
+				}
+				l := New(time.Now)
+				used := []Used{{Pool: "p", Usage: ai.Usage{Input: 400, Output: 300}, Cost: 12345}}
+				r := request("", 500, 1000)
+				r.Options = append(r.Options, Option{Output: 500}, Option{Output: 256})
+				b.ReportAllocs()
+				i := 0
+				for b.Loop() {
+					r.ID, r.Principal.Key = id[i%len(id)], names[i%keys]
+					l.Reserve(ls, r)
+					l.Settle(r.ID, used)
+					i++
+				}
+			})
+		}
+	}
+}

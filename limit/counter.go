@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -45,6 +46,25 @@ func identify(l *plan.Limit, r *Request, pool string) counterID {
 	return id
 }
 
+// appendKey appends what the map of counters knows it by: one string is hashed
+// faster than ten.
+func (id *counterID) appendKey(b []byte) []byte {
+	for _, field := range [...]string{
+		id.limit, string(id.unit), string(id.period), id.zone, id.scope.Organisation, id.scope.Team, id.scope.Application,
+		id.scope.Key, id.scope.User, id.scope.Model, id.scope.Pool,
+	} {
+		b = binary.AppendUvarint(b, uint64(len(field))) // so that no two ids are alike
+		b = append(b, field...)
+	}
+	return b
+}
+
+// lookUp finds a counter; nil when nothing was counted. The key stays in l.key.
+func (l *Ledger) lookUp(id *counterID) *counter {
+	l.key = id.appendKey(l.key[:0])
+	return l.counters[string(l.key)]
+}
+
 // counter counts for one limit and one value of its scope.
 type counter struct {
 	id    counterID
@@ -56,6 +76,7 @@ type counter struct {
 	// back from their decisions after a restart, and so is not saved.
 	young []slot
 
+	asked   time.Duration // when a request wanted something of it last
 	broken  time.Duration // the breaker is open until then
 	alerted time.Duration // until then the alerts of told are not repeated
 	told    uint64        // alerts, by their place in the limit's list
@@ -169,9 +190,10 @@ func (c *counter) reset() time.Duration {
 	return c.queue.leaves(c.slots[len(c.slots)-1].end) - now
 }
 
-// idle says that the counter can be forgotten.
+// idle says that the counter can be forgotten. One that is empty stays for a
+// little while: making it anew costs more than keeping it.
 func (c *counter) idle() bool {
-	return c.holds == 0 && c.until() <= c.queue.now()
+	return c.holds == 0 && max(c.until(), c.asked+time.Second) <= c.queue.now()
 }
 
 // until is when nothing of the counter matters any more, if nothing is held.
@@ -267,11 +289,11 @@ func (q *queue) remove(c *counter) {
 
 // counter finds a counter, or makes it.
 func (l *Ledger) counter(id counterID, s span) *counter {
-	if c, ok := l.counters[id]; ok {
+	if c := l.lookUp(&id); c != nil {
 		return c
 	}
 	c := &counter{id: id}
-	l.counters[id] = c
+	l.counters[string(l.key)] = c
 	if id.scope.User != "" {
 		l.users[id.limit]++
 	}
@@ -313,7 +335,8 @@ func (l *Ledger) sweep(n int) {
 				q.push(c)
 				continue
 			}
-			delete(l.counters, c.id)
+			l.key = c.id.appendKey(l.key[:0])
+			delete(l.counters, string(l.key))
 			if c.id.scope.User != "" {
 				l.users[c.id.limit]--
 			}

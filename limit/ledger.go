@@ -20,10 +20,11 @@ type Ledger struct {
 	OnAlert func(Alert)
 
 	mu           sync.Mutex
-	passed, wall time.Duration // since epoch, by the time that passed and by the clock; neither goes back
-	counters     map[counterID]*counter
-	queues       []*queue       // one for each span
-	users        map[string]int // counters with a user, by limit
+	passed, wall time.Duration       // since epoch, by the time that passed and by the clock; neither goes back
+	counters     map[string]*counter // by counterID.appendKey
+	key          []byte              // the one that was looked up last
+	queues       []*queue            // one for each span
+	users        map[string]int      // counters with a user, by limit
 	open         map[string]*reservation
 	spare        []*reservation
 	found        []demand // of the reservation at hand
@@ -56,7 +57,7 @@ type hold struct {
 // New makes an empty ledger; now is its clock.
 func New(now func() time.Time) *Ledger {
 	return &Ledger{
-		now: now, epoch: now(), counters: map[counterID]*counter{}, users: map[string]int{},
+		now: now, epoch: now(), counters: map[string]*counter{}, users: map[string]int{},
 		open: map[string]*reservation{}, debts: map[string]int64{},
 	}
 }
@@ -180,10 +181,10 @@ func counted(l *plan.Limit, targets []Target) bool {
 
 func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 	id, s := identify(lim, r, pool), spanOf(lim)
-	c := l.counters[id]
+	c := l.lookUp(&id)
 	if c == nil && id.scope.User != "" && l.users[lim.Name] >= maxUsers {
 		id.scope.User = otherUsers
-		c = l.counters[id]
+		c = l.lookUp(&id)
 	}
 	if c == nil {
 		c = l.counter(id, s)
@@ -191,6 +192,7 @@ func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 		l.touch(c, s)
 		c.expire()
 	}
+	c.asked = c.queue.now()
 	l.found = append(l.found, demand{limit: lim, pool: pool, c: c})
 	l.found[len(l.found)-1].fill(r)
 }

@@ -62,7 +62,8 @@ func (l *Ledger) Unsaved(list []Count) {
 	l.lock()
 	defer l.unlock()
 	for i := range list {
-		if c, ok := l.counters[list[i].id()]; ok {
+		id := list[i].id()
+		if c := l.lookUp(&id); c != nil {
 			l.change(c)
 		}
 	}
@@ -187,12 +188,12 @@ func (l *Ledger) Reset(limit string, match func(Scope) bool) []State {
 	l.lock()
 	defer l.unlock()
 	var list []State
-	for id, c := range l.counters {
-		if id.limit != limit || !match(id.scope) {
+	for _, c := range l.counters {
+		if c.id.limit != limit || !match(c.id.scope) {
 			continue
 		}
 		c.expire()
-		list = append(list, State{Scope: id.scope, Used: c.sum, Reserved: c.held, Open: c.open(), Reset: c.reset()})
+		list = append(list, State{Scope: c.id.scope, Used: c.sum, Reserved: c.held, Open: c.open(), Reset: c.reset()})
 		c.slots, c.young, c.sum, c.broken, c.alerted, c.told = nil, nil, 0, 0, 0, 0
 		l.change(c)
 	}
@@ -217,9 +218,9 @@ func (l *Ledger) All(limits []*plan.Limit) []State {
 	l.lock()
 	defer l.unlock()
 	var list []State
-	for id, c := range l.counters {
+	for _, c := range l.counters {
 		i := slices.IndexFunc(limits, func(lim *plan.Limit) bool {
-			return lim.Name == id.limit && lim.Unit == id.unit && lim.Period == id.period
+			return lim.Name == c.id.limit && lim.Unit == c.id.unit && lim.Period == c.id.period
 		})
 		if c.expire(); i >= 0 && (c.sum > 0 || c.held > 0 || c.open()) {
 			list = append(list, state(limits[i], c))

@@ -206,22 +206,31 @@ func parseSeconds(s string) (time.Time, error) {
 type attempt struct {
 	pool   string
 	status int
+	rest   int64 // for how many milliseconds the backend asks to be left alone
 }
+
+// maxRest bounds it, in milliseconds.
+const maxRest = 3_600_000
 
 // maxAttempts bounds how many attempts an event lists.
 const maxAttempts = 32
 
-// parseAttempts reads "pool:status;pool:status". What is no attempt is passed
+// parseAttempts reads "pool:status;pool:status:rest". What is no attempt is passed
 // over: an event with one attempt too few is better than none.
 func parseAttempts(s string) []attempt {
 	var list []attempt
 	for part := range strings.SplitSeq(s, ";") {
 		pool, code, _ := strings.Cut(part, ":")
+		code, wait, asks := strings.Cut(code, ":")
 		status, err := strconv.ParseUint(code, 10, 16)
 		if err != nil || status > 999 || pool == "" || len(list) == maxAttempts {
 			continue
 		}
-		list = append(list, attempt{pool: pool, status: int(status)})
+		a := attempt{pool: pool, status: int(status)}
+		if rest, err := strconv.ParseInt(wait, 10, 64); asks && err == nil {
+			a.rest = min(max(rest, 0), maxRest)
+		}
+		list = append(list, a)
 	}
 	return list
 }

@@ -306,7 +306,7 @@ func eventAttempts(attempts []attempt, e *Entry) []*usagev1.Attempt {
 		if i == len(attempts)-1 {
 			failure = lastFailure(a, e)
 		}
-		list[i] = &usagev1.Attempt{Pool: clip(a.pool, 64), Status: int32(a.status), Failure: failure}
+		list[i] = &usagev1.Attempt{Pool: clip(a.pool, 64), Status: int32(a.status), Failure: failure, RestMs: a.rest}
 	}
 	return list
 }

@@ -54,7 +54,7 @@ func testPlan() *plan.Plan {
 func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
 	t.Helper()
 	ledger := limit.New(time.Now)
-	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(), quota.New(ledger, limit.NewOutputs()))
+	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(route.NewRests()), quota.New(ledger, limit.NewOutputs()))
 	return explain.Explain(t.Context(), run, p, in)
 }
 

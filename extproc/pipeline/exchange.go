@@ -141,6 +141,9 @@ type Decision struct {
 	// Bar tells why the request may not use a pool, whoever names it; none is that
 	// it may. Set by route.
 	Bar func(*Exchange, *plan.Pool) ai.Reason
+	// RestsFor is when the first may be called again of the pools that asked to be
+	// left alone; 0 when none of the route's did.
+	RestsFor time.Duration
 }
 
 // DefaultRule stands for the model's own targets where a rule's name is expected.

@@ -155,6 +155,8 @@ const (
 	ReasonLimitExceeded    Reason = "limit_exceeded"
 	ReasonBudgetExceeded   Reason = "budget_exceeded"
 	ReasonUnavailable      Reason = "unavailable"
+	// ReasonPoolResting is that every backend asked not to be called for a while.
+	ReasonPoolResting Reason = "pool_resting"
 	// ReasonLimitsUnavailable is that nobody knows what is left of the limits.
 	ReasonLimitsUnavailable Reason = "limits_unavailable"
 	ReasonBackendRefused    Reason = "backend_refused"
@@ -190,6 +192,7 @@ var answers = map[Reason]Answer{
 	ReasonNoRoute:           {403, "permission_error", "no_route"},
 	ReasonLimitExceeded:     {429, "rate_limit_error", "rate_limit_exceeded"},
 	ReasonBudgetExceeded:    {429, "insufficient_quota", "insufficient_quota"},
+	ReasonPoolResting:       {429, "rate_limit_error", "rate_limit_exceeded"},
 	ReasonLimitsUnavailable: {503, "server_error", "service_unavailable"},
 	ReasonBackendRefused:    {502, "server_error", "backend_refused"},
 	ReasonUnavailable:       {503, "server_error", "service_unavailable"},

@@ -41,8 +41,9 @@ const (
 		"%FILTER_STATE(wasm." + StateAttempts + ":PLAIN)%\t%REQ(:PATH)%"
 
 	// StateAttempts is the filter state (wasm.<name> in access logs) in which
-	// the adapter notes each attempt: "pool:status;pool:status". The status is
-	// 0 until response headers arrive.
+	// the adapter notes each attempt: "pool:status;pool:status:rest". The status is
+	// 0 until response headers arrive; rest is for how many milliseconds the backend
+	// asks not to be called, if it does.
 	StateAttempts = "weir_attempts"
 	// StateUsage is the filter state in which the adapter notes what the
 	// attempt that answers has used so far: see AdapterUsage.

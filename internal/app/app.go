@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weirproxy/weir/extproc"
+	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/plan"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
@@ -107,6 +108,7 @@ type app struct {
 	reg     *prometheus.Registry
 	plan    atomic.Pointer[plan.Plan]
 	limits  *keeper
+	rests   *route.Rests // pools that asked to be left alone
 	learned *lessons
 	usage   *usage.Recorder
 	xds     *xds.Server
@@ -127,7 +129,7 @@ type app struct {
 
 // newApp loads the configuration and takes the data directory.
 func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
-	a := &app{o: o, log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, failed: make(chan error, 8)}
+	a := &app{o: o, rests: route.NewRests(), log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, failed: make(chan error, 8)}
 	defer func() {
 		if err != nil {
 			a.stop()
@@ -256,6 +258,12 @@ func (a *app) webhooks() []plan.Webhook {
 func (a *app) settled(e *usagev1.Event) {
 	a.learned.settled(e)
 	a.limits.learn(e)
+	for _, at := range e.GetAttempts() {
+		if rest := time.Duration(at.GetRestMs()) * time.Millisecond; rest > 0 {
+			a.rests.Rest(at.GetPool(), e.GetEnd().AsTime().Add(rest))
+			a.log.Info("a pool asked to be left alone", "pool", at.GetPool(), "for", rest)
+		}
+	}
 }
 
 // newExtProc makes the external processor; the plan must be applied before
@@ -263,7 +271,7 @@ func (a *app) settled(e *usagev1.Event) {
 func (a *app) newExtProc() *extproc.Server {
 	memo := tokens.NewMemo()
 	a.onStop(memo.Close)
-	pipe := newPipeline(a.limits.ledger, a.limits.outputs, memo, a.learned.Learned, a.log)
+	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, memo, a.learned.Learned, a.log)
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {
 			return errors.New("no configuration is in force yet")

@@ -17,14 +17,14 @@ import (
 
 // newPipeline is the order in which a request is judged. Network rules come
 // after auth, PII and moderation after tokens, the response cache after quota.
-func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
+func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
 	p := pipeline.New(
 		auth.Stage{},
 		models.Stage{},
 		decode.Stage{},
 		tokens.New(memo, learned),
 		quota.NewGate(ledger),
-		route.New(),
+		route.New(rests),
 		quota.New(ledger, outputs),
 	)
 	p.Log = log
@@ -34,5 +34,5 @@ func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, memo *counting.Mem
 // NewPipeline is the production pipeline with a ledger of its own, in which no
 // limit is used yet: for explain. The log has what stages fail of.
 func NewPipeline(log *slog.Logger) *pipeline.Pipeline {
-	return newPipeline(limit.New(time.Now), limit.NewOutputs(), nil, counting.NewLearned(), log)
+	return newPipeline(limit.New(time.Now), limit.NewOutputs(), route.NewRests(), nil, counting.NewLearned(), log)
 }

@@ -127,7 +127,7 @@ func testPythonErrors(t *testing.T, got map[string]any) {
 		}
 	}
 	limited := got["limited"].(map[string]any)
-	if s, _ := limited["retry_after"].(string); s == "" || atoi(t, s) < 1 || atoi(t, s) > 62 {
+	if s, _ := limited["retry_after"].(string); s == "" || atoi(t, s) < 1 || atoi(t, s) > 70 {
 		t.Errorf("retry-after %v", limited["retry_after"])
 	}
 }

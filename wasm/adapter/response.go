@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm"
 	"github.com/tetratelabs/proxy-wasm-go-sdk/proxywasm/types"
@@ -52,7 +53,7 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 	if err != nil {
 		return a.refuse(fmt.Errorf("read :status: %w", err))
 	}
-	setState(stateAttempts, []byte(a.attempts+status))
+	setState(stateAttempts, a.noteEnd(status))
 	if blamesWeir(status) {
 		return a.replaceAnswer(end)
 	}
@@ -81,6 +82,30 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 		return types.ActionPause
 	}
 	return types.ActionContinue
+}
+
+// noteEnd is the attempts with this one's status and, behind it, for how many
+// milliseconds the backend asks to be left alone.
+func (a *attempt) noteEnd(status string) []byte {
+	note := append([]byte(a.attempts), status...)
+	if a.target.Profile != openaiProfile && status == "200" {
+		return note // servers of one's own tell nothing about limits
+	}
+	if rest := openai.Rest(status, time.Now(), responseHeader); rest > 0 {
+		note = append(note, ':')
+		note = strconv.AppendInt(note, rest.Milliseconds(), 10)
+	}
+	return note
+}
+
+const openaiProfile = "openai"
+
+func responseHeader(name string) string {
+	value, err := proxywasm.GetHttpResponseHeader(name)
+	if err != nil {
+		return "" // it is absent
+	}
+	return value
 }
 
 // blamesWeir tells of a status with which a backend refuses weir, not the

@@ -17,11 +17,18 @@ import (
 // Stage routes.
 type Stage struct {
 	// Draw returns a number in [0, n), evenly; n is at least 1.
-	Draw func(n uint64) uint64
+	Draw   func(n uint64) uint64
+	rests  *Rests
+	barred func(*pipeline.Exchange, *plan.Pool) ai.Reason
 }
 
-// New makes the stage, with Go's random source.
-func New() *Stage { return &Stage{Draw: rand.Uint64N} }
+// New makes the stage, with Go's random source; rests knows which pools are to be
+// left alone.
+func New(rests *Rests) *Stage {
+	s := &Stage{Draw: rand.Uint64N, rests: rests}
+	s.barred = s.bar // once, and not for each request
+	return s
+}
 
 // Name of the stage.
 func (*Stage) Name() string { return "route" }
@@ -33,7 +40,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 		return pipeline.Verdict{Reason: ai.ReasonUnknownModel, Param: "model",
 			Message: "The model does not exist, or you may not call it."}, nil
 	}
-	ex.Decision.Model, ex.Decision.Bar = m, bar
+	ex.Decision.Model, ex.Decision.Bar = m, s.barred
 	if !ex.Grants.MayCall(m) {
 		return pipeline.Verdict{Reason: ai.ReasonModelNotAllowed, Param: "model",
 			Message: "This key may not call the model."}, nil
@@ -118,7 +125,7 @@ func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
 		if known(d, c.Pool) {
 			continue
 		}
-		if reason := bar(ex, c.Pool); reason != ai.ReasonNone {
+		if reason := s.bar(ex, c.Pool); reason != ai.ReasonNone {
 			d.Dropped = append(d.Dropped, pipeline.Drop{Pool: c.Pool, Reason: reason})
 			continue
 		}
@@ -147,6 +154,19 @@ func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
 	d.Targets[start] = first
 }
 
+// resting tells whether a pool asked to be left alone, and notes when the first
+// such pool may be called again.
+func (s *Stage) resting(ex *pipeline.Exchange, p *plan.Pool) bool {
+	until := s.rests.Until(p.Name, ex.In.Time)
+	if until.IsZero() {
+		return false
+	}
+	if wait := until.Sub(ex.In.Time); ex.Decision.RestsFor == 0 || wait < ex.Decision.RestsFor {
+		ex.Decision.RestsFor = wait
+	}
+	return true
+}
+
 // known tells whether the pool was kept or dropped already.
 func known(d *pipeline.Decision, p *plan.Pool) bool {
 	for _, t := range d.Targets {
@@ -163,12 +183,15 @@ func known(d *pipeline.Decision, p *plan.Pool) bool {
 }
 
 // bar tells why the request may not use the pool.
-func bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
+func (s *Stage) bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
 	if !ex.Grants.MayReach(p) {
 		return ai.ReasonEgressNotAllowed
 	}
 	if !fits(ex, p) {
 		return ai.ReasonContextTooLong
+	}
+	if s.resting(ex, p) {
+		return ai.ReasonPoolResting
 	}
 	return ai.ReasonNone
 }
@@ -192,6 +215,9 @@ func fits(ex *pipeline.Exchange, p *plan.Pool) bool {
 
 // nowhere says why no target is left.
 func nowhere(ex *pipeline.Exchange) pipeline.Verdict {
+	if ex.Decision.RestsFor > 0 {
+		return pipeline.Refuse(ai.ReasonPoolResting, "The backends of this model asked not to be called for now: try again later.")
+	}
 	egress := false
 	for _, d := range ex.Decision.Dropped {
 		if d.Reason == ai.ReasonContextTooLong {

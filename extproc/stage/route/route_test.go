@@ -123,7 +123,7 @@ func TestRoute(t *testing.T) {
 				tc.ask = "m"
 			}
 			ex := exchange(tc.model, tc.grants, openai.Request{Model: tc.ask, MaxOutput: tc.max, HasMaxOutput: tc.max > 0}, &tc.count)
-			v, err := New().Request(t.Context(), ex)
+			v, err := New(NewRests()).Request(t.Context(), ex)
 			if err != nil || v.Reason != tc.refused {
 				t.Fatalf("%+v, %v, want %q", v, err, tc.refused)
 			}
@@ -140,7 +140,7 @@ func TestRoute(t *testing.T) {
 func TestRuleThatFailsIsAnError(t *testing.T) {
 	broken := errors.New("no such header")
 	m := &plan.Model{Name: "m", Targets: to(small), Rules: []*plan.Rule{{Name: "r", When: when(func(plan.Facts) (bool, error) { return false, broken })}}}
-	_, err := New().Request(t.Context(), exchange(m, all, openai.Request{Model: "m"}, &count{}))
+	_, err := New(NewRests()).Request(t.Context(), exchange(m, all, openai.Request{Model: "m"}, &count{}))
 	if !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
@@ -153,7 +153,7 @@ func TestFacts(t *testing.T) {
 	ex.Principal = ai.Principal{Key: "k", Team: "t", Roles: []string{"r"}}
 	ex.Plan.Bounds.HeaderFacts = []string{"x-absent", "x-tier"}
 	ex.In.Headers = []pipeline.Header{{Name: "x-tier", Value: "gold"}, {Name: "authorization", Value: "Bearer secret"}}
-	if _, err := New().Request(t.Context(), ex); err != nil {
+	if _, err := New(NewRests()).Request(t.Context(), ex); err != nil {
 		t.Fatal(err)
 	}
 	if got.InputTokens() != 5 {
@@ -177,24 +177,26 @@ func TestSplit(t *testing.T) {
 		7: {"small", "public", "large", "any", "other"},
 	}
 	for r, want := range drawn {
-		s := &Stage{Draw: func(n uint64) uint64 {
+		s := New(NewRests())
+		s.Draw = func(n uint64) uint64 {
 			if n != 8 {
 				t.Errorf("drawn of %d, want 8", n)
 			}
 			return r
-		}}
+		}
 		ex := exchange(m, all, openai.Request{Model: "m"}, &count{})
 		if _, err := s.Request(t.Context(), ex); err != nil || !slices.Equal(names(ex.Decision.Targets), want) {
 			t.Errorf("draw %d: %v, %v, want %v", r, names(ex.Decision.Targets), err, want)
 		}
 	}
 	// What may not be used takes no part in the draw.
-	s := &Stage{Draw: func(n uint64) uint64 {
+	s := New(NewRests())
+	s.Draw = func(n uint64) uint64 {
 		if n != 5 {
 			t.Errorf("drawn of %d, want 5", n)
 		}
 		return 4
-	}}
+	}
 	ex := exchange(m, plan.Grants{AllModels: true}, openai.Request{Model: "m"}, &count{})
 	if _, err := s.Request(t.Context(), ex); err != nil || !slices.Equal(names(ex.Decision.Targets), []string{"small", "large", "any"}) {
 		t.Errorf("%v, %v", names(ex.Decision.Targets), err)
@@ -209,7 +211,8 @@ func TestSplit(t *testing.T) {
 func TestSplitShares(t *testing.T) {
 	m := &plan.Model{Name: "m", Targets: []plan.Step{{Choices: []plan.Choice{{Pool: small, Weight: 1}, {Pool: large, Weight: 3}}}}}
 	next := uint64(0)
-	s := &Stage{Draw: func(n uint64) uint64 { next++; return next % n }}
+	s := New(NewRests())
+	s.Draw = func(n uint64) uint64 { next++; return next % n }
 	first := map[string]int{}
 	for range 400 {
 		ex := exchange(m, all, openai.Request{Model: "m"}, &count{})
@@ -220,5 +223,36 @@ func TestSplitShares(t *testing.T) {
 	}
 	if first["small"] != 100 || first["large"] != 300 {
 		t.Errorf("first targets %v, want 100 and 300", first)
+	}
+}
+
+// A pool that asked to be left alone is passed over until then; when all have, the
+// client is told when to come again.
+func TestRestingPools(t *testing.T) {
+	now := time.Unix(1000, 0)
+	rests := NewRests()
+	rests.Rest("small", now.Add(20*time.Second))
+	rests.Rest("small", now.Add(5*time.Second)) // is not shorter for it
+	s := New(rests)
+	ask := func(at time.Time) *pipeline.Exchange {
+		ex := exchange(&plan.Model{Name: "m", Targets: to(small, large)}, all, openai.Request{Model: "m"}, &count{})
+		ex.In.Time = at
+		return ex
+	}
+	ex := ask(now.Add(19 * time.Second))
+	if v, err := s.Request(t.Context(), ex); err != nil || v.Stops() || names(ex.Decision.Targets)[0] != "large" || ex.Decision.Dropped[0].Reason != ai.ReasonPoolResting {
+		t.Errorf("%+v, %v, %+v", v, err, ex.Decision)
+	}
+	rests.Rest("large", now.Add(25*time.Second))
+	ex = ask(now.Add(19 * time.Second))
+	if v, err := s.Request(t.Context(), ex); err != nil || v.Reason != ai.ReasonPoolResting || ex.Decision.RestsFor != time.Second {
+		t.Errorf("%+v, %v, rests for %v", v, err, ex.Decision.RestsFor)
+	}
+	ex = ask(now.Add(20 * time.Second))
+	if v, err := s.Request(t.Context(), ex); err != nil || v.Stops() || len(ex.Decision.Targets) != 1 || names(ex.Decision.Targets)[0] != "small" {
+		t.Errorf("%+v, %v, %+v", v, err, ex.Decision)
+	}
+	if s.Request(t.Context(), ask(now.Add(time.Minute))); rests.any.Load() {
+		t.Error("it still looks for pools that rest")
 	}
 }

@@ -438,7 +438,9 @@ type Attempt struct {
 	// first_token_timeout, no_content (it began, and the next target was tried
 	// before its first content), status, no_response (no response began, and Envoy does
 	// not say why), or empty for the attempt that answered.
-	Failure       string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	Failure string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	// For how long the backend asked not to be called, in milliseconds.
+	RestMs        int64 `protobuf:"varint,9,opt,name=rest_ms,json=restMs,proto3" json:"rest_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -492,6 +494,13 @@ func (x *Attempt) GetFailure() string {
 		return x.Failure
 	}
 	return ""
+}
+
+func (x *Attempt) GetRestMs() int64 {
+	if x != nil {
+		return x.RestMs
+	}
+	return 0
 }
 
 // Tokens are the classes of usage; they are disjoint and add up.
@@ -791,11 +800,12 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x05input\x18\x02 \x01(\x03R\x05input\x12!\n" +
 	"\fcached_input\x18\x03 \x01(\x03R\vcachedInput\x12\x16\n" +
 	"\x06output\x18\x04 \x01(\x03R\x06output\x122\n" +
-	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokens\"O\n" +
+	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokens\"h\n" +
 	"\aAttempt\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x18\n" +
-	"\afailure\x18\x03 \x01(\tR\afailure\"w\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure\x12\x17\n" +
+	"\arest_ms\x18\t \x01(\x03R\x06restMs\"w\n" +
 	"\x06Tokens\x12\x14\n" +
 	"\x05input\x18\x01 \x01(\x03R\x05input\x12!\n" +
 	"\fcached_input\x18\x02 \x01(\x03R\vcachedInput\x12\x16\n" +
