@@ -138,6 +138,9 @@ func needsRestart(old, now *plan.Plan) []string {
 	if old.Admin != now.Admin {
 		fields = append(fields, "admin.address")
 	}
+	if !old.Store.Alike(now.Store) {
+		fields = append(fields, "limit_store")
+	}
 	if old.Usage != now.Usage {
 		fields = append(fields, "usage")
 	}

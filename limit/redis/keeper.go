@@ -255,6 +255,10 @@ func (k *keeper) beat(ctx context.Context) {
 			k.placed = false
 			return
 		}
+		if err := l.introduce(ctx); err != nil {
+			l.lost(err)
+			return
+		}
 		l.become(open, "")
 		k.noteClock(rep.now, facts["clock"])
 		k.housekeeping(ctx, rep.gen)
@@ -378,18 +382,33 @@ func (k *keeper) reconcile(ctx context.Context, gen string) error {
 		if err != nil {
 			return err
 		}
-		l.mu.Lock()
 		for i := 0; i+1 < len(page.Elements); i += 2 {
-			id := page.Elements[i]
-			if _, known := l.open[id]; !known {
-				l.enqueue(operation{id: id, how: settle, used: l.ended[id]})
-			}
+			k.settleLeft(page.Elements[i])
 		}
-		l.mu.Unlock()
 		if cursor = page.Cursor; cursor == 0 {
 			return nil
 		}
 	}
+}
+
+// settleLeft settles a reservation of which this process does not know.
+func (k *keeper) settleLeft(id string) {
+	l := k.l
+	l.mu.Lock()
+	_, open := l.open[id]
+	used, known := l.ended[id]
+	l.mu.Unlock()
+	if open {
+		return
+	}
+	if !known && l.opt.Lookup != nil {
+		if limits, r, u, ok := l.opt.Lookup(id); ok {
+			used = pairsOf(l.demands(limits, &r), u)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enqueue(operation{id: id, how: settle, rest: used})
 }
 
 // contribute says what the replica knows, in pieces.
@@ -469,6 +488,9 @@ func (l *Ledger) truth() [][]string {
 	here, there := l.opt.Now(), l.time()
 	shift := there.Sub(l.own.Now())
 	for _, c := range l.own.Counts() {
+		if l.unsaid[c.Limit] {
+			continue
+		}
 		if r := countRecord(&c, there, shift); r != nil {
 			records = append(records, r)
 		}

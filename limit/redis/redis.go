@@ -65,7 +65,11 @@ type Options struct {
 	Timeout time.Duration
 	// Hold is how long a reservation is held whose replica is gone. It must be
 	// longer than any request; default 30 min.
-	Hold   time.Duration
+	Hold time.Duration
+	// Lookup finds a request that has ended: what limits it was judged by, and what it
+	// used. It is asked about reservations that an earlier process of this replica
+	// left open; may be nil.
+	Lookup func(id string) (limits []*plan.Limit, r limit.Request, used []limit.Used, ok bool)
 	Now    func() time.Time // default: time.Now
 	Logger *slog.Logger     // default: slog.Default()
 
@@ -135,6 +139,8 @@ type Ledger struct {
 	open    map[string]*reservation
 	ended   map[string][]string // of requests that ended before this process began: what was used
 	queue   []operation
+	unsaid  map[string]bool // limits that are new, of which the server is to be told
+	said    int
 	stood   bool // once a member, the replica may use its pot
 	splits  sync.Map
 	known   sync.Map     // limits by name
@@ -166,17 +172,19 @@ type hold struct {
 	at    time.Time // since when, by this machine's clock
 }
 
-// operation ends a reservation.
+// operation is something of which the server is told soon. Telling it twice has no
+// effect.
 type operation struct {
 	id, how string
-	used    []string // pairs of a count's id and what was used of it
+	rest    []string // pairs of a count's id and what was used of it; records
 }
 
-// The ways to end a reservation.
+// The ways to end a reservation, and another thing to tell.
 const (
 	settle  = "settle"
 	release = "release"
 	void    = "void"
+	also    = "also"
 )
 
 // New makes a ledger that has asked nobody yet.
@@ -187,7 +195,7 @@ func New(o Options) *Ledger {
 	l := &Ledger{
 		opt: o, mark: MarkOf(o.Replica), boot: hex.EncodeToString(boot[:]),
 		meta: "{" + o.Name + "}:meta", wake: make(chan struct{}, 1), flush: make(chan struct{}, 1),
-		open: map[string]*reservation{}, ended: map[string][]string{},
+		open: map[string]*reservation{}, ended: map[string][]string{}, unsaid: map[string]bool{},
 	}
 	now := o.Now()
 	l.anchor.Store(&anchor{server: now.Round(0), here: now})

@@ -250,10 +250,7 @@ func (l *Ledger) fromPot(limits []*plan.Limit, r *limit.Request) limit.Result {
 		l.metrics.unavailable.Inc()
 		return limit.Result{Unavailable: true, RetryAfter: time.Second}
 	}
-	pots := make([]*plan.Limit, len(limits))
-	for i, lim := range limits {
-		pots[i] = l.split(lim).pot
-	}
+	pots := l.Pots(limits)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.stood {

@@ -28,8 +28,14 @@ var beatLua string
 //go:embed lua/boot.lua
 var bootLua string
 
+//go:embed lua/records.lua
+var recordsLua string
+
 //go:embed lua/part.lua
 var partLua string
+
+//go:embed lua/also.lua
+var alsoLua string
 
 //go:embed lua/accept.lua
 var acceptLua string
@@ -54,7 +60,8 @@ var (
 	settleScript  = newScript(commonLua + settleLua)
 	beatScript    = newScript(commonLua + beatLua)
 	bootScript    = newScript(commonLua + bootLua)
-	partScript    = newScript(commonLua + partLua)
+	partScript    = newScript(commonLua + recordsLua + partLua)
+	alsoScript    = newScript(commonLua + recordsLua + alsoLua)
 	acceptScript  = newScript(commonLua + acceptLua)
 	forgetScript  = newScript(commonLua + forgetLua)
 	resetScript   = newScript(commonLua + resetLua)

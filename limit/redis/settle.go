@@ -2,6 +2,9 @@ package redis
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -40,7 +43,7 @@ func (l *Ledger) end(id, how string, here func(), spent func(*hold) int64) {
 		return
 	}
 	delete(l.open, id)
-	l.enqueue(operation{id: id, how: how, used: res.used(spent)})
+	l.enqueue(operation{id: id, how: how, rest: res.used(spent)})
 }
 
 // used are pairs of counts and what was used of them.
@@ -112,14 +115,13 @@ func (l *Ledger) endAll(ctx context.Context, list []operation) int {
 	defer cancel()
 	commands := make([]rueidis.Completed, len(list))
 	for i, op := range list {
-		args := l.head(v, make([]string, 0, headArgs+2+len(op.used)))
-		commands[i] = settleScript.build(*c, l.meta, append(append(args, op.id, op.how), op.used...))
+		commands[i] = op.script().build(*c, l.meta, op.args(l.head(v, make([]string, 0, headArgs+2+len(op.rest)))))
 	}
 	began := time.Now()
 	results := (*c).DoMulti(ctx, commands...)
 	for i, res := range results {
 		if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
-			res = settleScript.run(ctx, *c, l.meta, append(append(l.head(v, nil), list[i].id, list[i].how), list[i].used...))
+			res = list[i].script().run(ctx, *c, l.meta, list[i].args(l.head(v, nil)))
 		}
 		rep, err := l.hear(v, res)
 		l.metrics.asked(time.Since(began), err)
@@ -138,24 +140,65 @@ func (l *Ledger) endAll(ctx context.Context, list []operation) int {
 	return len(list)
 }
 
+// script is what carries the operation out.
+func (o *operation) script() *script {
+	if o.how == also {
+		return alsoScript
+	}
+	return settleScript
+}
+
+// args are the operation's arguments behind the head.
+func (o *operation) args(head []string) []string {
+	head = append(head, o.id)
+	if o.how != also {
+		head = append(head, o.how)
+	}
+	return append(head, o.rest...)
+}
+
 // Restore counts r, without checking, as it was before a restart: it was admitted
-// at that time, with the first of its options, and is still open. Whether the
-// server held it or the pot is not known: both take it in, in the replica's own
-// account. What the server counts is not changed.
+// at that time, with the first of its options, and is still open. One that is open
+// already is given what it does not hold yet, of limits that are new. Whether the
+// server held it or the pot is not known after a restart: both take it in, in the
+// replica's own accounts. The server is told of what is new only.
 func (l *Ledger) Restore(limits []*plan.Limit, r *limit.Request, admitted time.Time) {
 	list := l.demands(limits, r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.own.Restore(limits, r, admitted)
-	if l.opt.Allowance > 0 {
-		l.pot.Restore(l.pots(limits), r, admitted)
+	if l.opt.Allowance > 0 && !l.stood {
+		l.pot.Restore(l.Pots(limits), r, admitted)
 	}
-	if _, ok := l.open[r.ID]; !ok && len(list) > 0 {
+	res, ok := l.open[r.ID]
+	if !ok && len(list) > 0 {
 		l.hold(r.ID, list, 0, admitted)
 	}
+	if !ok || !l.stood {
+		return
+	}
+	more := &reservation{due: res.due}
+	for i := range list {
+		h := hold{id: list[i].id, limit: list[i].lim, share: list[i].Limit, pool: list[i].Pool, n: list[i].N[0], at: admitted}
+		if !slices.ContainsFunc(res.holds, func(o hold) bool { return o.id == h.id }) {
+			more.holds = append(more.holds, h)
+		}
+	}
+	if len(more.holds) == 0 {
+		return
+	}
+	res.holds = append(slices.Clip(res.holds), more.holds...)
+	l.enqueue(operation{
+		id: "hold:" + r.ID + ":" + more.holds[0].id, how: also,
+		rest: reservationRecord(r.ID, more, l.opt.Hold, l.opt.Now(), l.time()),
+	})
 }
 
-func (l *Ledger) pots(limits []*plan.Limit) []*plan.Limit {
+// Pots are the limits by which the pot counts.
+func (l *Ledger) Pots(limits []*plan.Limit) []*plan.Limit {
+	if l.opt.Allowance == 0 {
+		return nil
+	}
 	list := make([]*plan.Limit, len(limits))
 	for i, lim := range limits {
 		list[i] = l.split(lim).pot
@@ -167,24 +210,124 @@ func (l *Ledger) pots(limits []*plan.Limit) []*plan.Limit {
 // began, for the case that the server was not told.
 const maxEnded = 200_000
 
-// Count counts, without checking, what r used, which ended at that time: in the
-// replica's own account. The server knows of it, or is told when it still holds r.
+// Count counts, without checking, what r used, which ended at that time. Before Run
+// that is in the replica's own account: the server knows of it, or is told when it
+// still holds r. Later the server is told, but for limits of which Introduce will tell.
 func (l *Ledger) Count(limits []*plan.Limit, r *limit.Request, used []limit.Used, admitted, ended time.Time) {
 	list := l.demands(limits, r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.own.Count(limits, r, used, admitted, ended)
-	if l.opt.Allowance > 0 {
-		l.pot.Count(l.pots(limits), r, used, admitted, ended)
-	}
-	if len(list) == 0 || len(l.ended) >= maxEnded {
+	if len(list) == 0 {
 		return
 	}
+	if l.stood {
+		l.countThere(list, r.ID, used, admitted, ended)
+		return
+	}
+	if len(l.ended) < maxEnded {
+		l.ended[r.ID] = pairsOf(list, used)
+	}
+}
+
+// pairsOf are pairs of counts and what was used of them.
+func pairsOf(list []demand, used []limit.Used) []string {
 	res := reservation{holds: make([]hold, len(list))}
 	for i := range list {
 		res.holds[i] = hold{id: list[i].id, limit: list[i].lim, pool: list[i].Pool}
 	}
-	l.ended[r.ID] = res.used(func(h *hold) int64 { return limit.Spent(h.limit, h.pool, used) })
+	return res.used(func(h *hold) int64 { return limit.Spent(h.limit, h.pool, used) })
+}
+
+// countThere tells the server of use that it does not know of.
+func (l *Ledger) countThere(list []demand, id string, used []limit.Used, admitted, ended time.Time) {
+	here, there := l.opt.Now(), l.time()
+	var records []string
+	for i := range list {
+		d := &list[i]
+		n, at := int64(1), admitted
+		switch {
+		case l.unsaid[d.lim.Name], d.lim.Unit == plan.UnitConcurrency:
+			continue
+		case d.lim.Unit != plan.UnitRequests:
+			n, at = limit.Spent(d.lim, d.Pool, used), ended
+		}
+		_, end, next := periodOf(d.lim, there)
+		slot := slotEnd(d.lim, there.Add(-max(here.Sub(at), 0)))
+		records = append(records, "C", d.id, number(windowOf(d.lim)), number(end), number(next), "0", "1", number(slot), number(n))
+	}
+	if len(records) > 0 {
+		l.enqueue(operation{id: "count:" + id + ":" + list[0].id, how: also, rest: records})
+	}
+}
+
+// Fresh says that a limit with this name is new: what this replica knows of one
+// that was there before is not whole. What it has behind it is counted from now on
+// by Count, and the server is told by Introduce.
+func (l *Ledger) Fresh(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.own.Reset(name, func(limit.Scope) bool { return true })
+	l.unsaid[name] = true
+}
+
+// Introduce tells the server what this replica knows of the limits that are new,
+// before anybody is judged by them. When the server cannot be told now, nothing
+// is reserved until it can.
+func (l *Ledger) Introduce(ctx context.Context) {
+	if !l.ready() {
+		return // the keeper does it
+	}
+	if err := l.introduce(ctx); err != nil {
+		l.lost(err)
+	}
+}
+
+func (l *Ledger) introduce(ctx context.Context) error {
+	l.mu.Lock()
+	names := slices.Sorted(maps.Keys(l.unsaid))
+	l.mu.Unlock()
+	for _, name := range names {
+		if err := l.introduceOne(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) introduceOne(ctx context.Context, name string) error {
+	l.mu.Lock()
+	shift := l.time().Sub(l.own.Now())
+	var records [][]string
+	for _, c := range l.own.Counts() {
+		if c.Limit != name {
+			continue
+		}
+		if r := countRecord(&c, l.time(), shift); r != nil {
+			records = append(records, r)
+		}
+	}
+	l.said++
+	said := fmt.Sprintf("limit:%s:%s:%d", name, l.boot, l.said)
+	l.mu.Unlock()
+	for i, piece := range chunk(records) {
+		args := append([]string{fmt.Sprintf("%s:%d", said, i)}, piece...)
+		rep, err := l.ask(ctx, alsoScript, args)
+		if err != nil { // it counts once, however often it is said
+			rep, err = l.ask(ctx, alsoScript, args)
+		}
+		switch {
+		case err != nil:
+			return err
+		case rep.status != statusOK:
+			l.turn(rep)
+			return fmt.Errorf("the limit store answered %q", rep.status)
+		}
+	}
+	l.mu.Lock()
+	delete(l.unsaid, name)
+	l.mu.Unlock()
+	return nil
 }
 
 // Held is the number of reservations of this replica that are open.

@@ -39,6 +39,7 @@ type life struct {
 	admitted time.Duration
 	ended    time.Duration
 	day      time.Time // when it ended by the server's clock
+	pot      bool      // it was admitted from the pot
 	over     bool      // it truly has ended
 	entered  bool      // its entry was taken
 	used     []limit.Used
@@ -220,7 +221,9 @@ func (s *sim) start(i int) {
 		}
 		admitted := *l.r
 		admitted.Options = l.r.Options[l.option : l.option+1]
-		if l.entered {
+		if l.pot && l.entered {
+			m.pot.Count(m.Pots(l.limits), &admitted, l.used, start.Add(l.admitted+skew), start.Add(l.ended+skew))
+		} else if l.entered {
 			m.Count(l.limits, &admitted, l.used, start.Add(l.admitted+skew), start.Add(l.ended+skew))
 		} else {
 			m.Restore(l.limits, &admitted, start.Add(l.admitted+skew))
@@ -416,7 +419,7 @@ func (s *sim) admit(i int) {
 		s.happened["released"]++
 		return
 	}
-	s.lives = append(s.lives, &life{r: r, limits: s.limits, replica: i, option: res.Option, admitted: s.now})
+	s.lives = append(s.lives, &life{r: r, limits: s.limits, replica: i, option: res.Option, admitted: s.now, pot: !m.ready()})
 }
 
 // pick is one of the lives for which ok holds.
