@@ -66,6 +66,16 @@ func (l *Ledger) become(s state, why string) {
 	default:
 		l.opt.Logger.Error("limits: "+why, "replica", l.opt.Replica)
 	}
+	if onShut := l.onShut.Load(); onShut != nil && (s == shut) != (old.state == shut) {
+		(*onShut)(s == shut)
+	}
+}
+
+// OnShut has fn called when this process may admit nothing, because another one has
+// its place or there is none for it, and when it may again.
+func (l *Ledger) OnShut(fn func(shut bool)) {
+	l.onShut.Store(&fn)
+	fn(l.phase.Load().state == shut)
 }
 
 // lost takes in that the server did not answer: from now on nobody waits for it,

@@ -126,6 +126,7 @@ type Ledger struct {
 	anchor  atomic.Pointer[anchor]
 	last    atomic.Int64 // the latest time that the server told, in µs since 1970
 	members atomic.Pointer[map[Mark]string]
+	onShut  atomic.Pointer[func(bool)]
 	wake    chan struct{} // the keeper has something to do
 	flush   chan struct{} // the queue has
 
