@@ -21,6 +21,7 @@ import (
 
 	"github.com/weirproxy/weir/extproc"
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/access"
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
@@ -44,12 +45,12 @@ func testPlan() *plan.Plan {
 	near := &plan.Pool{Tokenizer: counts, Name: "near", Placement: ai.Private, Model: "deepseek-v3", ContextWindow: 8192, Price: ai.Price{Input: 1, Output: 2}}
 	far := &plan.Pool{Tokenizer: counts, Name: "far", Placement: ai.Public, Model: "qwen-max", Price: ai.Price{Input: 3, CachedInput: 4, Output: 5}}
 	chat := &plan.Model{
-		Name: "chat", Aliases: []string{"gpt-4o"}, DefaultMaxTokens: 256,
+		Name: "chat", Aliases: []string{"gpt-4o"}, DefaultMaxTokens: 256, Pools: []*plan.Pool{near, far},
 		Targets:           []plan.Step{{Choices: []plan.Choice{{Pool: near, Weight: 1}}}, {Choices: []plan.Choice{{Pool: far, Weight: 1}}}},
 		FirstTokenTimeout: 30 * time.Second, AttemptTimeout: 600 * time.Second,
 	}
 	away := &plan.Model{
-		Name: "away", DefaultMaxTokens: 256, Targets: []plan.Step{{Choices: []plan.Choice{{Pool: far, Weight: 1}}}},
+		Name: "away", DefaultMaxTokens: 256, Pools: []*plan.Pool{far}, Targets: []plan.Step{{Choices: []plan.Choice{{Pool: far, Weight: 1}}}},
 		FirstTokenTimeout: time.Second, AttemptTimeout: 2 * time.Second,
 	}
 	p := &plan.Plan{
@@ -62,9 +63,9 @@ func testPlan() *plan.Plan {
 	secret := []byte("test secret")
 	p.SetHashSecret(secret)
 	for token, key := range map[string]*plan.Key{
-		"sk-private": {Grants: plan.Grants{Models: map[string]bool{"chat": true}}},
-		"sk-open":    {Grants: plan.Grants{AllModels: true, AllEgress: true}},
-		"sk-gone":    {Grants: plan.Grants{AllModels: true, AllEgress: true}, Disabled: true},
+		"sk-private": {Roles: []*plan.Role{{Name: "private", Models: map[string]bool{"chat": true}}}},
+		"sk-open":    {Roles: []*plan.Role{{Name: "open", AllModels: true, AllEgress: true}}},
+		"sk-gone":    {Roles: []*plan.Role{{Name: "open", AllModels: true, AllEgress: true}}, Disabled: true},
 	} {
 		key.Name = strings.TrimPrefix(token, "sk-")
 		key.Principal = ai.Principal{Key: key.Name, Application: key.Name + "-app", Team: key.Name}
@@ -152,7 +153,7 @@ func start(t testing.TB, p *plan.Plan) *gateway {
 
 // pipeline is that of the product, with more stages behind it.
 func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
-	stages := []pipeline.Stage{auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(route.NewRests()), quota.New(g.ledger, limit.NewOutputs())}
+	stages := []pipeline.Stage{auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(route.NewRests()), quota.New(g.ledger, limit.NewOutputs())}
 	run := pipeline.New(append(stages, more...)...)
 	run.Log = g.log
 	return run

@@ -44,8 +44,8 @@ func TestMetrics(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("samples (-want +got):\n%s", diff)
 	}
-	if n := len(samples(t, g.registry, "weir_stage_duration_seconds_count")); n != 6 {
-		t.Errorf("%d stages measured, want 6", n)
+	if n := len(samples(t, g.registry, "weir_stage_duration_seconds_count")); n != 7 {
+		t.Errorf("%d stages measured, want 7", n)
 	}
 }
 

@@ -95,6 +95,9 @@ func recordTargets(d *usagev1.Decision, ex *pipeline.Exchange) {
 
 func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
 	d.MaxOutputTokens = ex.In.Request.MaxOutput
+	if m := ex.Reserved.MaxOutput; m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce {
+		d.MaxOutputTokens = m
+	}
 	if !ex.Reserved.Result.Held {
 		return
 	}
@@ -108,9 +111,6 @@ func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
 	d.Limits = make([]string, len(ex.Reserved.Limits))
 	for i, l := range ex.Reserved.Limits {
 		d.Limits[i] = l.Name
-	}
-	if m := ex.Reserved.MaxOutput; m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce {
-		d.MaxOutputTokens = m
 	}
 }
 

@@ -28,21 +28,25 @@ type Input struct {
 
 // Result is what was decided, and why.
 type Result struct {
-	Verdict  string   `json:"verdict"` // allowed or refused
-	Status   int      `json:"status,omitempty"`
-	Reason   string   `json:"reason,omitempty"`
-	Stage    string   `json:"stage,omitempty"`
-	Message  string   `json:"message,omitempty"`
-	Param    string   `json:"param,omitempty"`
-	Answer   string   `json:"answer,omitempty"` // the body, when weir answers itself
-	Caller   *Caller  `json:"caller,omitempty"`
-	Request  *Request `json:"request,omitempty"`
-	Rules    []Rule   `json:"rules,omitempty"`
-	Route    string   `json:"route,omitempty"` // the rule that routed, or default
-	Targets  []Target `json:"targets,omitempty"`
-	Reserved *Reserve `json:"reserved,omitempty"`
-	Edits    []Edit   `json:"edits,omitempty"`
-	Stages   []Stage  `json:"stages"`
+	Verdict string   `json:"verdict"` // allowed or refused
+	Status  int      `json:"status,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	Stage   string   `json:"stage,omitempty"`
+	Message string   `json:"message,omitempty"`
+	Param   string   `json:"param,omitempty"`
+	Answer  string   `json:"answer,omitempty"` // the body, when weir answers itself
+	Caller  *Caller  `json:"caller,omitempty"`
+	Roles   []Role   `json:"roles,omitempty"`
+	Request *Request `json:"request,omitempty"`
+	Rules   []Rule   `json:"rules,omitempty"`
+	Route   string   `json:"route,omitempty"` // the rule that routed, or default
+	// EgressRefused is what the route does about a target that is egress and not
+	// permitted: next or refuse.
+	EgressRefused string   `json:"egress_refused,omitempty"`
+	Targets       []Target `json:"targets,omitempty"`
+	Reserved      *Reserve `json:"reserved,omitempty"`
+	Edits         []Edit   `json:"edits,omitempty"`
+	Stages        []Stage  `json:"stages"`
 }
 
 // Caller is who calls.
@@ -51,6 +55,14 @@ type Caller struct {
 	Application string   `json:"application,omitempty"`
 	Team        string   `json:"team"`
 	Roles       []string `json:"roles,omitempty"`
+}
+
+// Role is a role of the caller: what it permits, and the check that ended it, if
+// one did. A request is let through while one is not ended.
+type Role struct {
+	Name    string `json:"name"`
+	Permits string `json:"permits"`
+	EndedBy string `json:"ended_by,omitempty"`
 }
 
 // Request is what weir read of the request.
@@ -185,7 +197,7 @@ func headers(in Input, token string) []pipeline.Header {
 
 // read tells what the exchange holds.
 func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
-	r := &Result{Verdict: allowed, Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex)}
+	r := &Result{Verdict: allowed, Roles: roles(ex), EgressRefused: egressRefused(ex), Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex)}
 	switch {
 	case v.Reply != nil:
 		r.Status, r.Answer = v.Reply.Status, string(v.Reply.Body)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirproxy/weir/extproc/explain"
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/access"
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
@@ -35,12 +36,12 @@ func testPlan() *plan.Plan {
 	near := &plan.Pool{Name: "near", Tokenizer: counts, Placement: ai.Private, Model: "deepseek-v3"}
 	far := &plan.Pool{Name: "far", Placement: ai.Public, Model: "qwen-max"}
 	steps := []plan.Step{{Choices: []plan.Choice{{Pool: far, Weight: 1}}}, {Choices: []plan.Choice{{Pool: near, Weight: 1}}}}
-	m := &plan.Model{Name: "chat", Aliases: []string{"gpt"}, DefaultMaxTokens: 100, Targets: steps, Rules: []*plan.Rule{
+	m := &plan.Model{Name: "chat", Aliases: []string{"gpt"}, DefaultMaxTokens: 100, Targets: steps, Pools: []*plan.Pool{far, near}, Rules: []*plan.Rule{
 		{Name: "no", Source: "stream", When: condition(false), Targets: steps},
 		{Name: "yes", Source: "true", When: condition(true), Targets: steps},
 		{Name: "later", Source: "tools", When: condition(true), Targets: steps},
 	}}
-	key := &plan.Key{Name: "ci", Principal: ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}, Grants: plan.Grants{AllModels: true}}
+	key := &plan.Key{Name: "ci", Principal: ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}, Roles: []*plan.Role{{Name: "dev", AllModels: true}}}
 	p := &plan.Plan{
 		Models: map[string]*plan.Model{"chat": m, "gpt": m}, ModelList: []*plan.Model{m}, KeyList: []*plan.Key{key},
 		Bounds: plan.Bounds{MaxBodyBytes: 1 << 20, MaxDepth: 64},
@@ -54,7 +55,7 @@ func testPlan() *plan.Plan {
 func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
 	t.Helper()
 	ledger := limit.New(time.Now)
-	run := pipeline.New(auth.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(route.NewRests()), quota.New(ledger, limit.NewOutputs()))
+	run := pipeline.New(auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(route.NewRests()), quota.New(ledger, limit.NewOutputs()))
 	return explain.Explain(t.Context(), run, p, in)
 }
 
@@ -79,7 +80,9 @@ func TestAllowed(t *testing.T) {
 		}
 		want := &explain.Result{
 			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}},
-			Request: &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "counted"},
+			Roles:         []explain.Role{{Name: "dev", Permits: "models *; no egress"}},
+			EgressRefused: "next",
+			Request:       &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "counted"},
 			Rules: []explain.Rule{{Name: "no", When: "stream", Outcome: explain.DidNot}, {Name: "yes", When: "true", Outcome: explain.Held},
 				{Name: "later", When: "tools", Outcome: explain.NotTried}},
 			Route:   "yes",
@@ -88,7 +91,7 @@ func TestAllowed(t *testing.T) {
 				OutputTokens: 7, MaxOutputTokens: 7, Held: true},
 			Edits: []explain.Edit{{Offset: len(body) - 1, Text: `,"stream_options":{"include_usage":true}`}},
 		}
-		for _, name := range []string{"auth", "models", "decode", "tokens", "quota", "route"} {
+		for _, name := range []string{"auth", "access", "models", "decode", "tokens", "quota", "route"} {
 			want.Stages = append(want.Stages, explain.Stage{Name: name, Mode: "enforce", Verdict: "go on"})
 		}
 		ignore := cmp.Options{cmpopts.IgnoreFields(explain.Stage{}, "Micros"), cmpopts.IgnoreFields(explain.Request{}, "InputTokens"),
@@ -134,6 +137,42 @@ func TestRefused(t *testing.T) {
 				t.Error("the text holds the key")
 			}
 		})
+	}
+}
+
+// Each role is told, with what it permits and what ended it.
+func TestRoles(t *testing.T) {
+	p := testPlan()
+	p.Limits = nil
+	hours := plan.NewHours(time.UTC)
+	hours.Add(time.Monday, 8*60, 18*60)
+	p.KeyList[0].Roles = []*plan.Role{
+		{Name: "day", AllModels: true, Hours: hours, Denied: plan.Vision | plan.Streaming, MaxContext: 9, MaxOutput: 8},
+		{Name: "lists", AllModels: true, Endpoints: []ai.Kind{ai.KindModels, ai.KindEmbedding}},
+		{Name: "other", Models: map[string]bool{"x": true, "a": true}},
+		{Name: "out", AllModels: true, Pools: map[string]bool{"far": true}},
+		{Name: "works", AllModels: true},
+	}
+	p.Models["chat"].Rules[1].RefuseEgress = true
+	got := explained(t, p, explain.Input{Key: "ci", Path: "/v1/chat/completions", Body: []byte(body), Now: time.Date(2026, 6, 2, 0, 0, 0, 0, time.UTC)})
+	want := []explain.Role{
+		{Name: "day", Permits: "models *; no vision; no streaming; at most 9 input tokens; at most 8 output tokens; no egress; at UTC Mon 08:00-18:00", EndedBy: "outside_hours"},
+		{Name: "lists", Permits: "models *; endpoints models, embedding; no egress", EndedBy: "endpoint_not_allowed"},
+		{Name: "other", Permits: "models a, x; no egress", EndedBy: "model_not_allowed"},
+		{Name: "out", Permits: "models *; pools far; no egress", EndedBy: "egress_not_allowed"},
+		{Name: "works", Permits: "models *; no egress", EndedBy: "egress_not_allowed"},
+	}
+	if diff := cmp.Diff(want, got.Roles); diff != "" {
+		t.Errorf("roles (-want +got):\n%s", diff)
+	}
+	var text strings.Builder
+	if err := got.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"refused with 403 by route: egress_not_allowed", "day: ended, outside_hours", "egress that is not permitted: refuse", "far (public, qwen-max): dropped, egress_not_allowed"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("text lacks %q:\n%s", want, text.String())
+		}
 	}
 }
 

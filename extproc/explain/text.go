@@ -18,6 +18,9 @@ func (r *Result) WriteText(w io.Writer) error {
 	if c := r.Caller; c != nil {
 		row("caller", fmt.Sprintf("key %s, application %s, team %s, roles %s", c.Key, dash(c.Application), dash(c.Team), dash(strings.Join(c.Roles, ", "))))
 	}
+	for _, role := range r.Roles {
+		row("role", role.Name+": "+role.outcome(), role.Permits)
+	}
 	if q := r.Request; q != nil {
 		row("request", q.text())
 	}
@@ -25,7 +28,7 @@ func (r *Result) WriteText(w io.Writer) error {
 		row("rule", rule.Name+": "+rule.Outcome, rule.When)
 	}
 	if r.Route != "" {
-		row("route", r.Route)
+		row("route", r.Route, "egress that is not permitted: "+r.EgressRefused)
 	}
 	for _, target := range r.Targets {
 		row("target", target.text())
@@ -51,6 +54,13 @@ func (r *Result) headline() string {
 		return fmt.Sprintf("answered with %d by %s", r.Status, r.Stage)
 	}
 	return r.Verdict
+}
+
+func (r *Role) outcome() string {
+	if r.EndedBy == "" {
+		return "permits"
+	}
+	return "ended, " + r.EndedBy
 }
 
 func (q *Request) text() string {

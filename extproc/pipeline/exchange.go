@@ -16,7 +16,7 @@ type Exchange struct {
 	Plan      *plan.Plan    // Begin; captured once, so that a reload never shows in the middle
 	In        Inbound       // Begin, decode
 	Principal ai.Principal  // auth
-	Grants    *plan.Grants  // auth; nil until the caller is known
+	Grants    plan.Grants   // auth, access, route: the roles that still permit the request
 	Estimate  Estimate      // tokens
 	Edits     []openai.Edit // decode, quota; append-only, applied once at the end
 	Decision  Decision      // route (and models: the model)
@@ -135,9 +135,11 @@ type Decision struct {
 	Model *plan.Model
 	// Rule is the name of the rule that routed: "default" for the model's own
 	// targets, empty when none did.
-	Rule    string
-	Targets []*plan.Pool // in the order in which they are tried
-	Dropped []Drop       // what the route names and the request may not use
+	Rule string
+	// RefuseEgress is the route's: see plan.Rule.
+	RefuseEgress bool
+	Targets      []*plan.Pool // in the order in which they are tried
+	Dropped      []Drop       // what the route names and the request may not use
 	// Bar tells why the request may not use a pool, whoever names it; none is that
 	// it may. Set by route.
 	Bar func(*Exchange, *plan.Pool) ai.Reason

@@ -167,7 +167,7 @@ func TestBeginForgets(t *testing.T) {
 	ex.In.Request.Fields, ex.In.Request.MediaLimits = make([]dialect.Field, 1), true
 	ex.Estimate = NewEstimate(&counter{}, ex)
 	ex.Principal = ai.Principal{Key: "k"}
-	ex.Grants = new(plan.Grants)
+	ex.Grants, _ = plan.Grant([]*plan.Role{{Name: "r"}})
 	ex.Edits = append(ex.Edits, openai.Edit{Text: "e"})
 	ex.Decision = Decision{Model: new(plan.Model), Rule: "r", Targets: make([]*plan.Pool, 2), Dropped: make([]Drop, 2)}
 	ex.Reserved.Result.Held = true

@@ -161,6 +161,14 @@ const (
 	ReasonLimitsUnavailable Reason = "limits_unavailable"
 	ReasonBackendRefused    Reason = "backend_refused"
 	ReasonInternal          Reason = "internal_error"
+
+	// What no role of the caller permits, beside models and egress.
+	ReasonEndpointNotAllowed Reason = "endpoint_not_allowed"
+	ReasonOutsideHours       Reason = "outside_hours"
+	ReasonFeatureNotAllowed  Reason = "feature_not_allowed"
+	ReasonOutputNotAllowed   Reason = "output_not_allowed"
+	ReasonPoolNotAllowed     Reason = "pool_not_allowed"
+	ReasonContextNotAllowed  Reason = "context_not_allowed"
 )
 
 // Answer is how a reason appears to an OpenAI client: HTTP status, error type
@@ -186,7 +194,7 @@ var answers = map[Reason]Answer{
 	ReasonTooLarge:          {413, "invalid_request_error", "request_too_large"},
 	ReasonInvalidField:      {400, "invalid_request_error", "invalid_value"},
 	ReasonUnknownModel:      {404, "invalid_request_error", "model_not_found"},
-	ReasonModelNotAllowed:   {403, "permission_error", "model_not_allowed"},
+	ReasonModelNotAllowed:   {404, "invalid_request_error", "model_not_found"}, // as one that does not exist
 	ReasonEgressNotAllowed:  {403, "permission_error", "egress_not_allowed"},
 	ReasonContextTooLong:    {400, "invalid_request_error", "context_length_exceeded"},
 	ReasonNoRoute:           {403, "permission_error", "no_route"},
@@ -197,6 +205,13 @@ var answers = map[Reason]Answer{
 	ReasonBackendRefused:    {502, "server_error", "backend_refused"},
 	ReasonUnavailable:       {503, "server_error", "service_unavailable"},
 	ReasonInternal:          {500, "server_error", "internal_error"},
+
+	ReasonEndpointNotAllowed: {403, "permission_error", "endpoint_not_allowed"},
+	ReasonOutsideHours:       {403, "permission_error", "outside_hours"},
+	ReasonFeatureNotAllowed:  {403, "permission_error", "feature_not_allowed"},
+	ReasonOutputNotAllowed:   {403, "permission_error", "output_not_allowed"},
+	ReasonPoolNotAllowed:     {403, "permission_error", "pool_not_allowed"},
+	ReasonContextNotAllowed:  {403, "permission_error", "context_not_allowed"},
 }
 
 // Answer returns how the reason appears to a client. A reason outside the set

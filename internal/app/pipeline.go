@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
+	"github.com/weirproxy/weir/extproc/stage/access"
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
@@ -20,6 +21,7 @@ import (
 func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
 	p := pipeline.New(
 		auth.Stage{},
+		access.Stage{},
 		models.Stage{},
 		decode.Stage{},
 		tokens.New(memo, learned),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/rule"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
 
@@ -32,6 +33,7 @@ type compilation struct {
 	apps   map[string]*configv1.Application
 	roles  map[string]*configv1.Role
 	keys   map[string]*plan.Key
+	kinds  []rule.Caller // whatever keys there are or will be
 	// material is the content of secrets and files, for the version.
 	material []string
 }
@@ -60,6 +62,7 @@ func (c *compilation) run() {
 	c.compilePools()
 	c.compileSimulators()
 	c.namePrincipals()
+	c.nameCallers()
 	c.compileBounds()
 	c.compileModels()
 	c.compileRoles()

@@ -66,10 +66,14 @@ func TestQuickstart(t *testing.T) {
 		t.Errorf("simulators %v", p.Simulators)
 	}
 	for _, name := range []string{"chat", "gpt-4o", "gpt-4o-mini", "chat-long", "embed"} {
-		if m := p.Models[name]; m == nil || !p.KeyList[0].Grants.MayCall(m) {
+		if m := p.Models[name]; m == nil || !mayCall(p.KeyList[0], m) {
 			t.Errorf("demo cannot call %s", name)
 		}
 	}
+}
+
+func mayCall(k *plan.Key, m *plan.Model) bool {
+	return slices.ContainsFunc(k.Roles, func(r *plan.Role) bool { return r.MayCall(m) })
 }
 
 // TestBank holds the scenario's promises: who may call and reach what.
@@ -78,12 +82,12 @@ func TestBank(t *testing.T) {
 	got := map[string][]string{}
 	for _, k := range p.KeyList {
 		for _, m := range p.ModelList {
-			if k.Grants.MayCall(m) {
+			if mayCall(k, m) {
 				got[k.Name] = append(got[k.Name], m.Name)
 			}
 		}
 		for _, pool := range p.Pools {
-			if pool.Placement == ai.Public && k.Grants.MayReach(pool) {
+			if pool.Placement == ai.Public && slices.ContainsFunc(k.Roles, func(r *plan.Role) bool { return r.MayReach(pool) }) {
 				got[k.Name] = append(got[k.Name], "egress:"+pool.Name)
 			}
 		}

@@ -127,15 +127,19 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	for _, m := range p.ModelList {
 		fmt.Fprintf(out, "model %s %q max=%d first=%v attempt=%v\n", m.Name, m.Aliases, m.DefaultMaxTokens, m.FirstTokenTimeout, m.AttemptTimeout)
 		for _, r := range m.Rules {
-			fmt.Fprintf(out, "  %s when %s ->%s\n", r.Name, r.Source, steps(r.Targets))
+			fmt.Fprintf(out, "  %s when %s ->%s\n", r.Name, r.Source, steps(r.Targets)+refuses(r.RefuseEgress))
 		}
-		fmt.Fprintf(out, "  default ->%s\n", steps(m.Targets))
+		fmt.Fprintf(out, "  default ->%s%s\n", steps(m.Targets), refuses(m.RefuseEgress))
 	}
 	fmt.Fprintf(out, "names %q\n", slices.Sorted(maps.Keys(p.Models)))
+	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
+		r := p.Roles[name]
+		fmt.Fprintf(out, "role %s all=%v models=%v pools=%v egress=%v %v endpoints=%v denied=%b context=%d output=%d hours=%s\n",
+			name, r.AllModels, r.Models, r.Pools, r.AllEgress, r.EgressPools, r.Endpoints, r.Denied, r.MaxContext, r.MaxOutput, hours(r.Hours))
+	}
 	for _, k := range p.KeyList {
-		fmt.Fprintf(out, "key %s app=%q team=%q roles=%v disabled=%v shown=%q all=%v models=%v egress=%v %v\n",
-			k.Name, k.Principal.Application, k.Principal.Team, k.Principal.Roles, k.Disabled, k.Shown,
-			k.Grants.AllModels, slices.Sorted(maps.Keys(k.Grants.Models)), k.Grants.AllEgress, slices.Sorted(maps.Keys(k.Grants.EgressPools)))
+		fmt.Fprintf(out, "key %s app=%q team=%q roles=%v disabled=%v shown=%q grants=%v\n",
+			k.Name, k.Principal.Application, k.Principal.Team, k.Principal.Roles, k.Disabled, k.Shown, roleNames(k.Roles))
 	}
 	for _, l := range p.Limits {
 		fmt.Fprintf(out, "limit %s %d %s per %s zone=%v organisation=%v key=%v application=%v team=%v user=%v model=%v pool=%v organisations=%v teams=%v applications=%v keys=%v models=%v pools=%v\n",
@@ -151,6 +155,27 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	for _, s := range p.Simulators {
 		fmt.Fprintf(out, "simulator %s %s %s %v\n", s.Name, s.Address, s.Profile, s.Models)
 	}
+}
+
+func roleNames(roles []*plan.Role) (names []string) {
+	for _, r := range roles {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+func refuses(refuse bool) string {
+	if refuse {
+		return " or refused"
+	}
+	return ""
+}
+
+func hours(h *plan.Hours) string {
+	if h == nil {
+		return "always"
+	}
+	return h.String()
 }
 
 func steps(list []plan.Step) string {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
@@ -57,7 +56,7 @@ func (c *compilation) compileLimits() {
 		c.span(path, l, limit)
 		c.breach(path, l, limit)
 		if c.filtered(path, l) && !c.counts(limit) {
-			c.fault(path, "counts nothing: no key matches its filters")
+			c.fault(path, "counts nothing: no caller and no model that a role permits match all of its filters")
 		}
 		c.out.Limits = append(c.out.Limits, limit)
 	}
@@ -186,75 +185,4 @@ func (c *compilation) filtered(path string, l *configv1.Limit) bool {
 		}
 	}
 	return some
-}
-
-// counts tells whether any key can make a request that the limit counts.
-func (c *compilation) counts(l *plan.Limit) bool {
-	for _, k := range c.out.KeyList {
-		for _, m := range c.out.ModelList {
-			if k.Grants.MayCall(m) && l.Applies(&k.Principal, m.Name) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// reach warns of what nobody can use.
-func (c *compilation) reach() {
-	used := map[string]bool{}
-	for _, m := range c.out.ModelList {
-		for _, p := range routed(m) {
-			used[p.Name] = true
-		}
-	}
-	for i, p := range c.cfg.Pools {
-		if !used[p.Name] {
-			c.warn(index("pools", i), "no model uses pool %q", p.Name)
-		}
-	}
-	held := map[string]bool{}
-	for _, k := range c.out.KeyList {
-		for _, r := range k.Principal.Roles {
-			held[r] = true
-		}
-	}
-	for i, r := range c.cfg.Roles {
-		if !held[r.Name] {
-			c.warn(index("roles", i), "no key has role %q", r.Name)
-		}
-	}
-	for i, m := range c.cfg.Models {
-		if model := c.models[m.Name]; model != nil && len(c.out.KeyList) > 0 {
-			c.reachModel(index("models", i), model)
-		}
-	}
-}
-
-// reachModel warns of a model that nobody may call, or that keys may call and
-// never get an answer from, because all its pools are egress to them.
-func (c *compilation) reachModel(path string, m *plan.Model) {
-	pools := routed(m)
-	callable, answered := false, false
-	for i, k := range c.out.KeyList {
-		if !k.Grants.MayCall(m) {
-			continue
-		}
-		callable = true
-		if slices.ContainsFunc(pools, k.Grants.MayReach) {
-			answered = true
-		} else if k.Grants.Models[m.Name] {
-			c.warn(index("keys", i), "may call model %q, but every pool of it is egress, which no role of the key permits", m.Name)
-		}
-	}
-	switch {
-	case !callable:
-		c.warn(path, "no key may call model %q", m.Name)
-	case !answered && allPublic(pools):
-		c.warn(path, "every pool of model %q is public, and no key that may call it has egress", m.Name)
-	}
-}
-
-func allPublic(pools []*plan.Pool) bool {
-	return !slices.ContainsFunc(pools, func(p *plan.Pool) bool { return p.Placement != ai.Public })
 }

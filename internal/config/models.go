@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/internal/rule"
@@ -35,7 +34,7 @@ func (c *compilation) compileModels() {
 			c.fault(path, "neither rules nor targets: every request would be refused")
 		}
 		model.Rules = c.rules(path, m, rules)
-		model.Targets = c.steps(path+".targets", m.Targets)
+		model.Targets, model.RefuseEgress = c.steps(path+".targets", m.Targets), m.EgressRefused == "refuse"
 		model.Pools = pools(model)
 		if m.Name != "" && c.models[m.Name] == nil {
 			c.models[m.Name] = model
@@ -86,20 +85,18 @@ func (c *compilation) vocabulary() rule.Vocabulary {
 		"application": slices.Collect(maps.Keys(c.apps)),
 		"roles":       slices.Collect(maps.Keys(c.roles)),
 	}
-	for _, k := range c.cfg.Keys {
-		names["key"] = append(names["key"], k.Name)
-	}
 	for _, m := range c.cfg.Models {
 		names["model"] = append(names["model"], m.Name)
 	}
 	return rule.Vocabulary{HeaderFacts: c.out.Bounds.HeaderFacts, Names: names}
 }
 
-// rules compiles the rules of a model and reports those that no request reaches.
+// rules compiles the rules of a model.
 func (c *compilation) rules(path string, m *configv1.Model, compiler *rule.Compiler) []*plan.Rule {
+	compiler = compiler.ForModel(m.Name)
 	out := make([]*plan.Rule, 0, len(m.Rules))
-	always := "" // the rule that always holds
-	names, sources := map[string]int{}, map[string]int{}
+	conditions := make([]*rule.Condition, 0, len(m.Rules))
+	names := map[string]int{}
 	for i, r := range m.Rules {
 		at := index(path+".rules", i)
 		if first, again := names[r.Name]; again || r.Name == "default" {
@@ -111,29 +108,11 @@ func (c *compilation) rules(path string, m *configv1.Model, compiler *rule.Compi
 		} else {
 			names[r.Name] = i
 		}
-		if always != "" {
-			c.fault(at, "never reached: rule %q before it always holds", always)
-		}
 		cond := c.condition(at+".when", r.When, compiler)
-		if cond != nil {
-			value, constant := cond.Constant()
-			if constant && !value {
-				c.fault(at+".when", "never holds")
-			} else if constant && always == "" {
-				always = r.Name
-			}
-		}
-		source := strings.Join(strings.Fields(r.When), " ")
-		if first, again := sources[source]; again && source != "" {
-			c.fault(at+".when", "never reached: the same condition as in rules[%d]", first)
-		} else {
-			sources[source] = i
-		}
-		out = append(out, &plan.Rule{Name: r.Name, Source: r.When, When: cond, Targets: c.steps(at+".targets", r.Targets)})
+		conditions = append(conditions, cond)
+		out = append(out, &plan.Rule{Name: r.Name, Source: r.When, When: cond, Targets: c.steps(at+".targets", r.Targets), RefuseEgress: r.EgressRefused == "refuse"})
 	}
-	if always != "" && len(m.Targets) > 0 {
-		c.fault(path+".targets", "never reached: rule %q always holds", always)
-	}
+	c.reachRules(path, m, compiler, conditions)
 	return out
 }
 

@@ -26,7 +26,9 @@ func (c *compilation) namePrincipals() {
 	for i, a := range c.cfg.Applications {
 		first(c.apps, a.Name, a)
 		c.roleNames(index("applications", i)+".roles", a.Roles)
-		refer(c, index("applications", i)+".team", "team", a.Team, c.teams)
+		if team, ok := refer(c, index("applications", i)+".team", "team", a.Team, c.teams); ok {
+			c.countRoles(index("applications", i)+".roles", len(team.Roles)+len(a.Roles))
+		}
 	}
 }
 
@@ -41,30 +43,6 @@ func (c *compilation) roleNames(path string, names []string) {
 	c.distinct(path, names)
 	for i, name := range names {
 		refer(c, index(path, i), "role", name, c.roles)
-	}
-}
-
-// compileRoles checks what roles grant.
-func (c *compilation) compileRoles() {
-	for i, r := range c.cfg.Roles {
-		path := index("roles", i)
-		c.distinct(path+".models", r.Models)
-		for j, name := range r.Models {
-			c.modelName(index(path+".models", j), name)
-		}
-		if len(r.Models) > 1 && slices.Contains(r.Models, "*") {
-			c.fault(path+".models", `"*" is all models: name no others beside it`)
-		}
-		if len(r.EgressPools) > 0 && !r.Egress {
-			c.fault(path+".egress_pools", "grants nothing without egress: true")
-		}
-		c.distinct(path+".egress_pools", r.EgressPools)
-		for j, name := range r.EgressPools {
-			at := index(path+".egress_pools", j)
-			if pool, ok := refer(c, at, "pool", name, c.pools); ok && pool.Placement == ai.Private {
-				c.fault(at, "pool %q is private: reaching it is no egress", name)
-			}
-		}
 	}
 }
 
@@ -90,7 +68,7 @@ func (c *compilation) compileKeys(hashKey []byte) {
 	for i, k := range c.cfg.Keys {
 		path := index("keys", i)
 		key := &plan.Key{Name: k.Name, Disabled: k.Disabled, Principal: c.principal(path, k)}
-		key.Grants = c.grants(key.Principal.Roles)
+		key.Roles = c.held(path, key.Principal.Roles)
 		if len(key.Principal.Roles) == 0 && !k.Disabled && !c.under(path) && !c.misspelt() {
 			c.fault(path, "neither the key nor its application or team has a role: it may call nothing")
 		}
@@ -128,28 +106,6 @@ func (c *compilation) principal(path string, k *configv1.Key) ai.Principal {
 	slices.Sort(roles)
 	p.Roles = slices.Compact(roles)
 	return p
-}
-
-// grants is what roles permit, taken together.
-func (c *compilation) grants(roles []string) plan.Grants {
-	g := plan.Grants{Models: map[string]bool{}, EgressPools: map[string]bool{}}
-	for _, name := range roles {
-		r := c.roles[name]
-		for _, model := range r.GetModels() {
-			g.AllModels = g.AllModels || model == "*"
-			if model != "*" {
-				g.Models[model] = true
-			}
-		}
-		if !r.GetEgress() {
-			continue
-		}
-		g.AllEgress = g.AllEgress || len(r.EgressPools) == 0
-		for _, pool := range r.EgressPools {
-			g.EgressPools[pool] = true
-		}
-	}
-	return g
 }
 
 // keyHash is the keyed hash of a key, given or made from the key itself.

@@ -27,6 +27,7 @@ type Plan struct {
 	Pools     []*Pool           // sorted by name
 	Models    map[string]*Model // by name and by alias
 	ModelList []*Model          // sorted by name, aliases left out
+	Roles     map[string]*Role
 	Keys      map[KeyHash]*Key
 	KeyList   []*Key // in the order of the file
 	Limits    []*Limit
@@ -146,6 +147,7 @@ type Model struct {
 	Aliases           []string
 	Rules             []*Rule
 	Targets           []Step  // the default; may be empty
+	RefuseEgress      bool    // of Targets: see Rule
 	Pools             []*Pool // all that the rules and targets name, each once
 	DefaultMaxTokens  int64
 	MinOutputTokens   int64 // under which no limit lowers an answer's ceiling
@@ -159,6 +161,9 @@ type Rule struct {
 	Source  string // the CEL text
 	When    Condition
 	Targets []Step
+	// RefuseEgress refuses a request whose next target is egress that its caller's
+	// roles bar, where otherwise the target after it is tried.
+	RefuseEgress bool
 }
 
 // Step is one step of a route: one pool, or a split of which one is drawn.
@@ -200,26 +205,10 @@ type Key struct {
 	Name      string
 	Principal ai.Principal
 	Disabled  bool
-	Grants    Grants
+	Roles     []*Role // sorted by name, at most MaxRoles
 	// Shown is the key itself when weir generated it for a first try, and empty
 	// otherwise: `weir up` prints it.
 	Shown string
-}
-
-// Grants is what the roles of a key permit, taken together.
-type Grants struct {
-	AllModels   bool
-	Models      map[string]bool
-	AllEgress   bool
-	EgressPools map[string]bool
-}
-
-// MayCall tells whether the model may be called.
-func (g *Grants) MayCall(m *Model) bool { return g.AllModels || g.Models[m.Name] }
-
-// MayReach tells whether the pool may be reached: private ones always.
-func (g *Grants) MayReach(p *Pool) bool {
-	return p.Placement == ai.Private || g.AllEgress || g.EgressPools[p.Name]
 }
 
 // Mode is how a stage works.

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -60,9 +61,13 @@ func (in *inspection) call(e ast.Expr) {
 		}
 	case name == operators.In:
 		in.membership(args[0], args[1])
-	case name == operators.Equals, name == operators.NotEquals:
-		in.comparison(args[0], args[1])
-		in.comparison(args[1], args[0])
+	case comparesEqual[name] || comparesOrder[name]:
+		if comparesEqual[name] {
+			in.comparison(args[0], args[1])
+			in.comparison(args[1], args[0])
+		}
+		in.numbers(e, name, args[0], args[1])
+		in.numbers(e, turned[name], args[1], args[0])
 	case strings.HasPrefix(name, "get") && call.IsMemberFunction() && len(args) == 1:
 		in.timeZone(args[0])
 	}
@@ -104,6 +109,74 @@ func (in *inspection) comparison(variable, value ast.Expr) {
 	if variable.Kind() == ast.IdentKind {
 		in.known(variable.AsIdent(), value)
 	}
+}
+
+// span is the numbers that a fact can be.
+type span struct{ from, to int64 }
+
+// clocks are the numbers that CEL reads off a time.
+var clocks = map[string]span{
+	"getMonth": {0, 11}, "getDayOfYear": {0, 365}, "getDayOfMonth": {0, 30}, "getDate": {1, 31}, "getDayOfWeek": {0, 6},
+	"getHours": {0, 23}, "getMinutes": {0, 59}, "getSeconds": {0, 59}, "getMilliseconds": {0, 999},
+}
+
+// turned is the comparison with its sides exchanged.
+var turned = map[string]string{
+	operators.Less: operators.Greater, operators.Greater: operators.Less, operators.LessEquals: operators.GreaterEquals,
+	operators.GreaterEquals: operators.LessEquals, operators.Equals: operators.Equals, operators.NotEquals: operators.NotEquals,
+}
+
+// numbers checks a comparison of a number with a constant that it is always, or
+// never, on one side of.
+func (in *inspection) numbers(e ast.Expr, operator string, number, value ast.Expr) {
+	if value.Kind() != ast.LiteralKind {
+		return
+	}
+	n, ok := value.AsLiteral().(types.Int)
+	if !ok {
+		return
+	}
+	s, what, ok := in.span(number)
+	if !ok {
+		return
+	}
+	if holds, decided := s.compare(operator, int64(n)); decided {
+		how := map[bool]string{true: "always", false: "never"}[holds]
+		in.fault(e, "this %s holds: %s", how, what)
+	}
+}
+
+// span is the numbers that an expression can be, and how to say it.
+func (in *inspection) span(e ast.Expr) (s span, what string, ok bool) {
+	if isIdent(e, "input_tokens") || isIdent(e, "max_output_tokens") {
+		return span{0, math.MaxInt64}, e.AsIdent() + " is at least 0", true
+	}
+	if e.Kind() != ast.CallKind || !e.AsCall().IsMemberFunction() || in.tree.GetType(e.AsCall().Target().ID()) != types.TimestampType {
+		return span{}, "", false
+	}
+	name := e.AsCall().FunctionName()
+	s, ok = clocks[name]
+	return s, fmt.Sprintf("%s is from %d to %d", name, s.from, s.to), ok
+}
+
+// compare tells whether a comparison of all of the numbers with n comes to the
+// same, and to what.
+func (s span) compare(operator string, n int64) (holds, decided bool) {
+	switch operator {
+	case operators.Less:
+		return s.to < n, s.to < n || s.from >= n
+	case operators.LessEquals:
+		return s.to <= n, s.to <= n || s.from > n
+	case operators.Greater:
+		return s.from > n, s.from > n || s.to <= n
+	case operators.GreaterEquals:
+		return s.from >= n, s.from >= n || s.to < n
+	case operators.Equals:
+		return false, n < s.from || n > s.to
+	case operators.NotEquals:
+		return true, n < s.from || n > s.to
+	}
+	return false, false
 }
 
 func (in *inspection) known(variable string, value ast.Expr) {

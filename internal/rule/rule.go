@@ -7,6 +7,7 @@ package rule
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	_ "time/tzdata" // conditions name time zones; a container may know none
 
@@ -74,6 +75,14 @@ func NewCompiler(v Vocabulary) (*Compiler, error) {
 	return c, nil
 }
 
+// ForModel is the compiler of the rules of one model: in them, model has one value.
+func (c *Compiler) ForModel(name string) *Compiler {
+	own := *c
+	own.names = maps.Clone(c.names)
+	own.names["model"] = set([]string{name})
+	return &own
+}
+
 func set(names []string) map[string]bool {
 	m := make(map[string]bool, len(names))
 	for _, n := range names {
@@ -116,6 +125,7 @@ var baseEnv = sync.OnceValues(func() (*cel.Env, error) {
 // Condition is a compiled expression. It is safe for concurrent use.
 type Condition struct {
 	program  cel.Program
+	checked  *cel.Ast
 	headers  map[string]bool
 	tokens   bool
 	constant bool
@@ -146,7 +156,7 @@ func (c *Compiler) Compile(expression string) (*Condition, []*Error) {
 	if err != nil {
 		return nil, []*Error{{Message: err.Error()}}
 	}
-	cond := &Condition{program: program, headers: c.headers, tokens: inspected.tokens}
+	cond := &Condition{program: program, checked: checked, headers: c.headers, tokens: inspected.tokens}
 	cond.constant, cond.value = c.fold(checked)
 	return cond, nil
 }
@@ -154,8 +164,8 @@ func (c *Compiler) Compile(expression string) (*Condition, []*Error) {
 // fold evaluates the expression without any facts: what has a value then has
 // it for every request.
 func (c *Compiler) fold(checked *cel.Ast) (constant, value bool) {
-	program, err := c.env.Program(checked, cel.EvalOptions(cel.OptPartialEval), cel.CostLimit(maxCost))
-	if err != nil {
+	program := c.partial(checked)
+	if program == nil {
 		return false, false
 	}
 	var unknown []*cel.AttributePatternType
@@ -177,6 +187,9 @@ func (c *Compiler) fold(checked *cel.Ast) (constant, value bool) {
 // Constant tells whether the condition has the same value for every request,
 // and which.
 func (c *Condition) Constant() (value, constant bool) { return c.value, c.constant }
+
+// Compared are the texts that a fact is compared with.
+func (c *Condition) Compared(fact string) []string { return usesOf(c).strings[fact] }
 
 // ReadsInputTokens tells whether the condition may read input_tokens.
 func (c *Condition) ReadsInputTokens() bool { return c.tokens }

@@ -69,6 +69,9 @@ func TestHolds(t *testing.T) {
 		{`now.getHours("+05:30") == 2`, true},
 		{`now > timestamp("2026-01-01T00:00:00Z")`, true},
 		{`stream ? input_tokens > 50000 : true`, false},
+		{`"aaaa" < team && key > "a"`, true}, // by order, any text will do
+		{`duration("48h").getHours() == 48`, true},
+		{`now.getHours() <= 22 && now.getHours() > 0`, true},
 	} {
 		cond, faults := c.Compile(tt.expr)
 		if faults != nil {
@@ -130,6 +133,10 @@ func TestCompileRefuses(t *testing.T) {
 		{`team == "cor" || "dtaa" != team`, []string{`1:9: team is never "cor"`, `1:18: team is never "dtaa"`}},
 		{`team in ["core", "deta"]`, []string{`1:18: team is never "deta"`}},
 		{`"admin" in roles`, []string{`1:1: role is never "admin"`}},
+		{`input_tokens < 0`, []string{`1:14: this never holds: input_tokens is at least 0`}},
+		{`stream || 0 <= max_output_tokens`, []string{`1:13: this always holds: max_output_tokens is at least 0`}},
+		{`max_output_tokens != -1 || input_tokens > 9223372036854775807`, []string{`1:19: this always holds: max_output_tokens is at least 0`, `1:41: this never holds: input_tokens is at least 0`}},
+		{`now.getHours("UTC") >= 24 || now.getDayOfWeek() == 7`, []string{`1:21: this never holds: getHours is from 0 to 23`, `1:49: this never holds: getDayOfWeek is from 0 to 6`}},
 		{`kind == "chats"`, []string{`1:9: kind is never "chats"`}},
 		{`now.getHours("Asia/Shangai") > 3`, []string{`1:14: unknown time zone "Asia/Shangai"`}},
 		{`now.getHours(headers["x-tier"]) > 3`, []string{`1:21: the time zone must be a constant`}},
@@ -160,7 +167,7 @@ func TestConstant(t *testing.T) {
 		{`true || stream`, true, true},
 		{`stream && false`, false, true},
 		{`stream`, false, false},
-		{`input_tokens >= 0`, false, false},
+		{`input_tokens > 0`, false, false},
 		{`headers["x-tier"] == ""`, false, false},
 		{`roles.exists(r, true)`, false, false},
 	} {

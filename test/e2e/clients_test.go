@@ -111,7 +111,7 @@ func testPythonClient(t *testing.T, w *world) {
 func testPythonErrors(t *testing.T, got map[string]any) {
 	want := map[string]map[string]any{
 		"unknown_key":   {"class": "AuthenticationError", "status": 401.0, "code": "invalid_api_key"},
-		"not_allowed":   {"class": "PermissionDeniedError", "status": 403.0, "code": "model_not_allowed"},
+		"not_allowed":   {"class": "NotFoundError", "status": 404.0, "code": "model_not_found"},
 		"unknown_model": {"class": "NotFoundError", "status": 404.0, "code": "model_not_found"},
 		"limited":       {"class": "RateLimitError", "status": 429.0, "code": "rate_limit_exceeded", "limit_requests": "2", "remaining_requests": "0"},
 	}

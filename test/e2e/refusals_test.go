@@ -51,7 +51,7 @@ func TestRefusals(t *testing.T) {
 		{"key in another scheme", "POST", "/v1/chat/completions", good, []string{"authorization", "Basic " + testKey}, 401, "invalid_api_key"},
 		{"no key, listing", "GET", "/v1/models", "", nil, 401, "invalid_api_key"},
 		{"unknown model", "POST", "/v1/chat/completions", chatBody("nope", false), key, 404, "model_not_found"},
-		{"model that is not allowed", "POST", "/v1/chat/completions", chatBody("restricted", false), key, 403, "model_not_allowed"},
+		{"model that is not allowed", "POST", "/v1/chat/completions", chatBody("restricted", false), key, 404, "model_not_found"},
 		{"egress that is not allowed", "POST", "/v1/chat/completions", chatBody("cloud", false), insider, 403, "egress_not_allowed"},
 		{"real model name", "POST", "/v1/chat/completions", chatBody(realModelA, false), key, 404, "model_not_found"},
 		{"duplicate model", "POST", "/v1/chat/completions", `{"model":"chat","model":"restricted","messages":[]}`, key, 400, "duplicate_key"},

@@ -6,9 +6,11 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
 )
 
 // Stage authenticates by API key.
@@ -43,13 +45,15 @@ func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 	if key.Disabled {
 		return pipeline.Refuse(ai.ReasonKeyDisabled, badKey), nil
 	}
-	ex.Grants = &key.Grants
+	if ex.Grants, ok = plan.Grant(key.Roles); !ok {
+		return pipeline.Verdict{}, fmt.Errorf("key %q has more than %d roles", key.Name, plan.MaxRoles)
+	}
 	return pipeline.Verdict{}, nil
 }
 
 // Request holds that nobody gets this far without having been authenticated.
 func (Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
-	if ex.Grants == nil {
+	if !ex.Grants.Known() {
 		return pipeline.Verdict{}, errors.New("the body came before the caller was known")
 	}
 	return pipeline.Verdict{}, nil

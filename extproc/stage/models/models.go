@@ -1,5 +1,5 @@
 // Package models is the stage that answers GET /v1/models and
-// GET /v1/models/{model}: only what the caller may call exists for it.
+// GET /v1/models/{model}: only what a role of the caller permits now exists for it.
 package models
 
 import (
@@ -18,7 +18,7 @@ type Stage struct{}
 // Name of the stage.
 func (Stage) Name() string { return "models" }
 
-// Headers answers; it needs the caller's grants, so auth comes before it.
+// Headers answers; it needs the caller's grants, so auth and access come before it.
 func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
 	if ex.In.Kind != ai.KindModels {
 		return pipeline.Verdict{}, nil
@@ -28,7 +28,7 @@ func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 	}
 	ids := make([]string, 0, len(ex.Plan.ModelList))
 	for _, m := range ex.Plan.ModelList {
-		if ex.Grants.MayCall(m) {
+		if ex.Grants.MayGet(m) {
 			ids = append(ids, m.Name)
 			ids = append(ids, m.Aliases...)
 		}
@@ -46,7 +46,7 @@ func (Stage) Request(context.Context, *pipeline.Exchange) (pipeline.Verdict, err
 func one(ex *pipeline.Exchange) pipeline.Verdict {
 	name, err := url.PathUnescape(ex.In.ModelPath)
 	m, ok := ex.Plan.Models[name]
-	if err != nil || !ok || !ex.Grants.MayCall(m) {
+	if err != nil || !ok || !ex.Grants.MayGet(m) {
 		return pipeline.Refuse(ai.ReasonUnknownModel, "The model does not exist, or you may not call it.")
 	}
 	ex.Decision.Model = m

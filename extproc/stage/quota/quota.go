@@ -52,21 +52,30 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (*Stage) Name() string { return "quota" }
 
 // Request reserves input and allowed output at every target that the request may
-// reach, and lowers the output ceiling to what was reserved.
+// reach, and lowers the output ceiling to what was reserved, or to what the roles
+// allow where no limit bounds it.
 func (s *Stage) Request(ctx context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
 	res := &ex.Reserved
 	if res.Limits = applying(res.Limits[:0], ex, ex.Decision.Model); len(res.Limits) == 0 {
+		if ex.Grants.MaxOutput > 0 {
+			s.ceiling(ex, ceiling(ex))
+		}
 		return pipeline.Verdict{}, nil
 	}
 	if !s.reserve(ctx, ex) {
 		return refusal(ex), nil
 	}
 	res.Input, res.Output = most(&res.Request), outputOf(&res.Request, res.Result.Option)
-	if slices.ContainsFunc(res.Limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding {
-		res.MaxOutput = res.Output / answers(ex)
-		ex.Edits = ex.In.Request.MaxOutputEdits(ex.Edits, res.MaxOutput)
+	if slices.ContainsFunc(res.Limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding || ex.Grants.MaxOutput > 0 {
+		s.ceiling(ex, res.Output/answers(ex))
 	}
 	return pipeline.Verdict{}, nil
+}
+
+// ceiling gives the backend a ceiling of output tokens.
+func (*Stage) ceiling(ex *pipeline.Exchange, n int64) {
+	ex.Reserved.MaxOutput = n
+	ex.Edits = ex.In.Request.MaxOutputEdits(ex.Edits, n)
 }
 
 // Undo gives the reservation back.

@@ -240,7 +240,7 @@ func TestDowngrade(t *testing.T) {
 // routed is the exchange as the gate sees it.
 func routed(ex *pipeline.Exchange) *pipeline.Exchange {
 	ex.Plan.Models = map[string]*plan.Model{"m": ex.Decision.Model}
-	ex.Grants = &plan.Grants{AllModels: true}
+	ex.Grants, _ = plan.Grant([]*plan.Role{{AllModels: true}})
 	return ex
 }
 
@@ -343,7 +343,7 @@ func TestGate(t *testing.T) {
 		kind    ai.Kind
 		body    string
 		taken   int64
-		grants  plan.Grants
+		role    plan.Role
 		pools   []*plan.Pool
 		limits  []*plan.Limit
 		reason  ai.Reason
@@ -357,14 +357,14 @@ func TestGate(t *testing.T) {
 		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, taken: 999, limits: []*plan.Limit{tokens}, checked: 1},
 		{name: "no money is left", body: plain, taken: 10_000, pools: []*plan.Pool{dear}, limits: []*plan.Limit{money}, reason: ai.ReasonBudgetExceeded, checked: 1},
 		{name: "no money is needed", body: plain, taken: 10_000, pools: []*plan.Pool{dear, free}, limits: []*plan.Limit{money}, checked: 1},
-		{name: "a model that may not be called", body: plain, taken: 1000, limits: []*plan.Limit{tokens}, grants: plan.Grants{Models: map[string]bool{"n": true}}},
+		{name: "a model that may not be called", body: plain, taken: 1000, limits: []*plan.Limit{tokens}, role: plan.Role{Models: map[string]bool{"n": true}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.kind == "" {
 				tc.kind = ai.KindChat
 			}
-			if tc.grants.Models == nil {
-				tc.grants.AllModels = true
+			if tc.role.Models == nil {
+				tc.role.AllModels = true
 			}
 			l := newLedger()
 			if tc.taken > 0 {
@@ -374,7 +374,8 @@ func TestGate(t *testing.T) {
 			ex := exchange(t, tc.kind, tc.body, count{bound: 500, asked: &asked}, 0, tc.limits...)
 			ex.Decision.Model.Pools = tc.pools
 			ex.Plan.Models = map[string]*plan.Model{"m": ex.Decision.Model}
-			ex.Grants, ex.Decision = &tc.grants, pipeline.Decision{}
+			ex.Grants, _ = plan.Grant([]*plan.Role{&tc.role})
+			ex.Decision = pipeline.Decision{}
 			v, err := NewGate(l).Request(t.Context(), ex)
 			if err != nil || v.Reason != tc.reason {
 				t.Fatalf("%+v, %v", v, err)

@@ -64,6 +64,8 @@ func wanted(ex *pipeline.Exchange, m *plan.Model) int64 {
 		return 0
 	case ex.In.Request.HasMaxOutput:
 		return ex.In.Request.MaxOutput
+	case ex.Grants.MaxOutput > 0 && (len(ex.Reserved.Limits) == 0 || ex.Grants.MaxOutput < m.DefaultMaxTokens):
+		return ex.Grants.MaxOutput // the roles', which the model's default does not raise
 	}
 	return m.DefaultMaxTokens
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
@@ -37,22 +38,27 @@ func (*Stage) Name() string { return "route" }
 func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
 	m, ok := ex.Plan.Models[ex.In.Request.Model]
 	if !ok {
-		return pipeline.Verdict{Reason: ai.ReasonUnknownModel, Param: "model",
-			Message: "The model does not exist, or you may not call it."}, nil
+		return noModel(ai.ReasonUnknownModel), nil
 	}
 	ex.Decision.Model, ex.Decision.Bar = m, s.barred
-	if !ex.Grants.MayCall(m) {
-		return pipeline.Verdict{Reason: ai.ReasonModelNotAllowed, Param: "model",
-			Message: "This key may not call the model."}, nil
+	if v := permit(ex, m); v.Stops() {
+		return v, nil
 	}
 	steps, err := choose(ex, m)
 	if err != nil {
 		return pipeline.Verdict{}, err
 	}
+	d := &ex.Decision
 	for i := range steps {
+		dropped := len(d.Dropped)
 		s.add(ex, &steps[i])
+		if d.RefuseEgress && len(d.Targets) == 0 && slices.ContainsFunc(d.Dropped[dropped:], isEgress) {
+			ex.Grants.Settle()
+			return noEgress(), nil
+		}
 	}
-	if len(ex.Decision.Targets) == 0 {
+	ex.Grants.Settle()
+	if len(d.Targets) == 0 {
 		return nowhere(ex), nil
 	}
 	return pipeline.Verdict{}, nil
@@ -68,13 +74,13 @@ func choose(ex *pipeline.Exchange, m *plan.Model) ([]plan.Step, error) {
 				return nil, fmt.Errorf("model %q: rule %q: %w", m.Name, r.Name, err)
 			}
 			if holds {
-				ex.Decision.Rule = r.Name
+				ex.Decision.Rule, ex.Decision.RefuseEgress = r.Name, r.RefuseEgress
 				return r.Targets, nil
 			}
 		}
 	}
 	if len(m.Targets) > 0 {
-		ex.Decision.Rule = pipeline.DefaultRule
+		ex.Decision.Rule, ex.Decision.RefuseEgress = pipeline.DefaultRule, m.RefuseEgress
 	}
 	return m.Targets, nil
 }
@@ -182,20 +188,6 @@ func known(d *pipeline.Decision, p *plan.Pool) bool {
 	return false
 }
 
-// bar tells why the request may not use the pool.
-func (s *Stage) bar(ex *pipeline.Exchange, p *plan.Pool) ai.Reason {
-	if !ex.Grants.MayReach(p) {
-		return ai.ReasonEgressNotAllowed
-	}
-	if !fits(ex, p) {
-		return ai.ReasonContextTooLong
-	}
-	if s.resting(ex, p) {
-		return ai.ReasonPoolResting
-	}
-	return ai.ReasonNone
-}
-
 // fits tells whether input and output fit into a pool's context window. Only an
 // exact count proves that they do not; without one the backend is asked.
 func fits(ex *pipeline.Exchange, p *plan.Pool) bool {
@@ -211,25 +203,4 @@ func fits(ex *pipeline.Exchange, p *plan.Pool) bool {
 	}
 	n := ex.Estimate.Count(p)
 	return !n.Exact || n.Tokens <= room
-}
-
-// nowhere says why no target is left.
-func nowhere(ex *pipeline.Exchange) pipeline.Verdict {
-	if ex.Decision.RestsFor > 0 {
-		return pipeline.Refuse(ai.ReasonPoolResting, "The backends of this model asked not to be called for now: try again later.")
-	}
-	egress := false
-	for _, d := range ex.Decision.Dropped {
-		if d.Reason == ai.ReasonContextTooLong {
-			return pipeline.Verdict{Reason: ai.ReasonContextTooLong,
-				Message: "The input and the output asked for are longer than the model's context."}
-		}
-		egress = egress || d.Reason == ai.ReasonEgressNotAllowed
-	}
-	if egress {
-		return pipeline.Verdict{Reason: ai.ReasonEgressNotAllowed, Param: "model",
-			Message: "This request would leave for a public provider, which this key may not use."}
-	}
-	return pipeline.Verdict{Reason: ai.ReasonNoRoute, Param: "model",
-		Message: "No route of the model takes this request."}
 }

@@ -59,11 +59,11 @@ func (c *count) Count(_ *pipeline.Exchange, p *plan.Pool) tokens.Count {
 	return tokens.Count{Tokens: n, Bound: max(n, c.bound), Exact: c.exact}
 }
 
-func exchange(m *plan.Model, g plan.Grants, r openai.Request, c *count) *pipeline.Exchange {
+func exchange(m *plan.Model, g []*plan.Role, r openai.Request, c *count) *pipeline.Exchange {
 	ex := new(pipeline.Exchange)
 	ex.Begin(&plan.Plan{Models: map[string]*plan.Model{"m": m, "alias": m}}, "id", time.Unix(1e9, 0), nil, true)
 	ex.In.Kind, ex.In.Request = ai.KindChat, r
-	ex.Grants = &g
+	ex.Grants, _ = plan.Grant(g)
 	ex.Estimate = pipeline.NewEstimate(c, ex)
 	return ex
 }
@@ -76,11 +76,11 @@ func names(pools []*plan.Pool) []string {
 	return n
 }
 
-var all = plan.Grants{AllModels: true, AllEgress: true}
+var all = []*plan.Role{{AllModels: true, AllEgress: true}}
 
 func TestRoute(t *testing.T) {
-	private := plan.Grants{AllModels: true}
-	some := plan.Grants{Models: map[string]bool{"m": true}, EgressPools: map[string]bool{"other": true}}
+	private := []*plan.Role{{AllModels: true}}
+	some := []*plan.Role{{Models: map[string]bool{"m": true}, EgressPools: map[string]bool{"other": true}}}
 	routed := &plan.Model{Name: "m", Targets: to(small, public), Pools: []*plan.Pool{small, public, large}, Rules: []*plan.Rule{
 		{Name: "long", When: longerThan(500), Targets: to(large)},
 		{Name: "never", When: when(func(plan.Facts) (bool, error) { return false, nil }), Targets: to(other)},
@@ -90,7 +90,7 @@ func TestRoute(t *testing.T) {
 		model   *plan.Model
 		ask     string
 		max     int64
-		grants  plan.Grants
+		grants  []*plan.Role
 		count   count
 		want    []string
 		rule    string
@@ -106,7 +106,7 @@ func TestRoute(t *testing.T) {
 		{name: "a pool is tried once", model: &plan.Model{Name: "m", Targets: to(small, public, small)}, grants: all, want: []string{"small", "public"}, rule: "default"},
 		{name: "unknown", model: routed, ask: "x", grants: all, refused: ai.ReasonUnknownModel},
 		{name: "case counts", model: routed, ask: "M", grants: all, refused: ai.ReasonUnknownModel},
-		{name: "not allowed", model: routed, grants: plan.Grants{Models: map[string]bool{"n": true}}, refused: ai.ReasonModelNotAllowed},
+		{name: "not allowed", model: routed, grants: []*plan.Role{{Models: map[string]bool{"n": true}}}, refused: ai.ReasonModelNotAllowed},
 		{name: "no egress", model: &plan.Model{Name: "m", Targets: to(small, public)}, grants: private, want: []string{"small"}, rule: "default"},
 		{name: "gated egress", model: &plan.Model{Name: "m", Targets: to(public, other)}, grants: some, want: []string{"other"}, rule: "default"},
 		{name: "only egress", model: &plan.Model{Name: "m", Targets: to(public)}, grants: private, refused: ai.ReasonEgressNotAllowed, rule: "default"},
@@ -197,7 +197,7 @@ func TestSplit(t *testing.T) {
 		}
 		return 4
 	}
-	ex := exchange(m, plan.Grants{AllModels: true}, openai.Request{Model: "m"}, &count{})
+	ex := exchange(m, []*plan.Role{{AllModels: true}}, openai.Request{Model: "m"}, &count{})
 	if _, err := s.Request(t.Context(), ex); err != nil || !slices.Equal(names(ex.Decision.Targets), []string{"small", "large", "any"}) {
 		t.Errorf("%v, %v", names(ex.Decision.Targets), err)
 	}

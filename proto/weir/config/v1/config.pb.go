@@ -975,8 +975,13 @@ type Model struct {
 	// what fits, but not under this, nor under a thinking budget that the client
 	// gives: then the request is refused. Default: 256
 	MinOutputTokens int64 `protobuf:"varint,9,opt,name=min_output_tokens,json=minOutputTokens,proto3" json:"min_output_tokens,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What happens to a request that takes the model's own targets and whose next
+	// target is egress that no role of the caller permits: next tries the next
+	// target that is permitted, refuse refuses the request. A split is one target:
+	// it is refused when none of its pools is left. Default: next
+	EgressRefused string `protobuf:"bytes,8,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
@@ -1065,6 +1070,13 @@ func (x *Model) GetMinOutputTokens() int64 {
 	return 0
 }
 
+func (x *Model) GetEgressRefused() string {
+	if x != nil {
+		return x.EgressRefused
+	}
+	return ""
+}
+
 // Rule routes the requests for which its condition holds.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1078,7 +1090,10 @@ type Rule struct {
 	// (timestamp; now.getHours("Asia/Shanghai") and the like work).
 	When string `protobuf:"bytes,2,opt,name=when,proto3" json:"when,omitempty"`
 	// Targets in the order in which they are tried.
-	Targets       []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	Targets []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	// The same as the model's egress_refused, for the requests of this rule.
+	// Default: next
+	EgressRefused string `protobuf:"bytes,4,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1132,6 +1147,13 @@ func (x *Rule) GetTargets() []*Target {
 		return x.Targets
 	}
 	return nil
+}
+
+func (x *Rule) GetEgressRefused() string {
+	if x != nil {
+		return x.EgressRefused
+	}
+	return ""
 }
 
 // Target is one step of a route: a pool, or a weighted split over pools.
@@ -1373,7 +1395,8 @@ func (x *Application) GetRoles() []string {
 	return nil
 }
 
-// Role permits. What no role of a key permits is refused.
+// Role permits. A request is let through if one role of its caller permits all
+// of it; what two roles permit in part is not added up.
 type Role struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, unique among roles.
@@ -1383,7 +1406,22 @@ type Role struct {
 	// Whether public pools may be called (egress).
 	Egress bool `protobuf:"varint,3,opt,name=egress,proto3" json:"egress,omitempty"`
 	// The public pools that egress may reach. Empty: all.
-	EgressPools   []string `protobuf:"bytes,4,rep,name=egress_pools,json=egressPools,proto3" json:"egress_pools,omitempty"`
+	EgressPools []string `protobuf:"bytes,4,rep,name=egress_pools,json=egressPools,proto3" json:"egress_pools,omitempty"`
+	// The pools that may be reached at all, private and public. Empty: all. A
+	// public pool needs egress as well.
+	Pools []string `protobuf:"bytes,5,rep,name=pools,proto3" json:"pools,omitempty"`
+	// What may be asked for: chat, completion, embedding, models (the lists of
+	// models). Empty: all.
+	Endpoints []string `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// What a request may not use: tools, vision (images and videos), streaming.
+	DenyFeatures []string `protobuf:"bytes,7,rep,name=deny_features,json=denyFeatures,proto3" json:"deny_features,omitempty"`
+	// The longest input, in tokens as they are counted for the target. 0: any.
+	MaxContextTokens int64 `protobuf:"varint,8,opt,name=max_context_tokens,json=maxContextTokens,proto3" json:"max_context_tokens,omitempty"`
+	// The most output, in tokens, of all answers to a request together. A request
+	// for more is refused; one that names no ceiling is given this one. 0: any.
+	MaxOutputTokens int64 `protobuf:"varint,9,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
+	// When the role permits anything. Absent: always.
+	Hours         *Hours `protobuf:"bytes,10,opt,name=hours,proto3" json:"hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1484,171 @@ func (x *Role) GetEgressPools() []string {
 	return nil
 }
 
+func (x *Role) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Role) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Role) GetDenyFeatures() []string {
+	if x != nil {
+		return x.DenyFeatures
+	}
+	return nil
+}
+
+func (x *Role) GetMaxContextTokens() int64 {
+	if x != nil {
+		return x.MaxContextTokens
+	}
+	return 0
+}
+
+func (x *Role) GetMaxOutputTokens() int64 {
+	if x != nil {
+		return x.MaxOutputTokens
+	}
+	return 0
+}
+
+func (x *Role) GetHours() *Hours {
+	if x != nil {
+		return x.Hours
+	}
+	return nil
+}
+
+// Hours are times of the week. A request is judged when it arrives; an answer
+// that has begun is not cut off.
+type Hours struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time zone, by its IANA name, as Asia/Shanghai or UTC. Windows are read
+	// on the clocks of that zone, summer time included.
+	TimeZone string `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// The windows; a time in any of them is within the hours.
+	Windows       []*HourWindow `protobuf:"bytes,2,rep,name=windows,proto3" json:"windows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hours) Reset() {
+	*x = Hours{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hours) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hours) ProtoMessage() {}
+
+func (x *Hours) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hours.ProtoReflect.Descriptor instead.
+func (*Hours) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Hours) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Hours) GetWindows() []*HourWindow {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
+// HourWindow is a time of some days of the week.
+type HourWindow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The days on which the window begins: mon, tue, wed, thu, fri, sat, sun.
+	// Empty: every day.
+	Days []string `protobuf:"bytes,1,rep,name=days,proto3" json:"days,omitempty"`
+	// When it begins, as "09:00".
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// When it ends, itself not included, as "18:30"; "24:00" is the end of the day.
+	// Before `from`, it is on the next day.
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HourWindow) Reset() {
+	*x = HourWindow{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HourWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HourWindow) ProtoMessage() {}
+
+func (x *HourWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HourWindow.ProtoReflect.Descriptor instead.
+func (*HourWindow) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *HourWindow) GetDays() []string {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *HourWindow) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *HourWindow) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // Key is one API key.
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1470,7 +1673,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1685,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1698,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Key) GetName() string {
@@ -1637,7 +1840,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1852,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1865,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Limit) GetName() string {
@@ -1816,7 +2019,7 @@ type Alerts struct {
 
 func (x *Alerts) Reset() {
 	*x = Alerts{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +2031,7 @@ func (x *Alerts) String() string {
 func (*Alerts) ProtoMessage() {}
 
 func (x *Alerts) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2044,7 @@ func (x *Alerts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
 func (*Alerts) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Alerts) GetWebhooks() []*Webhook {
@@ -1865,7 +2068,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2080,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2093,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -1918,7 +2121,7 @@ type LimitStore struct {
 
 func (x *LimitStore) Reset() {
 	*x = LimitStore{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2133,7 @@ func (x *LimitStore) String() string {
 func (*LimitStore) ProtoMessage() {}
 
 func (x *LimitStore) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2146,7 @@ func (x *LimitStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStore.ProtoReflect.Descriptor instead.
 func (*LimitStore) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LimitStore) GetRedis() *RedisStore {
@@ -1994,7 +2197,7 @@ type RedisStore struct {
 
 func (x *RedisStore) Reset() {
 	*x = RedisStore{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2209,7 @@ func (x *RedisStore) String() string {
 func (*RedisStore) ProtoMessage() {}
 
 func (x *RedisStore) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2222,7 @@ func (x *RedisStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisStore.ProtoReflect.Descriptor instead.
 func (*RedisStore) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RedisStore) GetAddresses() []string {
@@ -2124,7 +2327,7 @@ type RedisTLS struct {
 
 func (x *RedisTLS) Reset() {
 	*x = RedisTLS{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2339,7 @@ func (x *RedisTLS) String() string {
 func (*RedisTLS) ProtoMessage() {}
 
 func (x *RedisTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2352,7 @@ func (x *RedisTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisTLS.ProtoReflect.Descriptor instead.
 func (*RedisTLS) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RedisTLS) GetCaFile() string {
@@ -2195,7 +2398,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2410,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2423,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StageMode) GetStage() string {
@@ -2252,7 +2455,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2467,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2480,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2316,7 +2519,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2531,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2544,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2376,7 +2579,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2591,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2604,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Simulator) GetName() string {
@@ -2505,7 +2708,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\xbf\x03\n" +
+	"\a_prefix\"\xfd\x03\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -2515,11 +2718,13 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x12default_max_tokens\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10defaultMaxTokens\x12S\n" +
 	"\x13first_token_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x11firstTokenTimeout\x12L\n" +
 	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
-	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\"\x9c\x01\n" +
+	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\x12<\n" +
+	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
-	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\"P\n" +
+	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\x12<\n" +
+	"\x0eegress_refused\x18\x04 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"P\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x122\n" +
 	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
@@ -2533,12 +2738,29 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\vApplication\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1b\n" +
 	"\x04team\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04team\x12\x14\n" +
-	"\x05roles\x18\x03 \x03(\tR\x05roles\"\x9d\x01\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\"\xf8\x03\n" +
 	"\x04Role\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12 \n" +
 	"\x06models\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\x06models\x12\x16\n" +
 	"\x06egress\x18\x03 \x01(\bR\x06egress\x12!\n" +
-	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\"\xa8\x02\n" +
+	"\fegress_pools\x18\x04 \x03(\tR\vegressPools\x12\x14\n" +
+	"\x05pools\x18\x05 \x03(\tR\x05pools\x12O\n" +
+	"\tendpoints\x18\x06 \x03(\tB1\xbaH.\x92\x01+\x18\x01\"'r%R\x04chatR\n" +
+	"completionR\tembeddingR\x06modelsR\tendpoints\x12K\n" +
+	"\rdeny_features\x18\a \x03(\tB&\xbaH#\x92\x01 \x18\x01\"\x1cr\x1aR\x05toolsR\x06visionR\tstreamingR\fdenyFeatures\x12<\n" +
+	"\x12max_context_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10maxContextTokens\x12:\n" +
+	"\x11max_output_tokens\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fmaxOutputTokens\x12+\n" +
+	"\x05hours\x18\n" +
+	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\"o\n" +
+	"\x05Hours\x12$\n" +
+	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\btimeZone\x12@\n" +
+	"\awindows\x18\x02 \x03(\v2\x1a.weir.config.v1.HourWindowB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\awindows\"\x87\x01\n" +
+	"\n" +
+	"HourWindow\x12C\n" +
+	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
+	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xa8\x02\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -2633,7 +2855,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),              // 0: weir.config.v1.Config
 	(*Listener)(nil),            // 1: weir.config.v1.Listener
@@ -2653,18 +2875,20 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Team)(nil),                // 15: weir.config.v1.Team
 	(*Application)(nil),         // 16: weir.config.v1.Application
 	(*Role)(nil),                // 17: weir.config.v1.Role
-	(*Key)(nil),                 // 18: weir.config.v1.Key
-	(*Limit)(nil),               // 19: weir.config.v1.Limit
-	(*Alerts)(nil),              // 20: weir.config.v1.Alerts
-	(*Webhook)(nil),             // 21: weir.config.v1.Webhook
-	(*LimitStore)(nil),          // 22: weir.config.v1.LimitStore
-	(*RedisStore)(nil),          // 23: weir.config.v1.RedisStore
-	(*RedisTLS)(nil),            // 24: weir.config.v1.RedisTLS
-	(*StageMode)(nil),           // 25: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 26: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 27: weir.config.v1.Usage
-	(*Simulator)(nil),           // 28: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+	(*Hours)(nil),               // 18: weir.config.v1.Hours
+	(*HourWindow)(nil),          // 19: weir.config.v1.HourWindow
+	(*Key)(nil),                 // 20: weir.config.v1.Key
+	(*Limit)(nil),               // 21: weir.config.v1.Limit
+	(*Alerts)(nil),              // 22: weir.config.v1.Alerts
+	(*Webhook)(nil),             // 23: weir.config.v1.Webhook
+	(*LimitStore)(nil),          // 24: weir.config.v1.LimitStore
+	(*RedisStore)(nil),          // 25: weir.config.v1.RedisStore
+	(*RedisTLS)(nil),            // 26: weir.config.v1.RedisTLS
+	(*StageMode)(nil),           // 27: weir.config.v1.StageMode
+	(*RequestBounds)(nil),       // 28: weir.config.v1.RequestBounds
+	(*Usage)(nil),               // 29: weir.config.v1.Usage
+	(*Simulator)(nil),           // 30: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -2675,44 +2899,46 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	15, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
 	16, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
 	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	18, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	19, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	25, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	26, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	27, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	28, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	22, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
-	20, // 15: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	20, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	21, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	27, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	28, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	29, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	30, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	24, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
+	22, // 15: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
 	2,  // 16: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
 	8,  // 17: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	9,  // 18: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
 	10, // 19: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	29, // 20: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	31, // 20: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	7,  // 21: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	6,  // 22: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
 	4,  // 23: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
 	12, // 24: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
 	13, // 25: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	29, // 26: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	29, // 27: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	31, // 26: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	31, // 27: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
 	13, // 28: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
 	14, // 29: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	4,  // 30: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	29, // 31: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	29, // 32: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	21, // 33: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	4,  // 34: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	23, // 35: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	4,  // 36: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	24, // 37: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	29, // 38: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	29, // 39: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	29, // 40: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	18, // 30: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	19, // 31: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	4,  // 32: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	31, // 33: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	31, // 34: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	23, // 35: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	4,  // 36: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	25, // 37: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	4,  // 38: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	26, // 39: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	31, // 40: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	31, // 41: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	31, // 42: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2727,7 +2953,7 @@ func file_weir_config_v1_config_proto_init() {
 	}
 	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
 	file_weir_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
@@ -2737,7 +2963,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
