@@ -146,8 +146,11 @@ func endpointAddress(address string) (a *corev3.Address, named bool, err error) 
 
 // replicaCheck asks a replica of weir by gRPC whether it serves a role.
 func replicaCheck(cluster string) *corev3.HealthCheck {
-	role := "extproc"
-	if cluster == AccessLogCluster {
+	role := "xds"
+	switch cluster {
+	case ExtProcCluster:
+		role = "extproc"
+	case AccessLogCluster:
 		role = "usage"
 	}
 	return &corev3.HealthCheck{
