@@ -77,13 +77,13 @@ func (res *Result) Note(lim *plan.Limit, f Figure) {
 // Threshold is the count at which an alert of so many percent is told.
 func Threshold(amount int64, percent int) int64 { return share(amount, percent) }
 
-// Counts are all counts, without what open requests hold.
+// Counts are all counts of which anything matters, without what open requests hold.
 func (l *Ledger) Counts() []Count {
 	l.lock()
 	defer l.unlock()
 	list := make([]Count, 0, len(l.counters))
 	for _, c := range l.counters {
-		if c.expire(); !c.idle() {
+		if c.expire(); c.sum > 0 || c.open() {
 			list = append(list, l.count(c))
 		}
 	}

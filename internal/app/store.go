@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
 	"github.com/weirproxy/weir/limit/redis"
@@ -26,18 +27,40 @@ func (a *app) newShared(p *plan.Plan) (*redis.Ledger, error) {
 			return nil, fmt.Errorf("limits: this replica has no name: %w (--replica gives it one)", err)
 		}
 	}
-	l := redis.New(redis.Options{
-		Server: redis.Server{
-			Addresses: s.Addresses, SentinelMaster: s.SentinelMaster, Cluster: s.Cluster,
-			Username: s.Username, Password: s.Password, TLS: s.TLS,
-		},
-		Name: s.Name, Replica: replica, Replicas: s.Replicas, Allowance: s.Allowance, Timeout: s.Timeout,
-		Hold: p.Usage.SettleDeadline + holdBeyond, Logger: a.log, Lookup: a.lookup(p.Limits),
-	})
+	o := storeOptions(s)
+	o.Replica, o.Logger, o.Lookup = replica, a.log, a.lookup(p.Limits)
+	o.Hold = p.Usage.SettleDeadline + holdBeyond
+	l := redis.New(o)
 	if err := a.reg.Register(l); err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// storeOptions say where the limit store is.
+func storeOptions(s *plan.LimitStore) redis.Options {
+	return redis.Options{
+		Server: redis.Server{
+			Addresses: s.Addresses, SentinelMaster: s.SentinelMaster, Cluster: s.Cluster,
+			Username: s.Username, Password: s.Password, TLS: s.TLS,
+		},
+		Name: s.Name, Replicas: s.Replicas, Allowance: s.Allowance, Timeout: s.Timeout,
+	}
+}
+
+// OperateStore connects to the limit store of a configuration, for somebody who looks
+// after it.
+func OperateStore(configPath string, timeout time.Duration) (*redis.Ledger, error) {
+	p, err := config.Load(configPath, config.Options{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	if p.Store == nil {
+		return nil, fmt.Errorf("%s: no limit_store: limits are counted in one process", configPath)
+	}
+	o := storeOptions(p.Store)
+	o.Timeout = timeout
+	return redis.Operate(o)
 }
 
 // holdBeyond is how much longer the limit store holds what a replica has reserved that

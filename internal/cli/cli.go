@@ -105,7 +105,7 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(misuse)
-	root.AddCommand(newUp(hurry), newServe(), newValidate(), newExplain(), newUsage(), newTokenizers(), newKeys(), newEnvoy(), newSimulate())
+	root.AddCommand(newUp(hurry), newServe(), newValidate(), newExplain(), newUsage(), newLimits(), newTokenizers(), newKeys(), newEnvoy(), newSimulate())
 	return root
 }
 

@@ -18,16 +18,64 @@ import (
 // adminBound is how long a person waits for an answer.
 const adminBound = 10 * time.Second
 
+// Condition is how a deployment stands.
+type Condition struct {
+	Open    bool
+	Why     string   // why its counts had to be put together, the last time
+	Members []string // replicas that have said what they know, in order
+	Partly  []string // those that have begun to
+}
+
+// Operate connects to a deployment for somebody who looks after it. The ledger takes
+// part in nothing.
+func Operate(o Options) (*Ledger, error) {
+	l := New(o)
+	if err := l.dial(); err != nil {
+		return nil, fmt.Errorf("the limit store cannot be reached: %w", err)
+	}
+	return l, nil
+}
+
+// Close ends what Operate began.
+func (l *Ledger) Close() { (*l.client.Load()).Close() }
+
+// Condition tells how the deployment stands.
+func (l *Ledger) Condition(ctx context.Context) (Condition, error) {
+	c := *l.client.Load()
+	facts, err := c.Do(ctx, c.B().Hgetall().Key(l.meta).Build()).AsStrMap()
+	if err != nil {
+		return Condition{}, err
+	}
+	if len(facts) == 0 {
+		return Condition{Why: reasons["empty"]}, nil
+	}
+	d := Condition{Open: facts["state"] == "open", Why: reasons[facts["why"]]}
+	for k, name := range facts {
+		mark, ok := strings.CutPrefix(k, "name:")
+		switch {
+		case !ok:
+		case facts["boot:"+mark] != "":
+			d.Members = append(d.Members, name)
+		default:
+			d.Partly = append(d.Partly, name)
+		}
+	}
+	slices.Sort(d.Members)
+	slices.Sort(d.Partly)
+	return d, nil
+}
+
 // AcceptLoss opens a deployment whose counts are incomplete because replicas are gone
 // for good: what those reserved and used is not counted any more. It tells how
-// many are missing.
+// many are missing. Where time stands still because the server's clock is far behind
+// what it was, it begins anew with that clock.
 func (l *Ledger) AcceptLoss(ctx context.Context) (missing int, err error) {
 	rep, err := l.ask(ctx, acceptScript, nil)
 	if err != nil {
 		return 0, err
 	}
 	if rep.status != statusOK || len(rep.rest) != 1 {
-		return 0, errors.New("this replica has not told the limit store what it knows yet: try again")
+		return 0, errors.New("no replica has told the limit store what it knows: nothing would be counted that was used before; start one")
 	}
 	l.poke()
 	n, err := integer(&rep.rest[0])

@@ -3,6 +3,8 @@ package redis
 import (
 	"context"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -34,7 +36,7 @@ func (w *world) options() Options { return w.replica("one", 1) }
 func (w *world) replica(name string, n int) Options {
 	return Options{
 		Server: Server{Addresses: []string{w.server.Address()}}, Name: w.name, Replica: name, Replicas: n,
-		Timeout: 5 * time.Second, Now: w.time, clock: w.clockKey(),
+		Timeout: 5 * time.Second, Now: w.time, clock: w.clockKey(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
 

@@ -73,7 +73,8 @@ type Options struct {
 	Now    func() time.Time // default: time.Now
 	Logger *slog.Logger     // default: slog.Default()
 
-	clock string // in tests: the key with the server's time and name
+	clock    string // in tests: the key with the server's time and name
+	maxUsers int    // in tests; limit.MaxUsers
 }
 
 // Limits of what an operator may ask for.
@@ -91,6 +92,9 @@ func (o *Options) fill() {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.maxUsers == 0 {
+		o.maxUsers = limit.MaxUsers
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

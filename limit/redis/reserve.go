@@ -137,7 +137,7 @@ const (
 func (l *Ledger) reserveArgs(mode string, r *limit.Request, list []demand) []string {
 	options := len(r.OptionsOf())
 	args := make([]string, 0, 5+len(list)*(12+2*options))
-	args = append(args, mode, r.ID, number(l.opt.Hold.Microseconds()), number(limit.MaxUsers), strconv.Itoa(options))
+	args = append(args, mode, r.ID, number(l.opt.Hold.Microseconds()), strconv.Itoa(l.opt.maxUsers), strconv.Itoa(options))
 	now := l.time()
 	for i := range list {
 		d := &list[i]

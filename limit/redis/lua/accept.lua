@@ -8,10 +8,11 @@ if state == 'open' and now - clock > hour then
   begin('asked')
   return answer('ok', 0)
 end
-if not m[5] or m[5] ~= ARGV[3] then
-  return answer('join')
+local members = tonumber(redis.call('HGET', meta, 'members'))
+if members == 0 then
+  return answer('join') -- nobody has said anything yet
 end
-local missing = math.max(tonumber(ARGV[7]) - tonumber(redis.call('HGET', meta, 'members')), 0)
+local missing = math.max(tonumber(ARGV[7]) - members, 0)
 if state == 'rebuilding' then
   redis.call('HSET', meta, 'state', 'open', 'now', now)
 end

@@ -73,7 +73,7 @@ local function notice()
     begin('empty')
   elseif m[3] ~= run then
     begin('server')
-  elseif gen == ARGV[5] and seq < acknowledged then
+  elseif m[5] == ARGV[3] and gen == ARGV[5] and seq < acknowledged then
     begin('behind')
   elseif ahead then -- what was counted since would leave early
     begin('time')
