@@ -175,7 +175,7 @@ func filter[T any](c *compilation, path, kind string, names []string, among map[
 func (c *compilation) filtered(path string, l *configv1.Limit) bool {
 	some := false
 	for name, list := range map[string][]string{
-		"organisations": l.Organisations, "teams": l.Teams, "applications": l.Applications, "keys": l.Keys, "models": l.Models,
+		"organisations": l.Organisations, "teams": l.Teams, "applications": l.Applications, "keys": l.Keys, "models": l.Models, "pools": l.Pools,
 	} {
 		some = some || len(list) > 0
 		for i := range list {

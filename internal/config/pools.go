@@ -29,6 +29,7 @@ func (c *compilation) compilePools() {
 			Placement:      ai.Placement(p.Placement),
 			Model:          p.Model,
 			ContextWindow:  p.ContextWindow,
+			MaxOutput:      p.MaxOutputTokens,
 			Price:          price(p.Price),
 			ConnectTimeout: p.ConnectTimeout.AsDuration(),
 		}

@@ -215,9 +215,18 @@ func (c *compilation) reachModes() {
 
 // counts tells whether there can be a request that the limit counts.
 func (c *compilation) counts(l *plan.Limit) bool {
-	return c.countsCaller(l) && slices.ContainsFunc(c.out.ModelList, func(m *plan.Model) bool {
-		return in(l.Models, m.Name) && c.permitted(m)
+	return c.countsCaller(l) && c.countsOrganisation(l) && slices.ContainsFunc(c.out.ModelList, func(m *plan.Model) bool {
+		return in(l.Models, m.Name) && c.permitted(m) && slices.ContainsFunc(m.Pools, func(p *plan.Pool) bool { return in(l.Pools, p.Name) })
 	})
+}
+
+// countsOrganisation tells whether a team that the limit counts is of an
+// organisation that it counts.
+func (c *compilation) countsOrganisation(l *plan.Limit) bool {
+	if l.Organisations == nil {
+		return true
+	}
+	return slices.ContainsFunc(c.cfg.Teams, func(t *configv1.Team) bool { return in(l.Teams, t.Name) && l.Organisations[t.Organisation] })
 }
 
 func (c *compilation) countsCaller(l *plan.Limit) bool {

@@ -120,6 +120,7 @@ type Pool struct {
 	BasePath       string // without a trailing slash, as "/v1"; may be ""
 	Model          string // the real name
 	ContextWindow  int64  // tokens; 0 is not known
+	MaxOutput      int64  // tokens of one answer; 0 is not known
 	Tokenizer      *tokens.Tokenizer
 	Price          ai.Price
 	Credential     *Credential

@@ -52,12 +52,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (*Stage) Name() string { return "quota" }
 
 // Request reserves input and allowed output at every target that the request may
-// reach, and lowers the output ceiling to what was reserved, or to what the roles
-// allow where no limit bounds it.
+// reach, and lowers the output ceiling to what was reserved, or to what the
+// roles and the targets allow where no limit bounds it.
 func (s *Stage) Request(ctx context.Context, ex *pipeline.Exchange) (pipeline.Verdict, error) {
 	res := &ex.Reserved
 	if res.Limits = applying(res.Limits[:0], ex, ex.Decision.Model); len(res.Limits) == 0 {
-		if ex.Grants.MaxOutput > 0 {
+		if ceilings(ex) {
 			s.ceiling(ex, ceiling(ex))
 		}
 		return pipeline.Verdict{}, nil
@@ -66,7 +66,7 @@ func (s *Stage) Request(ctx context.Context, ex *pipeline.Exchange) (pipeline.Ve
 		return refusal(ex), nil
 	}
 	res.Input, res.Output = most(&res.Request), outputOf(&res.Request, res.Result.Option)
-	if slices.ContainsFunc(res.Limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding || ex.Grants.MaxOutput > 0 {
+	if slices.ContainsFunc(res.Limits, boundsOutput) && ex.In.Kind != ai.KindEmbedding || ceilings(ex) {
 		s.ceiling(ex, res.Output/answers(ex))
 	}
 	return pipeline.Verdict{}, nil

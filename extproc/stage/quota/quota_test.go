@@ -184,6 +184,39 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// Where the client names no ceiling, the targets' and the roles' are set, with limits
+// and without.
+func TestCeilingsOfPoolsAndRoles(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		body      string
+		pool      int64
+		role      int64
+		limits    []*plan.Limit
+		out, sent int64
+	}{
+		{name: "nobody's", body: plain},
+		{name: "a pool's", body: plain, pool: 300, sent: 300},
+		{name: "a pool's, above the default", body: plain, pool: 3000, sent: 400},
+		{name: "a role's", body: plain, pool: 3000, role: 70, sent: 70},
+		{name: "a pool's below the role's", body: plain, pool: 30, role: 70, sent: 30},
+		{name: "the client's own", body: given, pool: 30, sent: 50},
+		{name: "beside a limit of requests", body: plain, pool: 30, limits: []*plan.Limit{requests}, out: 30, sent: 30},
+		{name: "beside a limit of tokens", body: plain, pool: 300, limits: []*plan.Limit{tokens}, out: 300, sent: 300},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ex := exchange(t, ai.KindChat, tc.body, exact(10), 0, tc.limits...)
+			ex.Decision.Targets[1].MaxOutput, ex.Grants.MaxOutput = tc.pool, tc.role
+			if v, err := New(newLedger(), limit.NewOutputs()).Request(t.Context(), ex); err != nil || v.Stops() {
+				t.Fatalf("%+v, %v", v, err)
+			}
+			if got := sent(t, ex); got != tc.sent || ex.Reserved.Output != tc.out {
+				t.Errorf("max_tokens %d sent, %d reserved; want %d, %d", got, ex.Reserved.Output, tc.sent, tc.out)
+			}
+		})
+	}
+}
+
 // A pool whose limit has no room drops out; when none is left, the request is
 // refused.
 func TestPoolsDropOut(t *testing.T) {

@@ -74,7 +74,7 @@ func wanted(ex *pipeline.Exchange, m *plan.Model) int64 {
 const margin = 8
 
 // ceiling is what is wanted. A default is lowered to what every target has room
-// for: the client did not ask for it, so no backend may refuse it as too long.
+// for and gives: the client did not ask for it, so no backend may refuse it.
 func ceiling(ex *pipeline.Exchange) int64 {
 	want := wanted(ex, ex.Decision.Model)
 	if want <= 0 || ex.In.Request.HasMaxOutput {
@@ -85,8 +85,25 @@ func ceiling(ex *pipeline.Exchange) int64 {
 			in := ex.Estimate.Count(p)
 			want = min(want, p.ContextWindow-min(in.Bound, in.Tokens+in.Tokens/margin))
 		}
+		if p.MaxOutput > 0 {
+			want = min(want, p.MaxOutput)
+		}
 	}
 	return max(want, 1)
+}
+
+// ceilings tells whether the roles or a target bound what an answer may have,
+// beside the limits.
+func ceilings(ex *pipeline.Exchange) bool {
+	if ex.In.Kind == ai.KindEmbedding {
+		return false
+	}
+	for _, p := range ex.Decision.Targets {
+		if p.MaxOutput > 0 && !ex.In.Request.HasMaxOutput {
+			return true
+		}
+	}
+	return ex.Grants.MaxOutput > 0
 }
 
 // floor is what no limit lowers an answer's ceiling under.

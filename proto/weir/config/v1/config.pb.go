@@ -527,9 +527,12 @@ type Pool struct {
 	// How to verify a backend that is spoken to over TLS.
 	Tls *UpstreamTLS `protobuf:"bytes,10,opt,name=tls,proto3" json:"tls,omitempty"`
 	// How input tokens are counted. Default: by the model's name.
-	Tokenizer     *Tokenizer `protobuf:"bytes,11,opt,name=tokenizer,proto3" json:"tokenizer,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tokenizer *Tokenizer `protobuf:"bytes,11,opt,name=tokenizer,proto3" json:"tokenizer,omitempty"`
+	// The most output tokens that the backend gives one answer. A request that names
+	// no ceiling is given the smallest of its targets'. 0 means not known.
+	MaxOutputTokens int64 `protobuf:"varint,14,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Pool) Reset() {
@@ -637,6 +640,13 @@ func (x *Pool) GetTokenizer() *Tokenizer {
 		return x.Tokenizer
 	}
 	return nil
+}
+
+func (x *Pool) GetMaxOutputTokens() int64 {
+	if x != nil {
+		return x.MaxOutputTokens
+	}
+	return 0
 }
 
 // Tokenizer says how a pool's input tokens are counted, where the model's name
@@ -2669,7 +2679,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xec\x04\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa1\x05\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12D\n" +
 	"\aadapter\x18\x02 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aadapter\x124\n" +
@@ -2684,7 +2694,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x0fconnect_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0econnectTimeout\x12-\n" +
 	"\x03tls\x18\n" +
 	" \x01(\v2\x1b.weir.config.v1.UpstreamTLSR\x03tls\x127\n" +
-	"\ttokenizer\x18\v \x01(\v2\x19.weir.config.v1.TokenizerR\ttokenizer\"[\n" +
+	"\ttokenizer\x18\v \x01(\v2\x19.weir.config.v1.TokenizerR\ttokenizer\x123\n" +
+	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\"[\n" +
 	"\tTokenizer\x12\x1e\n" +
 	"\n" +
 	"vocabulary\x18\x01 \x01(\tR\n" +

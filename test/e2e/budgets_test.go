@@ -1,0 +1,260 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/weirproxy/weir/internal/simulate"
+)
+
+// tokensServed is what the backend has counted of the requests that it answered.
+func (b *backend) tokensServed() (n int64) {
+	for _, r := range b.Requests() {
+		n += int64(r.PromptTokens + r.CompletionTokens)
+	}
+	return n
+}
+
+// Of 500 streams at once only some fit into a limit: what the backend has served is
+// never more than it, and nearly all of it.
+func TestLimitIsNotPassedByConcurrentStreams(t *testing.T) {
+	const amount = 20_000
+	w := newWorld(t, "limits:\n", fmt.Sprintf("limits:\n  - {name: tokens, unit: tokens, amount: %d, window: 1h, models: [chat]}\n", amount),
+		"settle_deadline: 5s", "settle_deadline: 60s", exactB, exactB+exactly)
+	w.a.fault(t, simulate.Fault{ChunkDelayMS: 3, Chunks: 40})
+	var group sync.WaitGroup
+	var ok, refused, other atomic.Int64
+	for range 500 {
+		group.Go(func() {
+			body := `{"model":"chat","messages":[{"role":"user","content":"Say something about rivers."}],"max_tokens":60,"stream":true}`
+			switch a, err := w.send("POST", "/v1/chat/completions", body, "authorization", "Bearer "+testKey); {
+			case err == nil && a.status == 200 && strings.Contains(a.body, "[DONE]"):
+				ok.Add(1)
+			case err == nil && a.status == 429 && a.code() == "rate_limit_exceeded" && a.header.Get("retry-after") != "":
+				refused.Add(1)
+			default:
+				other.Add(1)
+				t.Logf("%v %d %.200s", err, a.status, a.body)
+			}
+		})
+	}
+	group.Wait()
+	if other.Load() != 0 || refused.Load() == 0 || ok.Load() == 0 {
+		t.Errorf("%d answered, %d refused, %d others", ok.Load(), refused.Load(), other.Load())
+	}
+	// What was given back is used by those who come later, to the last of it.
+	before := w.a.tokensServed()
+	w.a.fault(t)
+	w.exhaust(t, "chat")
+	if served := before + w.a.tokensServed(); served > amount || served < amount*99/100 {
+		t.Errorf("%d tokens served of %d", served, amount)
+	}
+}
+
+// exactB and what makes pool b's input counted and not estimated: an estimate is
+// reserved with its bound, which leaves more of a limit unused.
+const (
+	exactB  = "    model: " + realModelB + "\n"
+	exactly = "    tokenizer: {vocabulary: qwen, template: qwen3}\n"
+)
+
+// exhaust sends chats, one after the other, until a limit has no room for one more
+// though nothing is reserved. It returns how many were answered, and the refusal.
+func (w *world) exhaust(t *testing.T, model string) (answered int, last answer) {
+	t.Helper()
+	eventually(t, 60*time.Second, func() string {
+		for {
+			settled := w.metric(t, "weir_limit_reservations") == 0
+			if last = w.chat(model); last.status == 200 {
+				answered++
+				continue
+			}
+			if !settled {
+				return "something is reserved"
+			}
+			return ""
+		}
+	})
+	return answered, last
+}
+
+// A budget in money holds over a kill -9 and a restart, is told of at its
+// percentages, and stays closed when it is used up.
+func TestBudgetSurvives(t *testing.T) {
+	alerts := make(chan string, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		alerts <- string(b)
+	}))
+	defer hook.Close()
+	// Pool b costs 1 dollar a million tokens of input, and 4 of output: a request with
+	// 7 and 12 some 55 millionths.
+	w := newWorld(t, "limits:\n", `limits:
+  - {name: research-month, unit: usd, usd: 0.0005, period: month, teams: [research], breaker: true}
+`, exactB, exactB+exactly, "request_bounds:", `alerts: {webhooks: [{url: "`+hook.URL+`"}]}
+request_bounds:`)
+	spend := func() answer { return w.chat("cloud") }
+	answered := 4
+	for range answered {
+		if a := spend(); a.status != 200 {
+			t.Fatalf("status %d: %s", a.status, a.body)
+		}
+	}
+	w.kill()
+	w.start()
+	n, last := w.exhaust(t, "cloud")
+	if answered += n; last.status != 429 || last.code() != "insufficient_quota" || last.header.Get("x-should-retry") != "false" || !strings.Contains(last.body, "research-month") {
+		t.Fatalf("after %d: status %d: %s", answered, last.status, last.body)
+	}
+	eventually(t, 10*time.Second, func() string { // what was used is stored in a moment
+		if spent := w.spent(t); spent > 500_000 || spent < 400_000 {
+			return fmt.Sprintf("%d nano-dollars spent of 500,000", spent)
+		}
+		return ""
+	})
+	for _, percent := range []float64{50, 80} {
+		select {
+		case body := <-alerts:
+			var a struct {
+				Limit   string
+				Percent float64
+				Unit    string
+			}
+			if err := json.Unmarshal([]byte(body), &a); err != nil || a.Limit != "research-month" || a.Percent != percent || a.Unit != "usd" {
+				t.Errorf("%v: %s", err, body)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("no alert at %v per cent", percent)
+		}
+	}
+	w.stop()
+	w.start()
+	if a := spend(); a.status != 429 {
+		t.Errorf("after the restart: status %d", a.status)
+	}
+}
+
+// spent is the cost of all requests, in nano-dollars.
+func (g *gateway) spent(t *testing.T) (n int64) {
+	t.Helper()
+	out, errs, code := weir(t, "", "usage", "--data", g.dir, "--since", "1h", "--by", "team", "--format", "json")
+	if code != 0 {
+		t.Fatalf("weir usage: exit %d: %s", code, errs)
+	}
+	var rows []struct {
+		Cost json.Number `json:"cost_usd"`
+	}
+	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+		t.Fatalf("%q: %v", out, err)
+	}
+	for _, r := range rows {
+		usd, err := r.Cost.Float64()
+		if err != nil {
+			t.Fatalf("%q: %v", out, err)
+		}
+		n += int64(usd*1e9 + 0.5)
+	}
+	return n
+}
+
+// metric is the value of a metric of weir, with its labels in their order.
+func (g *gateway) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	resp, err := http.Get(g.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// What a breach does besides refusing.
+func TestBreaches(t *testing.T) {
+	w := newWorld(t, "limits:\n", `limits:
+  - {name: pool-a, unit: requests, amount: 1, window: 1h, pools: [a], models: [chat]}
+  - {name: dear, unit: requests, amount: 1, window: 1h, pools: [b], models: [cloud], on_breach: downgrade, downgrade_to: [a]}
+  - {name: one-at-a-time, unit: concurrency, amount: 1, models: [embed], on_breach: queue, queue_wait: 5s}
+  - {name: look, unit: requests, amount: 1, window: 1h, models: [by-rule], on_breach: report}
+`)
+	pools := func(model string, want ...string) {
+		t.Helper()
+		for i, pool := range want {
+			if a := w.chat(model); a.status != 200 || !strings.Contains(a.body, map[string]string{"a": realModelA, "b": realModelB}[pool]) {
+				t.Errorf("%s, request %d: status %d: %s, want pool %s", model, i, a.status, a.body, pool)
+			}
+		}
+	}
+	pools("chat", "a", "b", "b")
+	pools("cloud", "b", "a", "a")
+	pools("by-rule", "a", "a")
+
+	w.a.fault(t, simulate.Fault{StallBeforeHeadersMS: 300})
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			if a := w.chat("embed"); a.status != 200 {
+				t.Errorf("status %d: %s", a.status, a.body)
+			}
+		})
+	}
+	group.Wait()
+	got := w.a.received(t, 3)
+	for i := 1; i < len(got); i++ {
+		if gap := got[i].Time.Sub(got[i-1].Time); gap < 300*time.Millisecond {
+			t.Errorf("two at a time: %v apart", gap)
+		}
+	}
+	if n := w.metric(t, `weir_limit_breaches_total{action="report",limit="look"}`); n != 1 {
+		t.Errorf("%v reported", n)
+	}
+}
+
+// A backend that asks to be left alone is not called for as long as it asks; a client
+// is told when all of them do.
+func TestPoolsRest(t *testing.T) {
+	w := newWorld(t)
+	w.a.fault(t, simulate.Fault{Status: 429, Headers: map[string]string{"retry-after": "2"}, Match: simulate.Match{Times: 1}})
+	w.b.fault(t, simulate.Fault{})
+	if a := w.chat("chat"); a.status != 200 {
+		t.Fatalf("status %d: %s", a.status, a.body)
+	}
+	eventually(t, 2*time.Second, func() string { // weir learns of it from the access log
+		if a := w.chat("by-rule"); a.status != 429 || a.code() != "rate_limit_exceeded" || a.header.Get("retry-after") == "" {
+			return fmt.Sprintf("status %d: %s", a.status, a.body)
+		}
+		return ""
+	})
+	for range 3 {
+		if a := w.chat("chat"); a.status != 200 || !strings.Contains(a.body, realModelB) {
+			t.Errorf("status %d: %s", a.status, a.body)
+		}
+	}
+	eventually(t, 10*time.Second, func() string {
+		if a := w.chat("by-rule"); a.status != 200 {
+			return fmt.Sprintf("status %d: %s", a.status, a.body)
+		}
+		return ""
+	})
+}
