@@ -151,7 +151,7 @@ local function counter(id, window, e1, e2)
   c.known = v[1]
   c.u, c.h, c.f = tonumber(v[1] or 0), tonumber(v[2] or 0), tonumber(v[3] or 0)
   c.l, c.b, c.a, c.t = tonumber(v[4] or 0), tonumber(v[5] or 0), tonumber(v[6] or 0), v[7] or ','
-  c.held = c.h > 0
+  c.was = {u = c.u, h = c.h, f = c.f, l = c.l, b = c.b, a = c.a, t = c.t}
   if c.f > 0 and c.f + window <= now then
     expire(c)
   end
@@ -168,20 +168,35 @@ local function useful(c)
 end
 
 -- save writes what changed. A count goes by itself when it is of no use any more.
+local fields = {'u', 'h', 'f', 'l', 'b', 'a', 't'}
+local function write(c)
+  local args, n, was, till = {c.key}, 1, c.was, useful(c)
+  if c.h <= 0 and till <= now then
+    redis.call('UNLINK', c.key)
+    return
+  end
+  for _, f in ipairs(fields) do
+    if not c.known or c[f] ~= was[f] then
+      args[n + 1], args[n + 2] = f, c[f]
+      n = n + 2
+    end
+  end
+  if n > 1 then
+    redis.call('HSET', unpack(args))
+  end
+  if c.h > 0 then
+    if c.known and was.h <= 0 then
+      redis.call('PERSIST', c.key)
+    end
+  elseif not c.known or was.h > 0 or c.l ~= was.l or c.b ~= was.b or c.a ~= was.a then
+    redis.call('PEXPIRE', c.key, math.ceil((till - clock) / 1000) + 1000) -- the server's clock drops it
+  end
+end
+
 local function save()
   for _, c in pairs(counters) do
     if c.dirty then
-      local left = useful(c) - now
-      if c.h <= 0 and left <= 0 then
-        redis.call('UNLINK', c.key)
-      else
-        redis.call('HSET', c.key, 'u', c.u, 'h', c.h, 'f', c.f, 'l', c.l, 'b', c.b, 'a', c.a, 't', c.t)
-        if c.h <= 0 then
-          redis.call('PEXPIRE', c.key, math.ceil(left / 1000) + 1000)
-        elseif c.known and not c.held then
-          redis.call('PERSIST', c.key)
-        end
-      end
+      write(c)
     end
   end
 end

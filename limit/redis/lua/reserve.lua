@@ -136,7 +136,7 @@ local function hold(option)
         till = c.e2
       end
       redis.call('ZADD', d.users, till, c.id)
-      redis.call('PEXPIRE', d.users, math.ceil((till - now) / 1000) + 1000)
+      redis.call('PEXPIRE', d.users, math.ceil((till - clock) / 1000) + 1000)
     end
   end
   redis.call('HSET', own('open'), id, cmsgpack.pack(holds))

@@ -13,7 +13,7 @@ for i = 8, #ARGV, 2 do
   out[n + 1], out[n + 2], out[n + 3], out[n + 4] = c.u, c.h, c.l, c.b
   redis.call('UNLINK', c.key)
   c.u, c.f, c.l, c.b, c.a, c.t = 0, 0, 0, 0, 0, ','
-  c.known, c.held, c.dirty = false, false, true
+  c.known, c.dirty = false, true
 end
 save()
 return out
