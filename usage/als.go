@@ -62,6 +62,12 @@ func (r *Recorder) elsewhere(e *Entry, raw *accesslogdata.HTTPAccessLogEntry) bo
 	if r.opt.HandOn == nil || e.ID == nil {
 		return false
 	}
+	r.mu.Lock()
+	own := r.pending.find(*e.ID) != nil || r.done.has(*e.ID)
+	r.mu.Unlock()
+	if own {
+		return false
+	}
 	return r.opt.HandOn(*e.ID, func() ([]byte, error) { return proto.Marshal(raw) })
 }
 

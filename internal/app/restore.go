@@ -51,6 +51,9 @@ func (k *keeper) restoreOne(ctx context.Context, a account, p *plan.Plan) error 
 	if !a.whole {
 		return nil
 	}
+	for _, l := range fresh {
+		k.ledger.Fresh(l.Name)
+	}
 	_, err = k.count(ctx, a.count, fresh)
 	return err
 }

@@ -43,15 +43,17 @@ type outbox struct {
 }
 
 // HandOn leaves an entry for the replica that the id names. It does not wait for
-// the server. It is false when that is this replica, or none that has a place: the
-// entry is the caller's.
+// the server. It is false when that is this replica, or none that has a place, as far as
+// is known yet: the entry is the caller's.
 func (l *Ledger) HandOn(id [16]byte, entry func() ([]byte, error)) bool {
 	to := Mark(id[12:])
 	if to == l.mark {
 		return false
 	}
-	if _, ok := (*l.members.Load())[to]; !ok {
-		return false
+	if members := *l.members.Load(); len(members) > 0 {
+		if _, ok := members[to]; !ok {
+			return false
+		}
 	}
 	b, err := entry()
 	if err != nil {

@@ -82,6 +82,8 @@ func (l *Ledger) OnShut(fn func(shut bool)) {
 // until the keeper has reached it again.
 func (l *Ledger) lost(err error) {
 	switch {
+	case errors.Is(err, context.Canceled):
+		return // this process ends
 	case errors.Is(err, errAway):
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("the limit store does not answer within %s", l.opt.Timeout)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -441,6 +442,9 @@ func TestEntriesReachTheirReplica(t *testing.T) {
 		copy(id[12:], to[:])
 		return m.HandOn(id, func() ([]byte, error) { return []byte(text), nil })
 	}
+	if give(b.process("new", 2), one.Mark(), "x") != true {
+		t.Error("who does not know the others yet took an entry for another replica's")
+	}
 	if give(one, one.Mark(), "own") || give(one, MarkOf("nobody"), "nobody's") {
 		t.Error("handed on what is nobody else's")
 	}
@@ -672,5 +676,59 @@ func TestIdentitiesDiffer(t *testing.T) {
 		if id, err := parseIdentity(text); err != nil || id.scope != s {
 			t.Errorf("%+v is read as %+v: %v", s, id, err)
 		}
+	}
+}
+
+// What an operator's server may be: a node of a cluster, or found through sentinels.
+func TestClusterAndSentinel(t *testing.T) {
+	t.Parallel()
+	port := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		_, p, _ := net.SplitHostPort(l.Addr().String())
+		return p
+	}
+	node, master, sentinel := port(), port(), port()
+	for _, tt := range []struct {
+		name   string
+		server Server
+		start  func(t *testing.T)
+	}{
+		{"cluster", Server{Addresses: []string{"127.0.0.1:" + node}, Cluster: true}, func(t *testing.T) {
+			s := redistest.Start(t, redistest.Valkey, "--port", node, "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1")
+			c := (&world{server: s}).dial(t)
+			if err := c.Do(t.Context(), c.B().ClusterAddslotsrange().StartSlotEndSlot().StartSlotEndSlot(0, 16383).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"sentinel", Server{Addresses: []string{"127.0.0.1:" + sentinel}, SentinelMaster: "limits"}, func(t *testing.T) {
+			redistest.Start(t, redistest.Valkey, "--port", master)
+			redistest.StartSentinel(t, sentinel, "limits", master)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.start(t)
+			m := newManual(t, Options{Server: tt.server, Name: "weir", Replica: "one", Replicas: 1})
+			deadline := time.Now().Add(15 * time.Second)
+			for m.step(); m.Ready() != nil && time.Now().Before(deadline); m.step() {
+				time.Sleep(50 * time.Millisecond)
+			}
+			limits := tokens(100)
+			if res := m.Reserve(limits, request("a", 60)); !res.OK {
+				t.Fatalf("%+v: %v", res, m.Ready())
+			}
+			if res := m.Reserve(limits, request("b", 60)); res.OK {
+				t.Errorf("%+v", res)
+			}
+			m.Settle("a", output(10))
+			m.step()
+			m.mustCount(t, limits, 10, 0)
+			if all := m.All(limits); len(all) != 1 {
+				t.Errorf("%+v", all)
+			}
+		})
 	}
 }

@@ -3,6 +3,7 @@
 package redistest
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -30,11 +31,12 @@ func Available(t testing.TB) []string {
 
 // Server is one that runs.
 type Server struct {
-	Socket string // its unix socket
-	t      testing.TB
-	binary string
-	args   []string
-	cmd    *exec.Cmd
+	Socket  string // its unix socket
+	t       testing.TB
+	binary  string
+	args    []string
+	listens [2]string // network and address
+	cmd     *exec.Cmd
 }
 
 // Start starts a server, which keeps nothing on disk, and waits until it answers.
@@ -46,10 +48,25 @@ func Start(t testing.TB, name string, args ...string) *Server {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &Server{Socket: filepath.Join(dir, "s"), t: t, binary: locate(t, name)}
-	s.args = append([]string{"--port", "0", "--unixsocket", s.Socket, "--save", "", "--dir", dir, "--daemonize", "no"}, args...)
+	s.listens = [2]string{"unix", s.Socket}
+	s.args = append([]string{"--port", "0", "--unixsocket", s.Socket, "--save", "", "--dir", dir, "--bind", "127.0.0.1"}, args...)
 	s.Run()
 	t.Cleanup(s.Kill)
 	return s
+}
+
+// StartSentinel starts a sentinel on a loopback port, for a master on another.
+func StartSentinel(t testing.TB, port, master, masterPort string) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sentinel.conf")
+	text := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor %s 127.0.0.1 %s 1\n", port, master, masterPort)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, binary: locate(t, Valkey), args: []string{file, "--sentinel"}, listens: [2]string{"tcp", "127.0.0.1:" + port}}
+	s.Run()
+	t.Cleanup(s.Kill)
 }
 
 // Address is where clients find it.
@@ -58,14 +75,16 @@ func (s *Server) Address() string { return "unix:" + s.Socket }
 // Run starts it, again after Kill: then it knows nothing.
 func (s *Server) Run() {
 	s.t.Helper()
-	_ = os.Remove(s.Socket)
+	if s.Socket != "" {
+		_ = os.Remove(s.Socket)
+	}
 	s.cmd = exec.Command(s.binary, s.args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatalf("%s: %v (make setup fetches it)", s.binary, err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if c, err := net.Dial("unix", s.Socket); err == nil {
+		if c, err := net.Dial(s.listens[0], s.listens[1]); err == nil {
 			_ = c.Close()
 			return
 		}
