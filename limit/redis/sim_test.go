@@ -39,10 +39,55 @@ type life struct {
 	admitted time.Duration
 	ended    time.Duration
 	day      time.Time // when it ended by the server's clock
+	noted    time.Time // when it was admitted, by the replica's clock
+	left     time.Time // when it ended, by the replica's clock
 	pot      bool      // it was admitted from the pot
 	over     bool      // it truly has ended
 	entered  bool      // its entry was taken
 	used     []limit.Used
+}
+
+// player is a ledger as the simulation plays it.
+type player interface {
+	Reserve(limits []*plan.Limit, r *limit.Request) limit.Result
+	Settle(id string, used []limit.Used)
+	Release(id string)
+	Restore(limits []*plan.Limit, r *limit.Request, admitted time.Time)
+	All(limits []*plan.Limit) []limit.State
+	Held() int
+	Mark() Mark
+	Ready() error
+
+	step()                                                      // does what a process does by itself
+	count(l *life, r *limit.Request, admitted, ended time.Time) // after a start
+	holds(id string) bool                                       // knows of a reservation
+	untold() int                                                // what the server is to be told
+	started() bool                                              // again, and has a place
+}
+
+func (m *manual) holds(id string) bool { return m.own.Holds(id) || m.pot.Holds(id) }
+func (m *manual) untold() int          { return len(m.queue) }
+func (m *manual) started() bool        { return m.k.tries == 0 }
+
+func (m *manual) count(l *life, r *limit.Request, admitted, ended time.Time) {
+	if l.pot {
+		m.pot.Count(m.Pots(l.limits), r, l.used, admitted, ended)
+		return
+	}
+	m.Count(l.limits, r, l.used, admitted, ended)
+}
+
+// inProcess is the ledger of one process.
+type inProcess struct{ *limit.Ledger }
+
+func (inProcess) Mark() Mark             { return Mark{} }
+func (inProcess) Ready() error           { return nil }
+func (inProcess) step()                  {}
+func (l inProcess) holds(id string) bool { return l.Holds(id) }
+func (inProcess) untold() int            { return 0 }
+func (inProcess) started() bool          { return false }
+func (l inProcess) count(f *life, r *limit.Request, admitted, ended time.Time) {
+	l.Count(f.limits, r, f.used, admitted, ended)
 }
 
 // fate is what becomes of a script on its way.
@@ -102,9 +147,11 @@ type sim struct {
 	limits   []*plan.Limit
 	allow    int
 	client   rueidis.Client
-	ledgers  [simReplicas]*manual
+	n        int // replicas; 0 is one ledger in process
+	ledgers  []player
+	clocks   []func() time.Time // of the replicas
 	boots    int
-	fates    [simReplicas]fate
+	fates    []fate
 	lives    []*life
 	late     []delayed
 	snapshot map[string]string
@@ -137,6 +184,9 @@ func (s *sim) server() time.Time {
 
 // tick tells the server what time it is.
 func (s *sim) tick() {
+	if s.client == nil {
+		return
+	}
 	if now := fmt.Sprintf("%d %s", s.time().Add(-s.back).UnixMicro(), s.run); now != s.told {
 		s.told = now
 		s.set(s.client, now)
@@ -160,7 +210,7 @@ func TestSimulation(t *testing.T) {
 				t.Parallel()
 				server := redistest.Start(t, name)
 				client := (&world{server: server}).dial(t)
-				seeds, steps := 2, 3000
+				seeds, steps := 8, 3000
 				if *long {
 					seeds, steps = 60, 6000
 				}
@@ -168,7 +218,7 @@ func TestSimulation(t *testing.T) {
 				for seed := range seeds {
 					s := &sim{
 						world: newWorld(server), t: t, rng: rand.New(rand.NewPCG(uint64(seed), uint64(i*100+allowance))),
-						limits: simLimits(), allow: allowance, client: client, happened: happened,
+						limits: simLimits(), allow: allowance, client: client, happened: happened, n: simReplicas,
 					}
 					s.play(steps)
 				}
@@ -190,7 +240,29 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
+// The same driver plays the ledger of one process: crashes, clocks, entries.
+func TestSimulationInProcess(t *testing.T) {
+	t.Parallel()
+	seeds := 4
+	if *long {
+		seeds = 100
+	}
+	happened := map[string]int{}
+	for seed := range seeds {
+		s := &sim{world: &world{run: "none"}, t: t, rng: rand.New(rand.NewPCG(uint64(seed), 77)), limits: simLimits(), happened: happened}
+		s.play(6000)
+	}
+	t.Logf("%v", happened)
+	for _, what := range []string{"admitted", "refused", "released", "crash", "entry again", "set back", "long silence"} {
+		if happened[what] < 3 {
+			t.Errorf("%s happened %d times: the test does not test much", what, happened[what])
+		}
+	}
+}
+
 func (s *sim) play(steps int) {
+	n := max(s.n, 1)
+	s.ledgers, s.fates, s.clocks = make([]player, n), make([]fate, n), make([]func() time.Time, n)
 	for i := range s.ledgers {
 		s.start(i)
 	}
@@ -205,36 +277,40 @@ func (s *sim) play(steps int) {
 	s.finish()
 }
 
-// start starts a replica from its journal.
+// start starts a replica from its journal. Their clocks differ.
 func (s *sim) start(i int) {
-	o := s.replica(fmt.Sprint("replica-", i), simReplicas)
-	skew := time.Duration(i-1) * 700 * time.Millisecond
-	o.Hold, o.Allowance, o.clock, o.Timeout = simHold, s.allow, s.clockKey(), 5*time.Second
-	o.Now = func() time.Time { return s.time().Add(skew) }
-	m := newManual(s.t, o)
-	var c rueidis.Client = &wire{Client: s.client, s: s, replica: i}
-	m.client.Store(&c)
-	m.k.checked = true
+	clock := func() time.Time { return s.time().Add(time.Duration(i-1) * 700 * time.Millisecond) }
+	var p player
+	if s.n == 0 {
+		clock = func() time.Time { return s.time().Add(-s.back) }
+		p = inProcess{limit.New(clock)}
+	} else {
+		o := s.replica(fmt.Sprint("replica-", i), s.n)
+		o.Hold, o.Allowance, o.clock, o.Timeout, o.Now = simHold, s.allow, s.clockKey(), 5*time.Second, clock
+		m := newManual(s.t, o)
+		var c rueidis.Client = &wire{Client: s.client, s: s, replica: i}
+		m.client.Store(&c)
+		m.k.checked = true
+		p = m
+	}
 	for _, l := range s.lives {
 		if l.replica != i {
 			continue
 		}
 		admitted := *l.r
 		admitted.Options = l.r.Options[l.option : l.option+1]
-		if l.pot && l.entered {
-			m.pot.Count(m.Pots(l.limits), &admitted, l.used, start.Add(l.admitted+skew), start.Add(l.ended+skew))
-		} else if l.entered {
-			m.Count(l.limits, &admitted, l.used, start.Add(l.admitted+skew), start.Add(l.ended+skew))
+		if l.entered {
+			p.count(l, &admitted, l.noted, l.left)
 		} else {
-			m.Restore(l.limits, &admitted, start.Add(l.admitted+skew))
+			p.Restore(l.limits, &admitted, l.noted)
 		}
 	}
-	s.ledgers[i] = m
+	s.ledgers[i], s.clocks[i] = p, clock
 }
 
 // settleDown lets everything arrive, until all replicas are open.
 func (s *sim) settleDown() {
-	s.fates = [simReplicas]fate{}
+	clear(s.fates)
 	for i := range s.ledgers {
 		if s.ledgers[i] == nil {
 			s.start(i)
@@ -243,11 +319,11 @@ func (s *sim) settleDown() {
 	for range 20 {
 		ready := 0
 		for _, m := range s.ledgers {
-			if m.step(); m.ready() {
+			if m.step(); m.Ready() == nil {
 				ready++
 			}
 		}
-		if ready == simReplicas {
+		if ready == len(s.ledgers) {
 			return
 		}
 	}
@@ -258,7 +334,7 @@ func (s *sim) settleDown() {
 }
 
 func (s *sim) step() {
-	i := s.rng.IntN(simReplicas)
+	i := s.rng.IntN(len(s.ledgers))
 	switch n := s.rng.IntN(1000); {
 	case n < 250:
 		s.now += time.Duration(s.rng.ExpFloat64() * float64(150*time.Millisecond)).Truncate(time.Microsecond)
@@ -289,17 +365,21 @@ func (s *sim) step() {
 	}
 }
 
-func (s *sim) do(m *manual) {
-	before := m.k.placed && m.ready()
+func (s *sim) do(m player) {
+	before := m.Ready() == nil
 	m.step()
-	if m.ready() && !before {
+	if m.Ready() == nil && !before {
 		s.happened["rebuilt"]++
 	}
 }
 
 // misfortune happens to the server.
 func (s *sim) misfortune() {
-	switch s.rng.IntN(7) {
+	n := s.rng.IntN(7)
+	if s.n == 0 {
+		n = 5 + n%2 // there is none: clocks and silence only
+	}
+	switch n {
 	case 0:
 		s.wipe()
 		s.happened["emptied"]++
@@ -397,9 +477,9 @@ func (s *sim) admit(i int) {
 		Targets: []limit.Target{{Pool: "p", Input: s.rng.Int64N(80)}},
 		Options: []limit.Option{{Output: 50 + s.rng.Int64N(400)}, {Output: 1 + s.rng.Int64N(50)}},
 	}
-	doubtful := len(m.queue)
+	doubtful := m.untold()
 	res := m.Reserve(s.limits, r)
-	if len(m.queue) > doubtful && !res.OK {
+	if m.untold() > doubtful && !res.OK {
 		s.happened["doubtful"]++
 	}
 	switch {
@@ -411,7 +491,7 @@ func (s *sim) admit(i int) {
 		return
 	}
 	s.happened["admitted"]++
-	if !m.ready() {
+	if m.Ready() != nil {
 		s.happened["from the pot"]++
 	}
 	if s.rng.IntN(30) == 0 { // it was not answered
@@ -419,7 +499,9 @@ func (s *sim) admit(i int) {
 		s.happened["released"]++
 		return
 	}
-	s.lives = append(s.lives, &life{r: r, limits: s.limits, replica: i, option: res.Option, admitted: s.now, pot: !m.ready()})
+	s.lives = append(s.lives, &life{
+		r: r, limits: s.limits, replica: i, option: res.Option, admitted: s.now, noted: s.clocks[i](), pot: m.Ready() != nil,
+	})
 }
 
 // pick is one of the lives for which ok holds.
@@ -443,7 +525,7 @@ func (s *sim) end() {
 }
 
 func (s *sim) endOne(l *life) {
-	l.over, l.ended, l.day = true, s.now, s.server()
+	l.over, l.ended, l.day, l.left = true, s.now, s.server(), s.clocks[l.replica]()
 	l.used = []limit.Used{{Pool: "p", Usage: ai.Usage{
 		Input: s.rng.Int64N(l.r.Targets[0].Input + 1), Output: s.rng.Int64N(l.r.Options[l.option].Output + 1),
 	}}}
@@ -463,9 +545,9 @@ func (s *sim) enter() {
 	switch {
 	case again:
 		s.happened["entry again"]++
-	case !m.own.Holds(l.r.ID) && !m.pot.Holds(l.r.ID):
+	case !m.holds(l.r.ID):
 		s.t.Fatalf("the replica has forgotten %s", l.r.ID)
-	case m.k.tries == 0:
+	case m.started():
 		s.happened["entry after a crash"]++
 	}
 	l.entered = true
@@ -545,8 +627,8 @@ func (s *sim) finish() {
 	}
 	s.settleDown()
 	for _, m := range s.ledgers {
-		if m.Held() != 0 || len(m.queue) != 0 {
-			s.t.Errorf("%d held and %d to be told at the end", m.Held(), len(m.queue))
+		if m.Held() != 0 || m.untold() != 0 {
+			s.t.Errorf("%d held and %d to be told at the end", m.Held(), m.untold())
 		}
 	}
 	s.now += 2 * simHold // what nobody asks more time for
@@ -560,6 +642,9 @@ func (s *sim) finish() {
 	s.settleDown()
 	if left := s.ledgers[0].All(s.limits); len(left) != 0 {
 		s.t.Errorf("left at the end: %+v", left)
+	}
+	if s.n == 0 {
+		return
 	}
 	for _, k := range s.keys() {
 		if strings.HasSuffix(k, ":open") || strings.HasSuffix(k, ":due") {
