@@ -245,11 +245,10 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 	}
 	a.limits.usage = a.usage
 	alerts := newAlerter(a.webhooks, a.reg, a.log)
-	for _, account := range a.limits.accounts {
-		account.ledger.OnAlert = alerts.alert
-	}
 	if a.shared != nil {
-		a.shared.Own().OnAlert, a.shared.OnAlert = nil, alerts.alert // its own part tells nothing
+		a.shared.OnAlert = alerts.alert
+	} else {
+		a.limits.accounts[0].ledger.OnAlert = alerts.alert
 	}
 	if err := a.limits.restore(ctx, p); err != nil {
 		return fmt.Errorf("limits: %w", err)

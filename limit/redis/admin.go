@@ -230,8 +230,6 @@ const longest = 366 * 24 * time.Hour
 func (l *Ledger) Reset(name string, match func(limit.Scope) bool) []limit.State {
 	ctx, cancel := context.WithTimeout(context.Background(), adminBound)
 	defer cancel()
-	l.own.Reset(name, match)
-	l.pot.Reset(name, match)
 	of := func(id identity) *plan.Limit {
 		if lim, ok := l.known.Load(id.limit); ok && lim.(*plan.Limit).Period == id.period {
 			return lim.(*plan.Limit)
@@ -253,7 +251,10 @@ func (l *Ledger) Reset(name string, match func(limit.Scope) bool) []limit.State 
 	})
 	if err != nil {
 		l.opt.Logger.Error("limits: a reset was not carried out everywhere", "limit", name, "err", err)
+		return states
 	}
+	l.own.Reset(name, match)
+	l.pot.Reset(name, match)
 	return states
 }
 

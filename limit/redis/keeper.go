@@ -162,6 +162,9 @@ func (l *Ledger) lastWords() {
 	defer cancel()
 	for l.ready() && l.flushSome(ctx) {
 	}
+	for sent, more := true, true; sent && more; {
+		sent, more = l.sendSome(ctx)
+	}
 	if c := l.client.Load(); c != nil {
 		(*c).Close()
 	}

@@ -210,7 +210,6 @@ func New(o Options) *Ledger {
 	l.members.Store(&map[Mark]string{})
 	l.phase.Store(&phase{state: starting, why: "the limit store was not reached yet"})
 	l.metrics = newMetrics(l)
-	l.pot.OnAlert = func(a limit.Alert) { l.tell(a) }
 	return l
 }
 

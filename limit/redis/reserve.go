@@ -27,7 +27,7 @@ func (l *Ledger) split(lim *plan.Limit) split {
 		pot := lim.Amount * int64(l.opt.Allowance) / 100 / int64(l.opt.Replicas)
 		share, part := *lim, *lim
 		share.Amount, part.Amount = lim.Amount-pot*int64(l.opt.Replicas), pot
-		part.Breaker = false
+		part.Breaker, part.AlertAt = false, nil // the whole has them
 		s = split{share: &share, pot: &part}
 	}
 	n := 0
