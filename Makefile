@@ -7,7 +7,7 @@ ENVOY  := $(TOOLS)/envoy-1.40.0/envoy
 PYSITE := $(TOOLS)/python
 REDIS  := $(TOOLS)/redis/valkey-server
 FILTER := wasm/dist/adapter.wasm
-GOSRC  := $(shell find cmd dialect envoy extproc internal limit proto tokens usage wasm xds -name '*.go' -not -name '*_test.go' 2>/dev/null)
+GOSRC  := $(shell find cmd control dialect envoy extproc internal limit proto tokens usage wasm xds -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run test race exact lint gen bench check clean
@@ -57,7 +57,7 @@ test: setup build ## set up, build, and run every test, the real-Envoy ones incl
 	go test -C benchmarks/tokens ./...
 
 race: setup build ## run the tests of the concurrent packages under the race detector (needs a C compiler)
-	CGO_ENABLED=1 go test -race -timeout 12m ./limit/... ./extproc/... ./usage/... ./xds ./internal/...
+	CGO_ENABLED=1 go test -race -timeout 12m ./control/... ./limit/... ./extproc/... ./usage/... ./xds ./internal/...
 
 exact: setup ## compare token counts with the reference tokenizers on all of the corpora, 100 MB: some eight minutes
 	go test -timeout 30m -run TestCountsEqualReferences -v ./tokens/vocab -full

@@ -3,6 +3,7 @@ module github.com/weirproxy/weir/tools
 go 1.26
 
 tool (
+	connectrpc.com/connect/cmd/protoc-gen-connect-go
 	github.com/bufbuild/buf/cmd/buf
 	google.golang.org/protobuf/cmd/protoc-gen-go
 )

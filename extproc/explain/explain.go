@@ -18,7 +18,7 @@ import (
 
 // Input is the request to explain.
 type Input struct {
-	Key     string            // the key itself, or its name in the configuration
+	Key     string            // the key itself, or its name
 	Method  string            // default: POST with a body, GET without
 	Path    string            // as /v1/chat/completions
 	Headers map[string]string // beside authorization
@@ -150,7 +150,7 @@ const (
 // Explain lets run decide about the request under p. The pipeline must have a
 // ledger of its own: the limits are taken as unused.
 func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input) *Result {
-	p, token := withKey(p, in.Key)
+	p, token := withKey(p, in.Key, in.Now)
 	ex := new(pipeline.Exchange)
 	ex.Begin(p, "explain", in.Now, headers(in, token), len(in.Body) > 0)
 	v := run.Headers(ctx, ex)
@@ -163,19 +163,29 @@ func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input
 // withKey finds the key that is meant. When it is given by its name, the plan is
 // one in which a token made up on the spot opens that key: production stores
 // hashes only, and has to authenticate a token here as always.
-func withKey(p *plan.Plan, key string) (*plan.Plan, string) {
-	if _, ok := p.KeyByToken(key); ok {
-		return p, key
-	}
-	i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key })
-	if i < 0 {
+func withKey(p *plan.Plan, key string, now time.Time) (*plan.Plan, string) {
+	if _, reason := p.KeyByToken(key, now); reason != ai.ReasonInvalidKey {
 		return p, key
 	}
 	token, secret := rand.Text(), []byte(rand.Text())
+	hash := plan.HashKey(secret, token)
 	made := *p
 	made.SetHashSecret(secret)
-	made.Keys = map[plan.KeyHash]*plan.Key{plan.HashKey(secret, token): p.KeyList[i]}
-	return &made, token
+	made.Keys, made.Stored = map[plan.KeyHash]*plan.Key{}, plan.NewRing()
+	if i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key }); i >= 0 {
+		made.Keys[hash] = p.KeyList[i]
+		if override, ok := p.Stored.ByHash(p.KeyList[i].Hash); ok {
+			override.Hash = hash
+			made.Stored.Put([]plan.StoredKey{override})
+		}
+		return &made, token
+	}
+	if stored, ok := p.Stored.ByName(key); ok {
+		stored.Hash = hash
+		made.Stored.Put([]plan.StoredKey{stored})
+		return &made, token
+	}
+	return p, key
 }
 
 func headers(in Input, token string) []pipeline.Header {

@@ -169,6 +169,11 @@ const (
 	ReasonOutputNotAllowed   Reason = "output_not_allowed"
 	ReasonPoolNotAllowed     Reason = "pool_not_allowed"
 	ReasonContextNotAllowed  Reason = "context_not_allowed"
+
+	// Of keys; the client is told the same of all.
+	ReasonKeyExpired  Reason = "key_expired"
+	ReasonKeyRevoked  Reason = "key_revoked"
+	ReasonKeyOrphaned Reason = "key_orphaned" // its team, application or a role is gone
 )
 
 // Answer is how a reason appears to an OpenAI client: HTTP status, error type
@@ -212,6 +217,10 @@ var answers = map[Reason]Answer{
 	ReasonOutputNotAllowed:   {403, "permission_error", "output_not_allowed"},
 	ReasonPoolNotAllowed:     {403, "permission_error", "pool_not_allowed"},
 	ReasonContextNotAllowed:  {403, "permission_error", "context_not_allowed"},
+
+	ReasonKeyExpired:  {401, "authentication_error", "invalid_api_key"},
+	ReasonKeyRevoked:  {401, "authentication_error", "invalid_api_key"},
+	ReasonKeyOrphaned: {401, "authentication_error", "invalid_api_key"},
 }
 
 // Answer returns how the reason appears to a client. A reason outside the set

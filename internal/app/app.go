@@ -117,7 +117,9 @@ type app struct {
 	xds     *xds.Server
 	admin   *admin
 	watcher *config.Watcher
-	checks  map[string]check
+	// controls are the stored keys and their API; nil where no request is decided.
+	controls *controls
+	checks   map[string]check
 	// warm waits, for a bounded time, until Envoy uses what it has accepted; nil
 	// where the Envoys are somebody else's.
 	warm    func(context.Context)
@@ -173,6 +175,9 @@ func (a *app) load() (*plan.Plan, error) {
 	}})
 	if err != nil {
 		return nil, err
+	}
+	if a.controls != nil {
+		p.Stored = a.controls.ring
 	}
 	return a.ports.resolve(p)
 }

@@ -70,7 +70,10 @@ func probe(ctx context.Context, p *plan.Plan) error {
 func banner(w io.Writer, p *plan.Plan, base string) {
 	key, shown := "YOUR_KEY", false
 	for _, k := range p.KeyList {
-		if k.Shown != "" && !k.Disabled {
+		if k.Shown == "" {
+			continue
+		}
+		if _, refused := p.KeyByToken(k.Shown, time.Now()); refused == ai.ReasonNone {
 			key, shown = k.Shown, true
 			break
 		}

@@ -24,6 +24,7 @@ var walls = []struct {
 		module + "internal/plan", module + "internal/rule", module + "internal/config", module + "extproc", module + "xds", module + "usage",
 		"google.golang.org/", "github.com/envoyproxy/",
 	}},
+	{"control/...", []string{module + "extproc", module + "xds", module + "usage", module + "limit", module + "internal/app", module + "internal/config", "github.com/envoyproxy/"}},
 	{"limit/...", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
 	{"internal/rule", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
 	{"extproc/...", []string{module + "xds", module + "envoy", module + "usage", module + "internal/app", module + "internal/config"}},

@@ -41,6 +41,9 @@ func (r *reloadState) note(err error, now time.Time) (refused bool) {
 func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 	a.applying.Lock()
 	defer a.applying.Unlock()
+	if err := a.checkControl(ctx, p); err != nil {
+		return err
+	}
 	for _, pool := range p.Pools { // the first request is not to wait for it
 		pool.Tokenizer.Load()
 	}
@@ -66,6 +69,7 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 			return fmt.Errorf("limits: %w", err)
 		}
 	}
+	a.bindControl(p)
 	old := a.plan.Swap(p)
 	a.forget(old, p)
 	if err := finish(); err != nil {
@@ -141,6 +145,9 @@ func needsRestart(old, now *plan.Plan) []string {
 	if !old.Store.Alike(now.Store) {
 		fields = append(fields, "limit_store")
 	}
+	if apiAddress(old) != apiAddress(now) {
+		fields = append(fields, "admin.api.address")
+	}
 	if old.Usage != now.Usage {
 		fields = append(fields, "usage")
 	}
@@ -148,6 +155,13 @@ func needsRestart(old, now *plan.Plan) []string {
 		fields = append(fields, "simulators")
 	}
 	return fields
+}
+
+func apiAddress(p *plan.Plan) string {
+	if p.AdminAPI == nil {
+		return ""
+	}
+	return p.AdminAPI.Address
 }
 
 // refuse says that a changed file is not in force, each fault on a line.

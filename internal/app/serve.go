@@ -143,6 +143,11 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	g := grpc.NewServer(options...)
 	live := health.NewServer()
 	healthv1.RegisterHealthServer(g, live)
+	if s.o.has(RoleExtProc) {
+		if err := s.startControl(ctx, p); err != nil {
+			return err
+		}
+	}
 	if s.o.has(RoleUsage) {
 		if err := s.startUsage(ctx, p, nil); err != nil {
 			return err
@@ -167,6 +172,9 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	if err := s.apply(ctx, p); err != nil {
+		return err
+	}
+	if err := s.serveControl(p); err != nil {
 		return err
 	}
 	for _, r := range s.o.Roles {

@@ -82,6 +82,9 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	if err := u.startSimulators(p); err != nil {
 		return err
 	}
+	if err := u.startControl(ctx, p); err != nil {
+		return err
+	}
 	if err := u.startUsage(ctx, p, u.lines()); err != nil {
 		return err
 	}
@@ -94,6 +97,9 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	}
 	// Published before Envoy starts, so that it finds all it needs at once.
 	if err := u.apply(ctx, p); err != nil {
+		return err
+	}
+	if err := u.serveControl(p); err != nil {
 		return err
 	}
 	if err := u.startEnvoy(ctx, p); err != nil {

@@ -75,7 +75,7 @@ func exitCode(err error, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "weir: %v\n%s", usage.err, usage.hint)
 		return exitConfig
 	}
-	fmt.Fprintf(stderr, "weir: %v\n", err)
+	fmt.Fprintf(stderr, "weir: %v\n", plainly(err))
 	return exitFailure
 }
 
@@ -97,7 +97,8 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		Example: `  weir up --config examples/quickstart/weir.yaml     Envoy and everything of weir, on one machine
   weir validate weir.yaml                            every fault of a configuration, with its place
   weir explain --config weir.yaml --key demo --path /v1/chat/completions --body request.json
-  weir usage --since 24h --by team,model             who used what, and what it cost`,
+  weir usage --since 24h --by team,model             who used what, and what it cost
+  weir key create notebook-ci --application notebook --expires 90d`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -105,7 +106,7 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(misuse)
-	root.AddCommand(newUp(hurry), newServe(), newValidate(), newExplain(), newUsage(), newLimits(), newTokenizers(), newKeys(), newEnvoy(), newSimulate())
+	root.AddCommand(newUp(hurry), newServe(), newValidate(), newExplain(), newUsage(), newLimits(), newTokenizers(), newKey(), newAudit(), newEnvoy(), newSimulate())
 	return root
 }
 
@@ -121,9 +122,9 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func exactArgs(n int, what string) cobra.PositionalArgs {
+func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
+		if len(args) != 1 {
 			return misuse(cmd, fmt.Errorf("want %s", what))
 		}
 		return nil

@@ -85,7 +85,7 @@ func newEnvoyWasm() *cobra.Command {
 		Short:   "Write the Wasm filter to a file, for an Envoy on another machine",
 		Long:    "Write the Wasm filter to a file. Put it where 'weir serve --wasm-path' says, on each machine that runs an Envoy.",
 		Example: "  weir envoy wasm /etc/weir/adapter.wasm",
-		Args:    exactArgs(1, "one file"),
+		Args:    oneArg("one file"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			code, err := wasm.Adapter()
 			if err != nil {

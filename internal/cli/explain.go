@@ -46,6 +46,9 @@ Exits with 0 when the request would be allowed, with 3 when it would be refused.
 			if err != nil {
 				return err
 			}
+			if err := app.AttachStoredKeys(cmd.Context(), p); err != nil {
+				return err
+			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			r := explain.Explain(cmd.Context(), app.NewPipeline(log), p, in)
 			if err := writeResult(cmd.OutOrStdout(), r, format); err != nil {
@@ -59,7 +62,7 @@ Exits with 0 when the request would be allowed, with 3 when it would be refused.
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
 	cmd.Flags().StringVar(&data, "data", "", "data directory with generated secrets")
-	cmd.Flags().StringVar(&in.Key, "key", "", "the key, or its name in the configuration")
+	cmd.Flags().StringVar(&in.Key, "key", "", "the key, or its name")
 	cmd.Flags().StringVar(&in.Path, "path", "", "path of the request, as /v1/chat/completions")
 	cmd.Flags().StringVar(&in.Method, "method", "", "method of the request (default: POST with a body, GET without)")
 	cmd.Flags().StringVar(&body, "body", "", "file with the body; - is stdin")

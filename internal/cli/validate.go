@@ -18,7 +18,7 @@ Every fault is named, one a line on stderr, as file:line:col: path: what is wron
 allowed and probably not meant stands there as a warning.
 Exits with 0 when the file is good, with 2 when it is not.`,
 		Example: "  weir validate examples/bank/weir.yaml",
-		Args:    exactArgs(1, "one configuration file"),
+		Args:    oneArg("one configuration file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := config.Load(args[0], config.Options{DataDir: data, ReadOnly: true, Warn: func(f config.Fault) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", f)

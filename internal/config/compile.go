@@ -66,6 +66,7 @@ func (c *compilation) run() {
 	c.compileBounds()
 	c.compileModels()
 	c.compileRoles()
+	c.compileDirectory()
 	c.compileKeys(hashKey)
 	c.compileLimits()
 	c.compileAlerts()

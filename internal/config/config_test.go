@@ -9,9 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -65,14 +67,14 @@ func TestGeneratedSecretsAreKept(t *testing.T) {
 	if shown == "" || shown != second.KeyList[0].Shown || first.Version != second.Version {
 		t.Errorf("first %q %s, second %q %s", shown, first.Version, second.KeyList[0].Shown, second.Version)
 	}
-	if key, ok := second.KeyByToken(shown); !ok || key.Name != "demo" {
-		t.Errorf("the generated key finds %v", key)
+	if c, reason := second.KeyByToken(shown, time.Now()); reason != "" || c.Principal.Key != "demo" || plan.Malformed(shown) {
+		t.Errorf("the generated key %s finds %v: %s", shown, c, reason)
 	}
-	if key, ok := second.KeyByToken(smallEnv["KEY"]); !ok || key.Name != "given" || key.Shown != "" {
-		t.Errorf("the given key finds %+v", key)
+	if c, reason := second.KeyByToken(smallEnv["KEY"], time.Now()); reason != "" || c.Principal.Key != "given" || second.KeyList[1].Shown != "" {
+		t.Errorf("the given key finds %+v: %s", c, reason)
 	}
-	if _, ok := second.KeyByToken(shown + "x"); ok {
-		t.Error("another key is found")
+	if c, reason := second.KeyByToken(shown+"x", time.Now()); reason != ai.ReasonInvalidKey {
+		t.Errorf("another key finds %v: %s", c, reason)
 	}
 	for name, mode := range map[string]os.FileMode{"demo": 0o600, "key-hash": 0o600, "": os.ModeDir | 0o700} {
 		info, err := os.Stat(filepath.Join(dir, "data", "secrets", name))
@@ -93,7 +95,7 @@ func TestGeneratedSecretsOfConcurrentStarts(t *testing.T) {
 	got := make([]string, 8)
 	for i := range got {
 		wg.Go(func() {
-			s, err := createSecret(bytes.NewReader(bytes.Repeat([]byte{byte(i + 1)}, 32)), file)
+			s, err := createSecret(bytes.NewReader(bytes.Repeat([]byte{byte(i + 1)}, 64)), file)
 			if err != nil {
 				t.Error(err)
 			}
@@ -102,7 +104,7 @@ func TestGeneratedSecretsOfConcurrentStarts(t *testing.T) {
 	}
 	wg.Wait()
 	for _, s := range got {
-		if s != got[0] || len(s) != len("weir-")+43 {
+		if s != got[0] || len(s) != len("weir_")+38 {
 			t.Errorf("secrets differ: %q", got)
 			break
 		}
@@ -166,9 +168,9 @@ func TestKeysByHash(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := small + fmt.Sprintf("- {name: hashed, hash: %q, team: core}\n", HashLine(secret, "weir-typed-by-hand"))
-	key, ok := mustParse(t, dir, text, smallEnv).KeyByToken("weir-typed-by-hand")
-	if !ok || key.Name != "hashed" {
-		t.Errorf("got %v", key)
+	c, reason := mustParse(t, dir, text, smallEnv).KeyByToken("weir-typed-by-hand", time.Now())
+	if reason != "" || c.Principal.Key != "hashed" {
+		t.Errorf("got %v: %s", c, reason)
 	}
 }
 
@@ -295,4 +297,48 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A key that expires does so by the clock; one that is revoked does not open.
+func TestKeyStates(t *testing.T) {
+	secret := []byte("0123456789abcdef")
+	line := func(key string) string { return HashLine(secret, key) }
+	text := "key_hash_secret: {env: HASH}\n" + small +
+		fmt.Sprintf("- {name: until, hash: %q, team: core, expires_at: 2026-07-01T00:00:00Z}\n", line("key-until")) +
+		fmt.Sprintf("- {name: stolen, hash: %q, team: core, revoked: true}\n", line("key-stolen"))
+	env := map[string]string{"CREDENTIAL": "sk-1", "KEY": "weir-given-0123456789", "HASH": string(secret)}
+	p := mustParse(t, t.TempDir(), text, env)
+	july := time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		token string
+		at    time.Time
+		want  ai.Reason
+	}{
+		{"key-until", july.Add(-time.Second), ai.ReasonNone},
+		{"key-until", july, ai.ReasonKeyExpired},
+		{"key-stolen", july, ai.ReasonKeyRevoked},
+		{"key-other", july, ai.ReasonInvalidKey},
+	} {
+		if _, got := p.KeyByToken(tt.token, tt.at); got != tt.want {
+			t.Errorf("%s at %s: %q, want %q", tt.token, tt.at, got, tt.want)
+		}
+	}
+}
+
+// A key that says it is weir's and is mistyped could never open.
+func TestMistypedKey(t *testing.T) {
+	token, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		token:                    "",
+		token[:42] + "!":         "keys[1].secret: the key begins with weir_ and its checksum is wrong",
+		strings.Repeat("k", 5e3): "keys[1].secret: the key is longer than 4096 characters",
+	} {
+		_, err := Parse("weir.yaml", []byte(small), options(t.TempDir(), map[string]string{"CREDENTIAL": "sk-1", "KEY": key}))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%.50s: %v", key, err)
+		}
+	}
 }

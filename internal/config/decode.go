@@ -113,6 +113,8 @@ func (r *report) validate(cfg *configv1.Config) {
 // namePattern is the schema's rule for names.
 const namePattern = "^[a-z0-9]([-a-z0-9_.]{0,62})$"
 
+const spiffePattern = "^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$"
+
 const nameRule = "a name is 1 to 63 lower-case letters, digits, '-', '_' and '.', and begins with a letter or digit"
 
 // patterns are the schema's regular expressions, in words.
@@ -121,7 +123,8 @@ var patterns = map[string]string{
 	"^([a-z0-9]([-a-z0-9_.]{0,62}))?$": nameRule,
 	"^[a-z0-9-]{0,64}$":                "a header name is lower-case letters, digits and '-'",
 	"^[a-z0-9-]{1,64}$":                "a header name is lower-case letters, digits and '-'",
-	"^hmac-sha256:[0-9a-f]{64}$":       "want hmac-sha256: and 64 hexadecimal digits, as `weir keys hash` prints",
+	spiffePattern:                      "want a SPIFFE id, as spiffe://example.org/team/alice",
+	"^hmac-sha256:[0-9a-f]{64}$":       "want hmac-sha256: and 64 hexadecimal digits, as `weir key hash` prints",
 }
 
 // ruleMessage says what a rule wants. It repeats no value.

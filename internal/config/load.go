@@ -148,6 +148,8 @@ func Files(path string) []string {
 	for _, l := range cfg.GetListeners() {
 		add(l.GetTls().GetCertificateFile(), l.GetTls().GetPrivateKeyFile())
 	}
+	api := cfg.GetAdmin().GetApi()
+	add(api.GetTls().GetCertificateFile(), api.GetTls().GetPrivateKeyFile(), api.GetClientCaFile(), api.GetOidc().GetJwksFile())
 	for _, p := range cfg.GetPools() {
 		add(p.GetCredential().GetSecret().GetFile(), p.GetTls().GetCaFile(), p.GetTokenizer().GetFile())
 	}

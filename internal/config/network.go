@@ -42,6 +42,7 @@ func (c *compilation) addresses() {
 		taken = c.take(taken, "admin.address", address)
 		c.out.Admin = address.String()
 	}
+	taken = c.adminAPI(taken)
 	c.named("simulators", "simulator", len(c.cfg.Simulators), func(i int) string { return c.cfg.Simulators[i].Name })
 	for i, s := range c.cfg.Simulators {
 		path := index("simulators", i) + ".listen"

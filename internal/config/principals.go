@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
@@ -67,12 +69,14 @@ func (c *compilation) compileKeys(hashKey []byte) {
 	}
 	for i, k := range c.cfg.Keys {
 		path := index("keys", i)
-		key := &plan.Key{Name: k.Name, Disabled: k.Disabled, Principal: c.principal(path, k)}
+		key := &plan.Key{Name: k.Name, Disabled: k.Disabled, Revoked: k.Revoked, Principal: c.principal(path, k)}
+		key.Expires = c.expiry(path+".expires_at", k)
 		key.Roles = c.held(path, key.Principal.Roles)
-		if len(key.Principal.Roles) == 0 && !k.Disabled && !c.under(path) && !c.misspelt() {
+		if len(key.Principal.Roles) == 0 && !k.Disabled && !k.Revoked && !c.under(path) && !c.misspelt() {
 			c.fault(path, "neither the key nor its application or team has a role: it may call nothing")
 		}
 		if hash, ok := c.keyHash(path, k, key, hashKey); ok {
+			key.Hash = hash
 			if other, again := c.out.Keys[hash]; again {
 				c.fault(path, "the same key as %q", other.Name)
 			}
@@ -108,6 +112,41 @@ func (c *compilation) principal(path string, k *configv1.Key) ai.Principal {
 	return p
 }
 
+// expiry is when a key expires; zero is never.
+func (c *compilation) expiry(path string, k *configv1.Key) time.Time {
+	if k.ExpiresAt == nil {
+		return time.Time{}
+	}
+	if err := k.ExpiresAt.CheckValid(); err != nil {
+		c.fault(path, "want a time, as 2027-01-01T00:00:00Z")
+		return time.Time{}
+	}
+	at := k.ExpiresAt.AsTime()
+	if !c.opts.Now().Before(at) {
+		c.warn(path, "the key expired on %s", at.Format("2006-01-02"))
+	}
+	return at
+}
+
+// compileDirectory keeps who exists, for keys that the file does not list.
+func (c *compilation) compileDirectory() {
+	d := plan.Directory{Teams: map[string][]string{}, Applications: map[string]plan.Application{}}
+	for name, t := range c.teams {
+		d.Teams[name] = t.Roles
+	}
+	for name, a := range c.apps {
+		d.Applications[name] = plan.Application{Team: a.Team, Roles: a.Roles}
+	}
+	c.out.Directory = d
+}
+
+func malformed(key string) string {
+	if len(key) > plan.MaxToken {
+		return fmt.Sprintf("the key is longer than %d characters", plan.MaxToken)
+	}
+	return "the key begins with weir_ and its checksum is wrong: it would always be refused"
+}
+
 // keyHash is the keyed hash of a key, given or made from the key itself.
 func (c *compilation) keyHash(path string, k *configv1.Key, key *plan.Key, hashKey []byte) (plan.KeyHash, bool) {
 	if line, ok := k.Material.(*configv1.Key_Hash); ok {
@@ -127,6 +166,9 @@ func (c *compilation) keyHash(path string, k *configv1.Key, key *plan.Key, hashK
 		return plan.KeyHash{}, false
 	}
 	switch {
+	case plan.Malformed(s.value):
+		c.fault(path+".secret", "%s", malformed(s.value))
+		return plan.KeyHash{}, false
 	case len(s.value) < 8:
 		c.fault(path+".secret", "the key is shorter than 8 characters: it can be guessed")
 		return plan.KeyHash{}, false

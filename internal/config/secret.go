@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -112,7 +111,7 @@ func (s *secrets) generate(path, name string) (secret, bool) {
 		made.shown = true
 	case s.ReadOnly:
 		s.absent = true
-		made.value, err = randomSecret(s.Rand)
+		made.value, err = plan.NewToken(s.Rand)
 	case errors.Is(err, fs.ErrNotExist):
 		made.shown = true
 		made.value, err = createSecret(s.Rand, file)
@@ -125,19 +124,10 @@ func (s *secrets) generate(path, name string) (secret, bool) {
 	return made, true
 }
 
-// randomSecret is weir- and 32 random bytes in base 62.
-func randomSecret(random io.Reader) (string, error) {
-	var b [32]byte
-	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("weir-%043s", new(big.Int).SetBytes(b[:]).Text(62)), nil
-}
-
 // createSecret makes a new secret and writes it to the file, which never exists
 // half-written. If another process makes it first, that one's secret counts.
 func createSecret(random io.Reader, file string) (string, error) {
-	value, err := randomSecret(random)
+	value, err := plan.NewToken(random) // whatever it is for: a scanner finds it where it should not be
 	if err != nil {
 		return "", err
 	}
@@ -200,5 +190,5 @@ func ParseHash(line string) (plan.KeyHash, error) {
 	return plan.KeyHash(b), nil
 }
 
-// NewKey makes a random API key, as a generated secret is.
-func NewKey() (string, error) { return randomSecret(rand.Reader) }
+// NewKey makes a random API key.
+func NewKey() (string, error) { return plan.NewToken(rand.Reader) }

@@ -4,10 +4,7 @@
 package plan
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"hash"
-	"io"
+	"crypto"
 	"slices"
 	"sync"
 	"time"
@@ -17,12 +14,13 @@ import (
 )
 
 // Plan is one configuration, ready to be evaluated. Nothing in it changes after
-// it was built.
+// it was built; the ring that it points to has a life of its own.
 type Plan struct {
 	// Version is a hash of the content: equal configurations have equal versions.
 	Version   string
 	Listeners []Listener
-	Admin     string // host:port
+	Admin     string    // host:port
+	AdminAPI  *AdminAPI // nil: on the unix socket only
 	DataDir   string
 	Pools     []*Pool           // sorted by name
 	Models    map[string]*Model // by name and by alias
@@ -30,44 +28,20 @@ type Plan struct {
 	Roles     map[string]*Role
 	Keys      map[KeyHash]*Key
 	KeyList   []*Key // in the order of the file
-	Limits    []*Limit
-	Modes     map[string]Mode // by stage; a stage that is absent is enforced
-	Bounds    Bounds
-	Usage     Usage
-	Webhooks  []Webhook   // where alerts go
-	Store     *LimitStore // where limits are counted; nil: in this process
+	// Directory resolves the names of callers that the configuration does not list.
+	Directory Directory
+	// Stored are the keys of the control store, which come and go while the plan
+	// stays; nil where there is none.
+	Stored   *Ring
+	Limits   []*Limit
+	Modes    map[string]Mode // by stage; a stage that is absent is enforced
+	Bounds   Bounds
+	Usage    Usage
+	Webhooks []Webhook   // where alerts go
+	Store    *LimitStore // where limits are counted; nil: in this process
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
-	hashers    *sync.Pool // of hash.Hash: HMACs under the secret
-}
-
-// KeyHash is the keyed hash of an API key.
-type KeyHash [sha256.Size]byte
-
-// HashKey is HMAC-SHA256 of key under secret: how weir stores keys.
-func HashKey(secret []byte, key string) KeyHash {
-	m := hmac.New(sha256.New, secret)
-	m.Write([]byte(key))
-	return KeyHash(m.Sum(nil))
-}
-
-// SetHashSecret gives the plan the secret of the keyed hash. Only the compiler
-// calls it, before the plan is published.
-func (p *Plan) SetHashSecret(secret []byte) {
-	p.hashers = &sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}
-}
-
-// KeyByToken finds the key that a client sent. The look-up compares keyed
-// hashes, so its timing tells nothing about the keys that exist.
-func (p *Plan) KeyByToken(token string) (*Key, bool) {
-	m := p.hashers.Get().(hash.Hash)
-	defer p.hashers.Put(m)
-	m.Reset()
-	_, _ = io.WriteString(m, token) // a hash takes all
-	var h KeyHash
-	m.Sum(h[:0])
-	k, ok := p.Keys[h]
-	return k, ok
+	hashers    *sync.Pool // of *hasher, under the secret
 }
 
 // Pool finds a pool by name.
@@ -108,6 +82,36 @@ type Listener struct {
 type ServerTLS struct {
 	CertificateChain []byte
 	PrivateKey       []byte
+}
+
+// AdminAPI is how the admin API is served beyond this machine.
+type AdminAPI struct {
+	Address   string // host:port
+	TLS       *ServerTLS
+	ClientCAs []byte // PEM; nil when client certificates are not accepted
+	Clients   []AdminClient
+	OIDC      *AdminOIDC // nil when tokens are not accepted
+}
+
+// AdminClient is what a caller with a client certificate may do: one of SPIFFEID
+// and CommonName is set.
+type AdminClient struct {
+	SPIFFEID, CommonName string
+	Roles                []string
+}
+
+// AdminOIDC accepts the tokens of one provider: one of Keys and JWKSURL is set.
+type AdminOIDC struct {
+	Issuer, Audience string
+	Keys             []crypto.PublicKey // RSA, ECDSA, Ed25519
+	JWKSURL          string
+	Grants           []AdminClaim
+}
+
+// AdminClaim gives roles by a claim's value.
+type AdminClaim struct {
+	Claim, Value string
+	Roles        []string
 }
 
 // Pool is the endpoints that serve one real model.
@@ -199,17 +203,6 @@ type Facts struct {
 	InputTokens func() int64
 	Headers     map[string]string // only those that the configuration names
 	Now         time.Time
-}
-
-// Key is an API key and what it may do.
-type Key struct {
-	Name      string
-	Principal ai.Principal
-	Disabled  bool
-	Roles     []*Role // sorted by name, at most MaxRoles
-	// Shown is the key itself when weir generated it for a first try, and empty
-	// otherwise: `weir up` prints it.
-	Shown string
 }
 
 // Mode is how a stage works.

@@ -94,14 +94,14 @@ func TestKeysHash(t *testing.T) {
 	if err := os.WriteFile(config, []byte("listeners: []\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	first, errs, _ := weir(t, key, "keys", "hash", "--config", config, "--data", dir)
+	first, errs, _ := weir(t, key, "key", "hash", "--config", config, "--data", dir)
 	if !strings.Contains(errs, "a new secret for key hashes was made") {
 		t.Errorf("weir made a secret and said %q", errs)
 	}
-	if again, errs, _ := weir(t, key, "keys", "hash", "--config", config, "--data", dir); again != first || errs != "" {
+	if again, errs, _ := weir(t, key, "key", "hash", "--config", config, "--data", dir); again != first || errs != "" {
 		t.Errorf("the second hash is %q after %q; on stderr %q", again, first, errs)
 	}
-	out, errs, code := weir(t, key, "keys", "hash", "--secret-file", secret)
+	out, errs, code := weir(t, key, "key", "hash", "--secret-file", secret)
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
@@ -114,7 +114,7 @@ func TestKeysHash(t *testing.T) {
 
 func TestHelpAndMisuse(t *testing.T) {
 	out, _, code := weir(t, "", "help")
-	for _, command := range []string{"up", "serve", "validate", "explain", "usage", "tokenizers", "keys", "envoy", "simulate", "completion"} {
+	for _, command := range []string{"up", "serve", "validate", "explain", "usage", "tokenizers", "key", "audit", "envoy", "simulate", "completion"} {
 		if !regexp.MustCompile(`(?m)^  ` + command + ` `).MatchString(out) {
 			t.Errorf("help does not name %s", command)
 		}

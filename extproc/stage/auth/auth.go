@@ -37,16 +37,13 @@ func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 	if lines > 1 || !ok {
 		return pipeline.Refuse(ai.ReasonInvalidKey, noKey), nil
 	}
-	key, ok := ex.Plan.KeyByToken(token)
-	if !ok {
-		return pipeline.Refuse(ai.ReasonInvalidKey, badKey), nil
+	caller, reason := ex.Plan.KeyByToken(token, ex.In.Time)
+	ex.Principal = caller.Principal
+	if reason != ai.ReasonNone {
+		return pipeline.Refuse(reason, badKey), nil
 	}
-	ex.Principal = key.Principal
-	if key.Disabled {
-		return pipeline.Refuse(ai.ReasonKeyDisabled, badKey), nil
-	}
-	if ex.Grants, ok = plan.Grant(key.Roles); !ok {
-		return pipeline.Verdict{}, fmt.Errorf("key %q has more than %d roles", key.Name, plan.MaxRoles)
+	if ex.Grants, ok = plan.Grant(caller.Key.Roles); !ok {
+		return pipeline.Verdict{}, fmt.Errorf("key %q has more than %d roles", ex.Principal.Key, plan.MaxRoles)
 	}
 	return pipeline.Verdict{}, nil
 }

@@ -15,6 +15,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -354,7 +355,10 @@ func (x *ServerTLS) GetPrivateKeyFile() string {
 type Admin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port. Port 0 picks a free port. Default: 127.0.0.1:10081
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Serve the admin API over TLS too. On the unix socket of the data directory it
+	// is always served, to those who may open that.
+	Api           *AdminAPI `protobuf:"bytes,2,opt,name=api,proto3" json:"api,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,6 +400,368 @@ func (x *Admin) GetAddress() string {
 	return ""
 }
 
+func (x *Admin) GetApi() *AdminAPI {
+	if x != nil {
+		return x.Api
+	}
+	return nil
+}
+
+// AdminAPI serves the admin API to callers that prove who they are: by a client
+// certificate, by an OIDC token, or either. A change of the address takes effect at
+// the next start, all else at once.
+type AdminAPI struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port, as 0.0.0.0:10443. Port 0 picks a free port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The certificate that the API presents.
+	Tls *ServerTLS `protobuf:"bytes,2,opt,name=tls,proto3" json:"tls,omitempty"`
+	// PEM file with the authorities whose client certificates are accepted.
+	ClientCaFile string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	// What callers with a client certificate may do.
+	Clients []*AdminClient `protobuf:"bytes,4,rep,name=clients,proto3" json:"clients,omitempty"`
+	// Accept tokens of an OIDC provider, as Authorization: Bearer.
+	Oidc          *AdminOIDC `protobuf:"bytes,5,opt,name=oidc,proto3" json:"oidc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminAPI) Reset() {
+	*x = AdminAPI{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminAPI) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminAPI) ProtoMessage() {}
+
+func (x *AdminAPI) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminAPI.ProtoReflect.Descriptor instead.
+func (*AdminAPI) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdminAPI) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AdminAPI) GetTls() *ServerTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *AdminAPI) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
+func (x *AdminAPI) GetClients() []*AdminClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *AdminAPI) GetOidc() *AdminOIDC {
+	if x != nil {
+		return x.Oidc
+	}
+	return nil
+}
+
+// AdminClient is what a caller with a client certificate may do.
+type AdminClient struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Identity:
+	//
+	//	*AdminClient_SpiffeId
+	//	*AdminClient_CommonName
+	Identity isAdminClient_Identity `protobuf_oneof:"identity"`
+	// viewer reads; operator changes keys and rollouts; finance changes budgets.
+	Roles         []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminClient) Reset() {
+	*x = AdminClient{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminClient) ProtoMessage() {}
+
+func (x *AdminClient) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminClient.ProtoReflect.Descriptor instead.
+func (*AdminClient) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AdminClient) GetIdentity() isAdminClient_Identity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *AdminClient) GetSpiffeId() string {
+	if x != nil {
+		if x, ok := x.Identity.(*AdminClient_SpiffeId); ok {
+			return x.SpiffeId
+		}
+	}
+	return ""
+}
+
+func (x *AdminClient) GetCommonName() string {
+	if x != nil {
+		if x, ok := x.Identity.(*AdminClient_CommonName); ok {
+			return x.CommonName
+		}
+	}
+	return ""
+}
+
+func (x *AdminClient) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type isAdminClient_Identity interface {
+	isAdminClient_Identity()
+}
+
+type AdminClient_SpiffeId struct {
+	// The SPIFFE id, the certificate's only URI.
+	SpiffeId string `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3,oneof"`
+}
+
+type AdminClient_CommonName struct {
+	// The common name of the subject.
+	CommonName string `protobuf:"bytes,2,opt,name=common_name,json=commonName,proto3,oneof"`
+}
+
+func (*AdminClient_SpiffeId) isAdminClient_Identity() {}
+
+func (*AdminClient_CommonName) isAdminClient_Identity() {}
+
+// AdminOIDC accepts the tokens of one provider. The signature (RS256, ES256, EdDSA
+// and their like; never none), issuer, audience and expiry are checked.
+type AdminOIDC struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token's iss, exactly.
+	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// What must be in the token's aud.
+	Audience string `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"`
+	// Types that are valid to be assigned to Jwks:
+	//
+	//	*AdminOIDC_JwksFile
+	//	*AdminOIDC_JwksUrl
+	Jwks isAdminOIDC_Jwks `protobuf_oneof:"jwks"`
+	// What callers may do, by their claims. Roles add up.
+	Grants        []*AdminClaim `protobuf:"bytes,5,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminOIDC) Reset() {
+	*x = AdminOIDC{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminOIDC) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminOIDC) ProtoMessage() {}
+
+func (x *AdminOIDC) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminOIDC.ProtoReflect.Descriptor instead.
+func (*AdminOIDC) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AdminOIDC) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetJwks() isAdminOIDC_Jwks {
+	if x != nil {
+		return x.Jwks
+	}
+	return nil
+}
+
+func (x *AdminOIDC) GetJwksFile() string {
+	if x != nil {
+		if x, ok := x.Jwks.(*AdminOIDC_JwksFile); ok {
+			return x.JwksFile
+		}
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetJwksUrl() string {
+	if x != nil {
+		if x, ok := x.Jwks.(*AdminOIDC_JwksUrl); ok {
+			return x.JwksUrl
+		}
+	}
+	return ""
+}
+
+func (x *AdminOIDC) GetGrants() []*AdminClaim {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+type isAdminOIDC_Jwks interface {
+	isAdminOIDC_Jwks()
+}
+
+type AdminOIDC_JwksFile struct {
+	// A file with the provider's keys (JWKS).
+	JwksFile string `protobuf:"bytes,3,opt,name=jwks_file,json=jwksFile,proto3,oneof"`
+}
+
+type AdminOIDC_JwksUrl struct {
+	// An https URL with the provider's keys, fetched when it is needed.
+	JwksUrl string `protobuf:"bytes,4,opt,name=jwks_url,json=jwksUrl,proto3,oneof"`
+}
+
+func (*AdminOIDC_JwksFile) isAdminOIDC_Jwks() {}
+
+func (*AdminOIDC_JwksUrl) isAdminOIDC_Jwks() {}
+
+// AdminClaim gives roles to the callers whose claim has a value.
+type AdminClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a claim that is text or a list of texts, as groups.
+	Claim string `protobuf:"bytes,1,opt,name=claim,proto3" json:"claim,omitempty"`
+	// The value, exactly; in a list, one of its texts.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// viewer, operator, finance.
+	Roles         []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminClaim) Reset() {
+	*x = AdminClaim{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminClaim) ProtoMessage() {}
+
+func (x *AdminClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminClaim.ProtoReflect.Descriptor instead.
+func (*AdminClaim) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AdminClaim) GetClaim() string {
+	if x != nil {
+		return x.Claim
+	}
+	return ""
+}
+
+func (x *AdminClaim) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *AdminClaim) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 // SecretRef says where a secret is; a secret is never written in the file.
 type SecretRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -411,7 +777,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +789,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[4]
+	mi := &file_weir_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +802,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SecretRef) GetSource() isSecretRef_Source {
@@ -537,7 +903,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +915,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[5]
+	mi := &file_weir_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +928,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Pool) GetName() string {
@@ -668,7 +1034,7 @@ type Tokenizer struct {
 
 func (x *Tokenizer) Reset() {
 	*x = Tokenizer{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +1046,7 @@ func (x *Tokenizer) String() string {
 func (*Tokenizer) ProtoMessage() {}
 
 func (x *Tokenizer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[6]
+	mi := &file_weir_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +1059,7 @@ func (x *Tokenizer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tokenizer.ProtoReflect.Descriptor instead.
 func (*Tokenizer) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tokenizer) GetVocabulary() string {
@@ -731,7 +1097,7 @@ type UpstreamTLS struct {
 
 func (x *UpstreamTLS) Reset() {
 	*x = UpstreamTLS{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +1109,7 @@ func (x *UpstreamTLS) String() string {
 func (*UpstreamTLS) ProtoMessage() {}
 
 func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[7]
+	mi := &file_weir_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +1122,7 @@ func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
 func (*UpstreamTLS) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpstreamTLS) GetCaFile() string {
@@ -789,7 +1155,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1167,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[8]
+	mi := &file_weir_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1180,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Endpoint) GetUrl() string {
@@ -846,7 +1212,7 @@ type Price struct {
 
 func (x *Price) Reset() {
 	*x = Price{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1224,7 @@ func (x *Price) String() string {
 func (*Price) ProtoMessage() {}
 
 func (x *Price) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[9]
+	mi := &file_weir_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1237,7 @@ func (x *Price) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Price.ProtoReflect.Descriptor instead.
 func (*Price) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Price) GetInput() float64 {
@@ -911,7 +1277,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1289,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[10]
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1302,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Credential) GetSecret() *SecretRef {
@@ -996,7 +1362,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1374,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[11]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1387,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Model) GetName() string {
@@ -1110,7 +1476,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1488,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[12]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1501,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rule) GetName() string {
@@ -1180,7 +1546,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1558,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[13]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1571,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Target) GetPool() string {
@@ -1235,7 +1601,7 @@ type WeightedPool struct {
 
 func (x *WeightedPool) Reset() {
 	*x = WeightedPool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1613,7 @@ func (x *WeightedPool) String() string {
 func (*WeightedPool) ProtoMessage() {}
 
 func (x *WeightedPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1626,7 @@ func (x *WeightedPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedPool.ProtoReflect.Descriptor instead.
 func (*WeightedPool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WeightedPool) GetPool() string {
@@ -1292,7 +1658,7 @@ type Team struct {
 
 func (x *Team) Reset() {
 	*x = Team{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1670,7 @@ func (x *Team) String() string {
 func (*Team) ProtoMessage() {}
 
 func (x *Team) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1683,7 @@ func (x *Team) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Team.ProtoReflect.Descriptor instead.
 func (*Team) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Team) GetName() string {
@@ -1356,7 +1722,7 @@ type Application struct {
 
 func (x *Application) Reset() {
 	*x = Application{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1734,7 @@ func (x *Application) String() string {
 func (*Application) ProtoMessage() {}
 
 func (x *Application) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1747,7 @@ func (x *Application) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Application.ProtoReflect.Descriptor instead.
 func (*Application) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Application) GetName() string {
@@ -1438,7 +1804,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1816,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1829,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Role) GetName() string {
@@ -1551,7 +1917,7 @@ type Hours struct {
 
 func (x *Hours) Reset() {
 	*x = Hours{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1929,7 @@ func (x *Hours) String() string {
 func (*Hours) ProtoMessage() {}
 
 func (x *Hours) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1942,7 @@ func (x *Hours) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hours.ProtoReflect.Descriptor instead.
 func (*Hours) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Hours) GetTimeZone() string {
@@ -1610,7 +1976,7 @@ type HourWindow struct {
 
 func (x *HourWindow) Reset() {
 	*x = HourWindow{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1988,7 @@ func (x *HourWindow) String() string {
 func (*HourWindow) ProtoMessage() {}
 
 func (x *HourWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +2001,7 @@ func (x *HourWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HourWindow.ProtoReflect.Descriptor instead.
 func (*HourWindow) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HourWindow) GetDays() []string {
@@ -1676,14 +2042,19 @@ type Key struct {
 	// Roles, beside those of the application and the team.
 	Roles []string `protobuf:"bytes,6,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Refuse the key without deleting it.
-	Disabled      bool `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Disabled bool `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Refuse the key from this time on, as 2027-01-01T00:00:00Z. Default: never
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Refuse the key for good: it was lost or stolen. `weir key revoke` does the same
+	// without a change of the file.
+	Revoked       bool `protobuf:"varint,9,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +2066,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +2079,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Key) GetName() string {
@@ -1771,12 +2142,26 @@ func (x *Key) GetDisabled() bool {
 	return false
 }
 
+func (x *Key) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Key) GetRevoked() bool {
+	if x != nil {
+		return x.Revoked
+	}
+	return false
+}
+
 type isKey_Material interface {
 	isKey_Material()
 }
 
 type Key_Hash struct {
-	// The keyed hash, as `weir keys hash` prints it: hmac-sha256:<64 hex digits>.
+	// The keyed hash, as `weir key hash` prints it: hmac-sha256:<64 hex digits>.
 	Hash string `protobuf:"bytes,2,opt,name=hash,proto3,oneof"`
 }
 
@@ -1850,7 +2235,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2247,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2260,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Limit) GetName() string {
@@ -2029,7 +2414,7 @@ type Alerts struct {
 
 func (x *Alerts) Reset() {
 	*x = Alerts{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2426,7 @@ func (x *Alerts) String() string {
 func (*Alerts) ProtoMessage() {}
 
 func (x *Alerts) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2439,7 @@ func (x *Alerts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
 func (*Alerts) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Alerts) GetWebhooks() []*Webhook {
@@ -2078,7 +2463,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2475,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2488,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2131,7 +2516,7 @@ type LimitStore struct {
 
 func (x *LimitStore) Reset() {
 	*x = LimitStore{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2528,7 @@ func (x *LimitStore) String() string {
 func (*LimitStore) ProtoMessage() {}
 
 func (x *LimitStore) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2541,7 @@ func (x *LimitStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStore.ProtoReflect.Descriptor instead.
 func (*LimitStore) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LimitStore) GetRedis() *RedisStore {
@@ -2207,7 +2592,7 @@ type RedisStore struct {
 
 func (x *RedisStore) Reset() {
 	*x = RedisStore{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2604,7 @@ func (x *RedisStore) String() string {
 func (*RedisStore) ProtoMessage() {}
 
 func (x *RedisStore) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2617,7 @@ func (x *RedisStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisStore.ProtoReflect.Descriptor instead.
 func (*RedisStore) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RedisStore) GetAddresses() []string {
@@ -2337,7 +2722,7 @@ type RedisTLS struct {
 
 func (x *RedisTLS) Reset() {
 	*x = RedisTLS{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2734,7 @@ func (x *RedisTLS) String() string {
 func (*RedisTLS) ProtoMessage() {}
 
 func (x *RedisTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2747,7 @@ func (x *RedisTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisTLS.ProtoReflect.Descriptor instead.
 func (*RedisTLS) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RedisTLS) GetCaFile() string {
@@ -2408,7 +2793,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2805,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2818,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StageMode) GetStage() string {
@@ -2465,7 +2850,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2862,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2875,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2529,7 +2914,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2926,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2939,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2589,7 +2974,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2986,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2999,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Simulator) GetName() string {
@@ -2642,7 +3027,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa0\a\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\a\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -2672,9 +3057,34 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03tls\x18\x03 \x01(\v2\x19.weir.config.v1.ServerTLSR\x03tls\"r\n" +
 	"\tServerTLS\x122\n" +
 	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
-	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"!\n" +
+	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"M\n" +
 	"\x05Admin\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x9e\x01\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12*\n" +
+	"\x03api\x18\x02 \x01(\v2\x18.weir.config.v1.AdminAPIR\x03api\"\xee\x01\n" +
+	"\bAdminAPI\x12!\n" +
+	"\aaddress\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x123\n" +
+	"\x03tls\x18\x02 \x01(\v2\x19.weir.config.v1.ServerTLSB\x06\xbaH\x03\xc8\x01\x01R\x03tls\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x125\n" +
+	"\aclients\x18\x04 \x03(\v2\x1b.weir.config.v1.AdminClientR\aclients\x12-\n" +
+	"\x04oidc\x18\x05 \x01(\v2\x19.weir.config.v1.AdminOIDCR\x04oidc\"\xdf\x01\n" +
+	"\vAdminClient\x12P\n" +
+	"\tspiffe_id\x18\x01 \x01(\tB1\xbaH.r,2*^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$H\x00R\bspiffeId\x12*\n" +
+	"\vcommon_name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\n" +
+	"commonName\x12?\n" +
+	"\x05roles\x18\x03 \x03(\tB)\xbaH&\x92\x01#\b\x01\x18\x01\"\x1dr\x1bR\x06viewerR\boperatorR\afinanceR\x05rolesB\x11\n" +
+	"\bidentity\x12\x05\xbaH\x02\b\x01\"\xec\x01\n" +
+	"\tAdminOIDC\x12\x1f\n" +
+	"\x06issuer\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06issuer\x12#\n" +
+	"\baudience\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\baudience\x12&\n" +
+	"\tjwks_file\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\bjwksFile\x12$\n" +
+	"\bjwks_url\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\ajwksUrl\x12<\n" +
+	"\x06grants\x18\x05 \x03(\v2\x1a.weir.config.v1.AdminClaimB\b\xbaH\x05\x92\x01\x02\b\x01R\x06grantsB\r\n" +
+	"\x04jwks\x12\x05\xbaH\x02\b\x01\"\x8b\x01\n" +
+	"\n" +
+	"AdminClaim\x12\x1d\n" +
+	"\x05claim\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05claim\x12\x1d\n" +
+	"\x05value\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05value\x12?\n" +
+	"\x05roles\x18\x03 \x03(\tB)\xbaH&\x92\x01#\b\x01\x18\x01\"\x1dr\x1bR\x06viewerR\boperatorR\afinanceR\x05roles\"\x9e\x01\n" +
 	"\tSecretRef\x12\x1b\n" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
@@ -2771,7 +3181,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"HourWindow\x12C\n" +
 	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
 	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
-	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xa8\x02\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xfd\x02\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -2779,7 +3189,10 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\vapplication\x18\x04 \x01(\tR\vapplication\x12\x12\n" +
 	"\x04team\x18\x05 \x01(\tR\x04team\x12\x14\n" +
 	"\x05roles\x18\x06 \x03(\tR\x05roles\x12\x1a\n" +
-	"\bdisabled\x18\a \x01(\bR\bdisabledB\x11\n" +
+	"\bdisabled\x18\a \x01(\bR\bdisabled\x129\n" +
+	"\n" +
+	"expires_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x18\n" +
+	"\arevoked\x18\t \x01(\bR\arevokedB\x11\n" +
 	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x99\a\n" +
 	"\x05Limit\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12Z\n" +
@@ -2866,90 +3279,101 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_weir_config_v1_config_proto_goTypes = []any{
-	(*Config)(nil),              // 0: weir.config.v1.Config
-	(*Listener)(nil),            // 1: weir.config.v1.Listener
-	(*ServerTLS)(nil),           // 2: weir.config.v1.ServerTLS
-	(*Admin)(nil),               // 3: weir.config.v1.Admin
-	(*SecretRef)(nil),           // 4: weir.config.v1.SecretRef
-	(*Pool)(nil),                // 5: weir.config.v1.Pool
-	(*Tokenizer)(nil),           // 6: weir.config.v1.Tokenizer
-	(*UpstreamTLS)(nil),         // 7: weir.config.v1.UpstreamTLS
-	(*Endpoint)(nil),            // 8: weir.config.v1.Endpoint
-	(*Price)(nil),               // 9: weir.config.v1.Price
-	(*Credential)(nil),          // 10: weir.config.v1.Credential
-	(*Model)(nil),               // 11: weir.config.v1.Model
-	(*Rule)(nil),                // 12: weir.config.v1.Rule
-	(*Target)(nil),              // 13: weir.config.v1.Target
-	(*WeightedPool)(nil),        // 14: weir.config.v1.WeightedPool
-	(*Team)(nil),                // 15: weir.config.v1.Team
-	(*Application)(nil),         // 16: weir.config.v1.Application
-	(*Role)(nil),                // 17: weir.config.v1.Role
-	(*Hours)(nil),               // 18: weir.config.v1.Hours
-	(*HourWindow)(nil),          // 19: weir.config.v1.HourWindow
-	(*Key)(nil),                 // 20: weir.config.v1.Key
-	(*Limit)(nil),               // 21: weir.config.v1.Limit
-	(*Alerts)(nil),              // 22: weir.config.v1.Alerts
-	(*Webhook)(nil),             // 23: weir.config.v1.Webhook
-	(*LimitStore)(nil),          // 24: weir.config.v1.LimitStore
-	(*RedisStore)(nil),          // 25: weir.config.v1.RedisStore
-	(*RedisTLS)(nil),            // 26: weir.config.v1.RedisTLS
-	(*StageMode)(nil),           // 27: weir.config.v1.StageMode
-	(*RequestBounds)(nil),       // 28: weir.config.v1.RequestBounds
-	(*Usage)(nil),               // 29: weir.config.v1.Usage
-	(*Simulator)(nil),           // 30: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
+	(*Config)(nil),                // 0: weir.config.v1.Config
+	(*Listener)(nil),              // 1: weir.config.v1.Listener
+	(*ServerTLS)(nil),             // 2: weir.config.v1.ServerTLS
+	(*Admin)(nil),                 // 3: weir.config.v1.Admin
+	(*AdminAPI)(nil),              // 4: weir.config.v1.AdminAPI
+	(*AdminClient)(nil),           // 5: weir.config.v1.AdminClient
+	(*AdminOIDC)(nil),             // 6: weir.config.v1.AdminOIDC
+	(*AdminClaim)(nil),            // 7: weir.config.v1.AdminClaim
+	(*SecretRef)(nil),             // 8: weir.config.v1.SecretRef
+	(*Pool)(nil),                  // 9: weir.config.v1.Pool
+	(*Tokenizer)(nil),             // 10: weir.config.v1.Tokenizer
+	(*UpstreamTLS)(nil),           // 11: weir.config.v1.UpstreamTLS
+	(*Endpoint)(nil),              // 12: weir.config.v1.Endpoint
+	(*Price)(nil),                 // 13: weir.config.v1.Price
+	(*Credential)(nil),            // 14: weir.config.v1.Credential
+	(*Model)(nil),                 // 15: weir.config.v1.Model
+	(*Rule)(nil),                  // 16: weir.config.v1.Rule
+	(*Target)(nil),                // 17: weir.config.v1.Target
+	(*WeightedPool)(nil),          // 18: weir.config.v1.WeightedPool
+	(*Team)(nil),                  // 19: weir.config.v1.Team
+	(*Application)(nil),           // 20: weir.config.v1.Application
+	(*Role)(nil),                  // 21: weir.config.v1.Role
+	(*Hours)(nil),                 // 22: weir.config.v1.Hours
+	(*HourWindow)(nil),            // 23: weir.config.v1.HourWindow
+	(*Key)(nil),                   // 24: weir.config.v1.Key
+	(*Limit)(nil),                 // 25: weir.config.v1.Limit
+	(*Alerts)(nil),                // 26: weir.config.v1.Alerts
+	(*Webhook)(nil),               // 27: weir.config.v1.Webhook
+	(*LimitStore)(nil),            // 28: weir.config.v1.LimitStore
+	(*RedisStore)(nil),            // 29: weir.config.v1.RedisStore
+	(*RedisTLS)(nil),              // 30: weir.config.v1.RedisTLS
+	(*StageMode)(nil),             // 31: weir.config.v1.StageMode
+	(*RequestBounds)(nil),         // 32: weir.config.v1.RequestBounds
+	(*Usage)(nil),                 // 33: weir.config.v1.Usage
+	(*Simulator)(nil),             // 34: weir.config.v1.Simulator
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
 	3,  // 1: weir.config.v1.Config.admin:type_name -> weir.config.v1.Admin
-	4,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
-	5,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
-	11, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
-	15, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
-	16, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
-	17, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	20, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	21, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	27, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	28, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	29, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	30, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	24, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
-	22, // 15: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	8,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
+	9,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
+	15, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
+	19, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
+	20, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
+	21, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
+	24, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	25, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	31, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	32, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	33, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	34, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	28, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
+	26, // 15: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
 	2,  // 16: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	8,  // 17: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	9,  // 18: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	10, // 19: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	31, // 20: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	7,  // 21: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	6,  // 22: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	4,  // 23: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	12, // 24: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	13, // 25: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	31, // 26: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	31, // 27: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 28: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	14, // 29: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	18, // 30: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	19, // 31: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	4,  // 32: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	31, // 33: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	31, // 34: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	23, // 35: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	4,  // 36: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	25, // 37: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	4,  // 38: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	26, // 39: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	31, // 40: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	31, // 41: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	31, // 42: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	4,  // 17: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
+	2,  // 18: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
+	5,  // 19: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
+	6,  // 20: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
+	7,  // 21: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
+	12, // 22: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	13, // 23: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	14, // 24: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	35, // 25: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 26: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	10, // 27: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	8,  // 28: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	16, // 29: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	17, // 30: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	35, // 31: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	35, // 32: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	17, // 33: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	18, // 34: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	22, // 35: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	23, // 36: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 37: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	36, // 38: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	35, // 39: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	35, // 40: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	27, // 41: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 42: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	29, // 43: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 44: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	30, // 45: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	35, // 46: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	35, // 47: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	35, // 48: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -2957,14 +3381,22 @@ func file_weir_config_v1_config_proto_init() {
 	if File_weir_config_v1_config_proto != nil {
 		return
 	}
-	file_weir_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{
+		(*AdminClient_SpiffeId)(nil),
+		(*AdminClient_CommonName)(nil),
+	}
+	file_weir_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{
+		(*AdminOIDC_JwksFile)(nil),
+		(*AdminOIDC_JwksUrl)(nil),
+	}
+	file_weir_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{
 		(*SecretRef_Env)(nil),
 		(*SecretRef_File)(nil),
 		(*SecretRef_Generated)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[24].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
@@ -2974,7 +3406,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

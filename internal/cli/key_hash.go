@@ -4,26 +4,17 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/plan"
 )
 
-func newKeys() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "keys",
-		Short: "Make API keys and their hashes",
-		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newKeysHash())
-	return cmd
-}
-
-func newKeysHash() *cobra.Command {
+func newKeyHash() *cobra.Command {
 	var file, data, secretEnv, secretFile string
 	var generate bool
 	cmd := &cobra.Command{
@@ -33,9 +24,9 @@ func newKeysHash() *cobra.Command {
 The hash is made with the configuration's key_hash_secret: name the configuration with
 --config, or the secret itself with --secret-env or --secret-file. With --generate a new
 random key is made and printed too; it is shown this once and kept nowhere.`,
-		Example: `  printf %s "$KEY" | weir keys hash --config weir.yaml
-  weir keys hash --generate --config weir.yaml
-  weir keys hash --generate --secret-env WEIR_KEY_HASH_SECRET`,
+		Example: `  printf %s "$KEY" | weir key hash --config weir.yaml
+  weir key hash --generate --config weir.yaml
+  weir key hash --generate --secret-env WEIR_KEY_HASH_SECRET`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			secret, err := hashSecret(cmd, file, data, secretEnv, secretFile)
@@ -52,8 +43,13 @@ random key is made and printed too; it is shown this once and kept nowhere.`,
 			}
 			line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 			key := strings.TrimRight(line, "\r\n")
-			if key == "" {
-				return misuse(cmd, fmt.Errorf("no key on stdin: %w", err))
+			switch {
+			case err != nil && !errors.Is(err, io.EOF):
+				return fmt.Errorf("stdin: %w", err)
+			case key == "":
+				return misuse(cmd, errors.New("no key on stdin"))
+			case plan.Malformed(key):
+				return errors.New("the key begins with weir_ and its checksum is wrong, or it is far too long: it would always be refused")
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), config.HashLine(secret, key))
 			return nil
