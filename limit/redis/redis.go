@@ -251,13 +251,22 @@ func (l *Ledger) noteTime(us int64) {
 
 // dial connects. It fails while the server cannot be reached.
 func (l *Ledger) dial() error {
-	s := &l.opt.Server
+	c, err := Connect(&l.opt.Server, l.opt.Timeout)
+	if err != nil {
+		return err
+	}
+	l.client.Store(&c)
+	return nil
+}
+
+// Connect connects to a server, of which answers are expected within the timeout.
+func Connect(s *Server, timeout time.Duration) (rueidis.Client, error) {
 	o := rueidis.ClientOption{
 		InitAddress: s.Addresses, Username: s.Username, Password: s.Password, ClientName: "weir",
 		TLSConfig: s.TLS, DisableCache: true, DisableRetry: true, AlwaysPipelining: true,
 		// One connection, so that what is given up does not come before what it gives up.
 		PipelineMultiplex: -1, ForceSingleClient: !s.Cluster && s.SentinelMaster == "",
-		ConnWriteTimeout: max(2*time.Second, 4*l.opt.Timeout), Dialer: net.Dialer{Timeout: max(time.Second, l.opt.Timeout)},
+		ConnWriteTimeout: max(2*time.Second, 4*timeout), Dialer: net.Dialer{Timeout: max(time.Second, timeout)},
 		DialCtxFn: dialContext,
 	}
 	if s.SentinelMaster != "" {
@@ -266,12 +275,7 @@ func (l *Ledger) dial() error {
 			ClientName: "weir", Dialer: o.Dialer, TopologyRefreshInterval: 5 * time.Second,
 		}
 	}
-	c, err := rueidis.NewClient(o)
-	if err != nil {
-		return err
-	}
-	l.client.Store(&c)
-	return nil
+	return rueidis.NewClient(o)
 }
 
 func dialContext(ctx context.Context, address string, d *net.Dialer, c *tls.Config) (net.Conn, error) {

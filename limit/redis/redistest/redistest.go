@@ -3,6 +3,7 @@
 package redistest
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -78,13 +79,13 @@ func (s *Server) Run() {
 	if s.Socket != "" {
 		_ = os.Remove(s.Socket)
 	}
-	s.cmd = exec.Command(s.binary, s.args...)
+	s.cmd = exec.CommandContext(context.Background(), s.binary, s.args...) // it ends with Kill
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatalf("%s: %v (make setup fetches it)", s.binary, err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if c, err := net.Dial(s.listens[0], s.listens[1]); err == nil {
+		if c, err := (&net.Dialer{}).DialContext(context.Background(), s.listens[0], s.listens[1]); err == nil {
 			_ = c.Close()
 			return
 		}
