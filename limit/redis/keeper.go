@@ -196,7 +196,7 @@ func (k *keeper) step(ctx context.Context) {
 		}
 	}
 	if !k.checked {
-		if err := l.unsafe(ctx, *l.client.Load()); err != nil {
+		if err := CheckServer(ctx, *l.client.Load()); err != nil {
 			l.lost(err)
 			return
 		}

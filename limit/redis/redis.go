@@ -299,8 +299,9 @@ func dialContext(ctx context.Context, address string, d *net.Dialer, c *tls.Conf
 
 var errAway = errors.New("the limit store cannot be reached")
 
-// unsafe tells why the server's settings let counts get lost without a trace.
-func (l *Ledger) unsafe(ctx context.Context, c rueidis.Client) error {
+// CheckServer tells why the server's settings let it lose what it holds without a
+// trace.
+func CheckServer(ctx context.Context, c rueidis.Client) error {
 	info, err := c.Do(ctx, c.B().Info().Section("memory").Build()).ToString()
 	if err != nil {
 		return err
@@ -312,7 +313,7 @@ func (l *Ledger) unsafe(ctx context.Context, c rueidis.Client) error {
 		}
 	}
 	if policy := fields["maxmemory_policy"]; fields["maxmemory"] != "0" && policy != "" && policy != "noeviction" {
-		return fmt.Errorf("it may drop counts when its memory is full: maxmemory-policy is %s, set it to noeviction", policy)
+		return fmt.Errorf("it may drop what it holds when its memory is full: maxmemory-policy is %s, set it to noeviction", policy)
 	}
 	return nil
 }
