@@ -40,8 +40,9 @@ type Store struct {
 	id     string
 	marker string // path
 
-	mu   sync.Mutex
-	seen control.Revision // the highest; written in the marker
+	mu     sync.Mutex
+	seen   control.Revision // the highest
+	marked bool             // it is written in the marker
 }
 
 var _ control.Store = (*Store)(nil)
@@ -64,10 +65,14 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if id == "" {
-		var b [16]byte
-		rand.Read(b[:]) // never fails: see crypto/rand
-		if err := s.do(ctx, s.client.B().Hsetnx().Key(s.key("meta")).Field("id").Value(hex.EncodeToString(b[:])).Build()).Error(); err != nil {
+	if seen == 0 { // nothing that could be lost
+		s.id = id
+		if id == "" {
+			var b [16]byte
+			rand.Read(b[:]) // never fails: see crypto/rand
+			s.id = hex.EncodeToString(b[:])
+		}
+		if err := s.begin(ctx); err != nil {
 			return err
 		}
 	}
@@ -88,7 +93,13 @@ func (s *Store) open(ctx context.Context) error {
 		return fmt.Errorf("it is at revision %d, and was at %d: an older copy took its place. Put the newer one back, or, to go on with this one, delete %s", revision, seen, s.marker)
 	}
 	s.id = own
+	s.seen = seen
 	return s.note(revision)
+}
+
+// begin gives the store its id, unless it has one.
+func (s *Store) begin(ctx context.Context) error {
+	return s.do(ctx, s.client.B().Hsetnx().Key(s.key("meta")).Field("id").Value(s.id).Build()).Error()
 }
 
 // integer reads a number that may be absent: then it is 0.
@@ -111,18 +122,25 @@ func (s *Store) do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResu
 	return s.client.Do(ctx, cmd)
 }
 
+// empty says that no change was seen yet.
+func (s *Store) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen == 0
+}
+
 // note keeps how far the store was, so that an older copy is known after a restart
 // too.
 func (s *Store) note(r control.Revision) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r <= s.seen && s.seen > 0 {
+	if r <= s.seen && s.marked {
 		return nil
 	}
 	if err := writeMarker(s.marker, s.id, r); err != nil {
 		return err
 	}
-	s.seen = r
+	s.seen, s.marked = r, true
 	return nil
 }
 
@@ -182,7 +200,10 @@ func (s *Store) Revision(ctx context.Context) (control.Revision, error) {
 	if err != nil {
 		return 0, wrap(err)
 	}
-	if id, _ := facts[0].ToString(); id != s.id {
+	switch id, _ := facts[0].ToString(); {
+	case id == "" && s.empty(): // a server that forgets has forgotten nothing yet
+		return 0, wrap(s.begin(ctx))
+	case id != s.id:
 		return 0, wrap(errLost)
 	}
 	r, err := integer(&facts[1])

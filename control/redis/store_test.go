@@ -318,6 +318,31 @@ func TestLostStores(t *testing.T) {
 	open(t, server, dir)
 }
 
+// A server that loses a store in which nothing was has lost nothing.
+func TestEmptyStoreIsNotLost(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Valkey)
+	one, two := t.TempDir(), t.TempDir()
+	a, b := open(t, server, one), open(t, server, two)
+	c := connect(t, server)
+	defer c.Close()
+	for range 2 {
+		if err := c.Do(t.Context(), c.B().Flushall().Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []*Store{a, b} {
+			if r, err := s.Revision(t.Context()); err != nil || r != 0 {
+				t.Errorf("%d, %v", r, err)
+			}
+		}
+	}
+	open(t, server, one)
+	a.must(t, control.Change{Key: key("a", plan.Owner{Team: "core"})})
+	if r, err := b.Revision(t.Context()); err != nil || r != 1 {
+		t.Errorf("%d, %v", r, err)
+	}
+}
+
 func FuzzKey(f *testing.F) {
 	text, err := encodeKey(key("a", plan.Owner{Team: "core", Roles: []string{"x"}}))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -234,4 +235,37 @@ func (o *operated) held(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return status.Reservations
+}
+
+// TestReplicasShareKeys makes a key at one replica, uses it through all, and revokes it at
+// another: within two seconds no replica takes it, nor one that is started again.
+func TestReplicasShareKeys(t *testing.T) {
+	d := deploy(t, 1_000_000, "60s")
+	token := d.replicas[0].secret(t, "create", "shared", "--team", "research", "--roles", "user")
+	status := func() (list []int) {
+		for i := range 12 { // Envoy asks the replicas in turn
+			a, err := d.replicas[i%2].send("POST", "/v1/chat/completions", chatBody("chat", false), "authorization", "Bearer "+token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, a.status)
+		}
+		return slices.Compact(list)
+	}
+	within := func(want int) {
+		t.Helper()
+		eventually(t, 2*time.Second, func() string {
+			if got := status(); !slices.Equal(got, []int{want}) {
+				return fmt.Sprintf("%v, want %d from all", got, want)
+			}
+			return ""
+		})
+	}
+	within(http.StatusOK)
+	d.replicas[1].changed(t, "revoke", "shared")
+	within(http.StatusUnauthorized)
+	d.replicas[2].kill()
+	d.replicas[2].serve()
+	d.open()
+	within(http.StatusUnauthorized)
 }
