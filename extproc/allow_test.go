@@ -37,7 +37,7 @@ func TestAllowedRequest(t *testing.T) {
 	if diff := cmp.Diff(wantSet, setHeaders(common.GetHeaderMutation())); diff != "" {
 		t.Errorf("set headers (-want +got):\n%s", diff)
 	}
-	wantDropped := []string{"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie"}
+	wantDropped := []string{"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "weir-probe"}
 	if diff := cmp.Diff(wantDropped, common.GetHeaderMutation().GetRemoveHeaders()); diff != "" {
 		t.Errorf("removed headers (-want +got):\n%s", diff)
 	}
@@ -56,9 +56,10 @@ func TestAllowedRequest(t *testing.T) {
 
 	want := &usagev1.Decision{
 		Id: d.Id, Time: d.Time, Key: "open", Application: "open-app", Team: "open", Model: "chat", RequestedModel: "gpt-4o",
-		Kind: "chat", Verdict: "allowed", Rule: "default", Targets: []string{"near", "far"}, TraceId: trace,
+		Kind: "chat", Verdict: "allowed", Rule: "default", Targets: []string{"near", "far"}, TraceId: trace, Identity: "key",
 		InputTokens: 9, InputCertainty: usagev1.Certainty_CERTAINTY_COUNTED,
-		Prices: []*usagev1.TargetPrice{{Pool: "near", Input: 1, Output: 2}, {Pool: "far", Input: 3, CachedInput: 4, Output: 5}},
+		Prices:              []*usagev1.TargetPrice{{Pool: "near", Input: 1, CachedInput: 1, Output: 2}, {Pool: "far", Input: 3, CachedInput: 4, Output: 5, BillsAbandoned: true}},
+		AllowedOutputTokens: 256,
 	}
 	if diff := cmp.Diff(want, d, protocmp.Transform()); diff != "" {
 		t.Errorf("decision (-want +got):\n%s", diff)

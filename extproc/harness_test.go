@@ -25,6 +25,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/network"
 	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/extproc/stage/tokens"
@@ -35,6 +36,14 @@ import (
 	counting "github.com/weirproxy/weir/tokens"
 )
 
+// priced is a price that holds from ever.
+func priced(input, cached, output ai.NanoUSD) []plan.PricePeriod {
+	return []plan.PricePeriod{{Price: ai.Price{
+		Input: input, CachedInput: cached, CacheWrite: input, AudioInput: input, ImageInput: input,
+		Output: output, Reasoning: output, AudioOutput: output, ImageOutput: output,
+	}}}
+}
+
 // testPlan is a plan with two teams: "private" may call model chat at private
 // pools only, "open" may call every model everywhere.
 func testPlan() *plan.Plan {
@@ -42,8 +51,8 @@ func testPlan() *plan.Plan {
 	if err != nil {
 		panic(err)
 	}
-	near := &plan.Pool{Tokenizer: counts, Name: "near", Placement: ai.Private, Model: "deepseek-v3", ContextWindow: 8192, Price: ai.Price{Input: 1, Output: 2}}
-	far := &plan.Pool{Tokenizer: counts, Name: "far", Placement: ai.Public, Model: "qwen-max", Price: ai.Price{Input: 3, CachedInput: 4, Output: 5}}
+	near := &plan.Pool{Tokenizer: counts, Name: "near", Placement: ai.Private, Model: "deepseek-v3", ContextWindow: 8192, Prices: priced(1, 1, 2)}
+	far := &plan.Pool{Tokenizer: counts, Name: "far", Placement: ai.Public, Model: "qwen-max", Prices: priced(3, 4, 5), BillsAbandoned: true}
 	chat := &plan.Model{
 		Name: "chat", Aliases: []string{"gpt-4o"}, DefaultMaxTokens: 256, Pools: []*plan.Pool{near, far},
 		Targets:           []plan.Step{{Choices: []plan.Choice{{Pool: near, Weight: 1}}}, {Choices: []plan.Choice{{Pool: far, Weight: 1}}}},
@@ -153,7 +162,7 @@ func start(t testing.TB, p *plan.Plan) *gateway {
 
 // pipeline is that of the product, with more stages behind it.
 func (g *gateway) pipeline(more ...pipeline.Stage) *pipeline.Pipeline {
-	stages := []pipeline.Stage{auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(route.NewRests()), quota.New(g.ledger, limit.NewOutputs())}
+	stages := []pipeline.Stage{auth.Stage{}, network.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(g.ledger), route.New(route.NewRests()), quota.New(g.ledger, limit.NewOutputs())}
 	run := pipeline.New(append(stages, more...)...)
 	run.Log = g.log
 	return run

@@ -44,6 +44,9 @@ func NewMetrics(reg prometheus.Registerer, stages []string) *Metrics {
 	return m
 }
 
+// kindProbe is the kind of the doctor's probes, whatever they ask for.
+const kindProbe = "probe"
+
 // observe counts one decided exchange. A nil Metrics counts nothing.
 func (m *Metrics) observe(ex *pipeline.Exchange, v *pipeline.Verdict) {
 	if m == nil {
@@ -52,6 +55,10 @@ func (m *Metrics) observe(ex *pipeline.Exchange, v *pipeline.Verdict) {
 	verdict, model := Allowed, ""
 	if v.Reply == nil && v.Stops() {
 		verdict = Refused
+	}
+	if ex.Probe != nil {
+		m.requests.WithLabelValues(kindProbe, "", verdict, string(v.Reason)).Inc()
+		return
 	}
 	if ex.Decision.Model != nil {
 		model = ex.Decision.Model.Name

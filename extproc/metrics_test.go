@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/extproc"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 )
 
 func TestMetrics(t *testing.T) {
@@ -20,7 +21,10 @@ func TestMetrics(t *testing.T) {
 	p.Limits[0].Amount = 1
 	p.Limits[1].Amount = 1 << 30
 	p.Modes = map[string]plan.Mode{"quota": plan.Shadow}
+	p.Probe = probeKey
 	g := start(t, p)
+	_, token := marked("open") // the doctor's probes are counted apart, and measured not at all
+	g.ask(t, post("/v1/chat/completions", "made-up", probe.Header, token), chatBody)
 	g.ask(t, post("/v1/chat/completions", "sk-open"), chatBody)
 	g.ask(t, post("/v1/chat/completions", "sk-open"), chatBody)
 	g.ask(t, post("/v1/chat/completions", "sk-wrong"), chatBody)
@@ -31,6 +35,7 @@ func TestMetrics(t *testing.T) {
 		`weir_requests_total{kind="chat",model="",reason="unknown_model",verdict="refused"} 1`,
 		`weir_requests_total{kind="chat",model="chat",reason="",verdict="allowed"} 2`,
 		`weir_requests_total{kind="models",model="",reason="",verdict="allowed"} 1`,
+		`weir_requests_total{kind="probe",model="",reason="",verdict="allowed"} 1`,
 		`weir_shadowed_refusals_total{reason="limit_exceeded",stage="quota"} 1`,
 	}
 	// What was let through is counted after its answer.
@@ -44,8 +49,8 @@ func TestMetrics(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("samples (-want +got):\n%s", diff)
 	}
-	if n := len(samples(t, g.registry, "weir_stage_duration_seconds_count")); n != 7 {
-		t.Errorf("%d stages measured, want 7", n)
+	if n := len(samples(t, g.registry, "weir_stage_duration_seconds_count")); n != 8 {
+		t.Errorf("%d stages measured, want 8", n)
 	}
 }
 

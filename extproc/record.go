@@ -1,6 +1,8 @@
 package extproc
 
 import (
+	"math"
+	"math/bits"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -32,6 +34,7 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 		Verdict:      Allowed,
 		TraceId:      ex.In.TraceID(),
 		Rule:         ex.Decision.Rule,
+		Identity:     string(ex.Identity), // where the client is stays out of the record
 	}
 	if m := ex.Decision.Model; m != nil {
 		d.Model = m.Name
@@ -88,12 +91,14 @@ func recordTargets(d *usagev1.Decision, ex *pipeline.Exchange) {
 	for i, p := range pools {
 		d.Targets[i] = p.Name
 		t := &prices[i]
-		t.Pool, t.Input, t.CachedInput, t.Output = p.Name, int64(p.Price.Input), int64(p.Price.CachedInput), int64(p.Price.Output)
+		t.Pool, t.BillsAbandoned = p.Name, p.BillsAbandoned
+		t.SetPrice(p.PriceAt(ex.In.Time))
 		d.Prices[i] = t
 	}
 }
 
 func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
+	d.AllowedOutputTokens = allowedOutput(ex)
 	d.MaxOutputTokens = ex.In.Request.MaxOutput
 	if m := ex.Reserved.MaxOutput; m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce {
 		d.MaxOutputTokens = m
@@ -112,6 +117,28 @@ func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
 	for i, l := range ex.Reserved.Limits {
 		d.Limits[i] = l.Name
 	}
+}
+
+// allowedOutput is the output that all answers together may have: by the ceiling that
+// is sent, where weir sends one, or else by what the client or the model's default
+// allows.
+func allowedOutput(ex *pipeline.Exchange) int64 {
+	r := &ex.In.Request
+	if ex.In.Kind == ai.KindEmbedding {
+		return 0
+	}
+	each := ex.Decision.Model.DefaultMaxTokens
+	switch m := ex.Reserved.MaxOutput; {
+	case m > 0 && ex.Plan.Mode(quotaStage) == plan.Enforce:
+		each = m
+	case r.HasMaxOutput:
+		each = r.MaxOutput
+	}
+	hi, lo := bits.Mul64(uint64(max(each, 0)), uint64(max(r.Answers(), 1)))
+	if hi > 0 || lo > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(lo)
 }
 
 // quotaStage is the stage whose ceiling is sent when it is enforced.

@@ -22,6 +22,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 )
 
@@ -51,6 +52,7 @@ type Server struct {
 	opt   Options
 	calls sync.Pool
 	told  sync.Once // that Envoy is not configured as weir needs it
+	seen  probe.Seen
 }
 
 // NewServer makes a server.
@@ -139,6 +141,7 @@ func (s *Server) serve(ctx context.Context, stream grpc.ServerStream, c *call) e
 	}
 	ex, now := &c.ex, s.opt.Now()
 	ex.Begin(s.opt.Plan(), s.opt.NewID(now), now, c.head.headers, !c.head.endOfStream)
+	s.recognise(ex, now)
 	if v := s.opt.Pipeline.Headers(ctx, ex); v.Stops() {
 		return s.reply(stream, c, v)
 	}
@@ -176,6 +179,9 @@ func receive(stream grpc.ServerStream, r *request, want part) error {
 
 // reply journals and sends an answer of weir's own: a refusal, or a reply.
 func (s *Server) reply(stream grpc.ServerStream, c *call, v pipeline.Verdict) error {
+	if c.ex.Probe != nil {
+		return s.answer(stream, c, &v, s.probed(c, &v))
+	}
 	answer := render(&c.ex, &v)
 	if err := s.opt.Journal.Decided(record(&c.ex, &v)); err != nil {
 		return s.unaccounted(stream, c, err)
@@ -196,9 +202,13 @@ func (s *Server) answer(stream grpc.ServerStream, c *call, v *pipeline.Verdict, 
 	return stream.SendMsg(rawMessage(a.append(nil)))
 }
 
-// letThrough journals the decision and sends the request on its way.
+// letThrough journals the decision and sends the request on its way; a probe ends
+// here.
 func (s *Server) letThrough(ctx context.Context, stream grpc.ServerStream, c *call) error {
 	ex, allowed := &c.ex, pipeline.Verdict{}
+	if ex.Probe != nil {
+		return s.reply(stream, c, allowed)
+	}
 	if err := c.prepare(); err != nil {
 		s.opt.Pipeline.Undo(ex)
 		s.opt.Log.Error("body not edited", "id", ex.In.ID, "err", err)

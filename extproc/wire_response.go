@@ -9,6 +9,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 )
 
 // The numbers of the fields of envoy.service.ext_proc.v3.ProcessingResponse and
@@ -65,8 +66,9 @@ type forward struct {
 	metadata []byte
 }
 
-// dropped are the headers that end at weir: the client's credentials.
-var dropped = appendStrings(nil, fieldRemoveHeaders, "authorization", "proxy-authorization", "x-api-key", "api-key", "cookie")
+// dropped are the headers that end at weir: the client's credentials, and what only
+// the doctor may mean.
+var dropped = appendStrings(nil, fieldRemoveHeaders, "authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", probe.Header)
 
 // size prepares the parts and returns the length of the message.
 func (f *forward) size() int {

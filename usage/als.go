@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -119,12 +120,7 @@ func DecodeALS(raw *accesslogdata.HTTPAccessLogEntry) (Entry, error) {
 		return Entry{}, errGarbled
 	}
 	meta := c.GetMetadata().GetFilterMetadata()[ai.MetadataNamespace].GetFields()[ai.MetaID].GetStringValue()
-	id, err := entryID(meta, resp.GetResponseHeaders()[ai.DecisionHeader])
-	if err != nil {
-		return Entry{}, errGarbled
-	}
 	e := Entry{
-		ID:       id,
 		Start:    start.AsTime(),
 		Duration: alsDuration(c),
 		Status:   int(min(resp.GetResponseCode().GetValue(), 999)),
@@ -134,7 +130,11 @@ func DecodeALS(raw *accesslogdata.HTTPAccessLogEntry) (Entry, error) {
 		Attempts: alsState(c, ai.StateAttempts),
 		Usage:    alsState(c, ai.StateUsage),
 		Cluster:  clip(c.GetUpstreamCluster(), maxText),
+		Tries:    int(min(c.GetUpstreamRequestAttemptCount(), math.MaxInt32)),
 		Periodic: alsPeriodic(c),
+	}
+	if err := e.identify(meta, resp.GetResponseHeaders()[ai.DecisionHeader]); err != nil {
+		return Entry{}, errGarbled
 	}
 	if e.ID == nil {
 		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(raw)

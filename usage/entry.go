@@ -33,6 +33,9 @@ type Entry struct {
 	Attempts string        // ai.StateAttempts
 	Usage    string        // ai.StateUsage
 	Cluster  string        // the last upstream cluster
+	Tries    int           // attempts that Envoy's router made; 0 when it was not reached
+	// Bypass marks a request that reached a pool without a decision of weir's.
+	Bypass bool
 	// Periodic marks an entry of a request that still runs.
 	Periodic bool
 }
@@ -107,6 +110,8 @@ func DecodeLine(line []byte) (Entry, error) {
 			e.Usage = text(v, maxState)
 		case "cluster":
 			e.Cluster = text(v, maxText)
+		case "n":
+			e.Tries = int(count(v, math.MaxInt32, &ok))
 		}
 		return true
 	})
@@ -117,7 +122,7 @@ func DecodeLine(line []byte) (Entry, error) {
 	if e.Start, err = parseSeconds(start); err != nil || !ok {
 		return Entry{}, errGarbled
 	}
-	if e.ID, err = entryID(id, rid); err != nil {
+	if err = e.identify(id, rid); err != nil {
 		return Entry{}, errGarbled
 	}
 	if e.ID == nil {
@@ -134,6 +139,32 @@ func digest(entry []byte, salt string) ID {
 	h.Write([]byte{0})
 	h.Write(entry)
 	return ID(h.Sum(nil)[:len(ID{})])
+}
+
+// identify sets the id, from the metadata and the response header. A request that
+// reached a pool has its id in the metadata: without one it came past weir, and
+// what a backend may say in the header counts for nothing. One that nobody sent
+// anywhere came past weir too, and ended there: weir names a target or refuses. The
+// gRPC log names no cluster where no endpoint was chosen.
+func (e *Entry) identify(meta, header string) (err error) {
+	switch {
+	case meta != "":
+	case e.Tries > 0 && (e.pool() != "" || e.Attempts != ""),
+		(e.Cluster == ai.NoTargetCluster || e.Cluster == "") && e.Details == noUpstream && header == "":
+		e.Bypass = true
+		return nil
+	}
+	e.ID, err = entryID(meta, header)
+	return err
+}
+
+// noUpstream are Envoy's details of a cluster without an endpoint.
+const noUpstream = "no_healthy_upstream"
+
+// isProbe tells of a probe of the doctor's, which is nobody's request. What has gone
+// to a pool is none, whatever its id looks like.
+func (e *Entry) isProbe() bool {
+	return e.ID != nil && e.Tries == 0 && e.Attempts == "" && ai.IsProbeID(e.ID.String())
 }
 
 // entryID prefers the id of the metadata, which no backend can set, to that of

@@ -20,7 +20,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/internal/ai"
-
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 )
 
@@ -58,6 +57,69 @@ func TestDecodeLineRefuses(t *testing.T) {
 	}
 }
 
+// What reached a pool without an id of weir's is a bypass, whatever id a backend
+// claims; weir's own refusal on such a route reached none.
+func TestBypassEntries(t *testing.T) {
+	for name, tc := range map[string]struct {
+		line   string
+		bypass bool
+	}{
+		"passed":                 {`{"start":"1","status":200,"n":1,"cluster":"pool/a"}`, true},
+		"a backend claims an id": {`{"start":"1","status":200,"n":1,"cluster":"pool/a","rid":"00000000000000000000000000000001"}`, true},
+		"an id that is none":     {`{"start":"1","status":200,"n":1,"cluster":"pool/a","rid":"x"}`, true},
+		"only the filter noted":  {`{"start":"1","status":200,"n":2,"att":"a:503;a:200"}`, true},
+		"decided":                {`{"start":"1","status":200,"n":1,"cluster":"pool/a","id":"00000000000000000000000000000001"}`, false},
+		"weir refused":           {`{"start":"1","status":401,"n":0,"cluster":"pool/a","rid":"00000000000000000000000000000001"}`, false},
+		"Envoy refused":          {`{"start":"1","status":413,"cluster":"pool/a"}`, false},
+		"a cluster of their own": {`{"start":"1","status":200,"n":1,"cluster":"website"}`, false},
+		"past weir, to nobody":   {`{"start":"1","status":503,"n":1,"cluster":"weir/none","details":"no_healthy_upstream"}`, true},
+		"weir is away":           {`{"start":"1","status":503,"cluster":"weir/none","details":"ext_proc_error_gRPC_error_14"}`, false},
+	} {
+		e, err := DecodeLine([]byte(tc.line))
+		if err != nil || e.Bypass != tc.bypass || tc.bypass && (e.ID != nil || e.Digest == ID{}) {
+			t.Errorf("%s: %+v, %v", name, e, err)
+		}
+	}
+	nobody := alsOfFinished(t)
+	nobody.CommonProperties.Metadata, nobody.CommonProperties.UpstreamCluster = nil, ""
+	nobody.CommonProperties.FilterStateObjects = nil
+	nobody.Response.ResponseCodeDetails = "no_healthy_upstream"
+	if e, err := DecodeALS(nobody); err != nil || !e.Bypass {
+		t.Errorf("gRPC, to nobody: %+v, %v", e, err)
+	}
+	als := alsOfFinished(t)
+	als.CommonProperties.Metadata = nil
+	als.Response.ResponseHeaders = map[string]string{"x-weir-decision": testID(1)}
+	if e, err := DecodeALS(als); err != nil || !e.Bypass || e.ID != nil || e.Digest == (ID{}) {
+		t.Errorf("gRPC: %+v, %v", e, err)
+	}
+}
+
+// The entry of a probe is nobody's request; what went to a pool is one, whatever id
+// it has.
+func TestProbesMakeNoEvents(t *testing.T) {
+	w := newWorld(t)
+	id := func(n int) string { return ai.ProbeID(testID(n)) }
+	for _, line := range []string{
+		`{"start":"1772366400","status":401,"n":0,"rid":"` + id(1) + `","details":"weir"}`,
+		`{"start":"1772366400","status":200,"rid":"` + id(2) + `","details":"weir"}`,
+		`{"start":"1772366400","status":200,"n":1,"cluster":"pool/a","id":"` + id(3) + `"}`,
+		`{"start":"1772366400","status":200,"n":1,"cluster":"pool/a","rid":"` + id(4) + `"}`,
+	} {
+		e, err := DecodeLine([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Entry(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events := w.events()
+	if len(events) != 2 || w.metric("weir_usage_dropped_total", dropProbe) != 2 || w.metric("weir_usage_orphans_total", "") != 1 {
+		t.Errorf("%d events, %v entries passed over, %v orphans", len(events), w.metric("weir_usage_dropped_total", dropProbe), w.metric("weir_usage_orphans_total", ""))
+	}
+}
+
 func TestDigestTellsEntriesApart(t *testing.T) {
 	line := []byte(`{"start":"1"}`)
 	if digest(line, "a") != digest(bytes.Clone(line), "a") || digest(line, "a") == digest(line, "b") || digest(line, "a") == digest([]byte(`{"start":"2"}`), "a") {
@@ -87,8 +149,8 @@ func alsOfFinished(t testing.TB) *accesslogdata.HTTPAccessLogEntry {
 				"wasm.weir_attempts": state("local-vllm:200"),
 				"wasm.weir_usage":    state("in=712 cached=100 out=64 chunks=64 text=300 first=1772366400183000 reported done finish=stop"),
 			},
-			UpstreamCluster: "pool/local-vllm",
-			AccessLogType:   accesslogdata.AccessLogType_DownstreamEnd,
+			UpstreamCluster: "pool/local-vllm", UpstreamRequestAttemptCount: 1,
+			AccessLogType: accesslogdata.AccessLogType_DownstreamEnd,
 		},
 		Response: &accesslogdata.HTTPResponseProperties{
 			ResponseCode: wrapperspb.UInt32(200), ResponseBodyBytes: 900, ResponseCodeDetails: "via_upstream",
@@ -163,11 +225,12 @@ func TestALSOverGRPC(t *testing.T) {
 
 // check makes an event of any entry, as the store would take it.
 func check(t *testing.T, e Entry) {
-	for _, ev := range []*usagev1.Event{closed(admitted(1), &e), orphan(e.Digest, &e)} {
+	for _, ev := range []*usagev1.Event{closed(admitted(1), &e), closed(billing(1), &e), orphan(e.Digest, &e)} {
 		if _, err := proto.Marshal(ev); err != nil {
 			t.Fatal(err)
 		}
-		if u := Used(ev); u.Input < 0 || u.CachedInput < 0 || u.Output < 0 || ev.CostNanousd < 0 || ev.DurationUs < 0 || ev.FirstTokenUs < 0 {
+		checkSums(t, ev)
+		if ev.CostNanousd < 0 || ev.DurationUs < 0 || ev.FirstTokenUs < 0 {
 			t.Fatalf("%v", ev)
 		}
 		Line(ev)
@@ -177,6 +240,7 @@ func check(t *testing.T, e Entry) {
 func FuzzDecodeLine(f *testing.F) {
 	f.Add([]byte(lineOfFinished))
 	f.Add([]byte(`{"start":"1.5","use":"in=9223372036854775807 out=9223372036854775807 reported","att":"a:1;b:2","flags":"DC"}`))
+	f.Add([]byte(`{"start":"1.5","use":"in=1 in.audio=9223372036854775807 out=5 out.audio=9223372036854775807 reported","att":"provider:0;local-vllm:0;provider:200","flags":"UC"}`))
 	f.Add([]byte("{\"start\":\"1\",\"details\":\"\xff\xfe\"}"))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if e, err := DecodeLine(line); err == nil {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/weirproxy/weir/internal/ai"
 )
 
 // envoyBinary is WEIR_ENVOY, or the one that `make setup` installs.
@@ -104,7 +106,8 @@ func envoyConfig(logPath, backend, nobody, als string) object {
 			typed("router", "envoy.extensions.filters.http.router.v3.Router", object{}),
 		},
 		"route_config": object{"virtual_hosts": []object{{"name": "all", "domains": []string{"*"}, "routes": []object{
-			route("/v1", "pool/local-vllm", nil), route("/short", "pool/local-vllm", object{"timeout": "0.2s"}), route("/nobody", "pool/nobody", nil)}}}},
+			route("/v1", "pool/local-vllm", nil), route("/short", "pool/local-vllm", object{"timeout": "0.2s"}), route("/nobody", "pool/nobody", nil),
+			route("/nowhere", "weir/none", nil)}}}},
 	})
 	h2 := object{"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
 		"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -114,7 +117,7 @@ func envoyConfig(logPath, backend, nobody, als string) object {
 		"admin": object{"address": loopback},
 		"static_resources": object{
 			"listeners": []object{{"name": "in", "address": loopback, "filter_chains": []object{{"filters": []object{hcm}}}}},
-			"clusters":  []object{cluster("pool/local-vllm", backend, nil), cluster("pool/nobody", nobody, nil), cluster("als", als, h2)},
+			"clusters":  []object{cluster("pool/local-vllm", backend, nil), cluster("pool/nobody", nobody, nil), object{"name": "weir/none", "connect_timeout": "1s"}, cluster("als", als, h2)},
 		},
 	}
 }
@@ -251,8 +254,12 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 		{name: "timeout", path: "/short", do: "hang", att: "local-vllm:0", want: "failed 504  0/0 unspecified; local-vllm 0 timeout"},
 		{name: "reset midway", path: "/v1/x", do: "cut", att: "local-vllm:200", use: "chunks=1 text=4", want: "failed 200 local-vllm 800/1 estimated; local-vllm 200 reset"},
 		{name: "client gone midway", path: "/v1/x", do: "stream and hang", att: "local-vllm:200", use: "chunks=3 text=4", leave: 300 * time.Millisecond, want: "client_gone 200 local-vllm 800/3 estimated; local-vllm 200"},
-		{name: "client gone before", path: "/v1/x", do: "hang", att: "local-vllm:0", leave: 300 * time.Millisecond, want: "client_gone 0  800/0 estimated; local-vllm 0"},
+		{name: "client gone before", path: "/v1/x", do: "hang", att: "local-vllm:0", leave: 300 * time.Millisecond, want: "client_gone 0  800/0 estimated; local-vllm 0 client_gone"},
 		{name: "no route", path: "/none", noID: true, want: "refused 404  0/0 unspecified;"},
+		{name: "past weir", path: "/v1/x", noID: true, want: "completed 200 local-vllm 0/2 estimated; bypass"},
+		{name: "past weir, to nobody", path: "/nowhere", noID: true, want: "refused 503  0/0 unspecified; bypass"},
+		{name: "past weir, to a pool that is down", path: "/nobody", noID: true, want: "failed 503  0/0 unspecified; bypass"},
+		{name: "past weir, and the client left", path: "/v1/x", do: "stream and hang", noID: true, leave: 300 * time.Millisecond, want: "client_gone 200  0/3 estimated; bypass"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			headers := map[string]string{"x-do": tc.do, "x-att": tc.att, "x-use": tc.use}
@@ -281,6 +288,11 @@ func TestEntriesOfARealEnvoy(t *testing.T) {
 			}
 		})
 	}
+	for how, w := range map[string]*world{"file": files, "grpc": streams} {
+		if n := w.metric("weir_bypass_total", ""); n != 4 {
+			t.Errorf("%s: %v bypasses were counted, want 4", how, n)
+		}
+	}
 	if n := files.metric("weir_usage_dropped_total", dropGarbled) + files.metric("weir_usage_dropped_total", dropLogLost); n != 0 {
 		t.Errorf("%v lines were not understood", n)
 	}
@@ -298,6 +310,10 @@ func told(w *world, n int) string {
 	for _, a := range e.Attempts {
 		attempts = append(attempts, strings.TrimSpace(fmt.Sprint(" ", a.Pool, " ", a.Status, " ", a.Failure)))
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s %d %s %d/%d %s; %s", e.Outcome, e.Status, e.Pool, e.Tokens.Input, e.Tokens.Output,
+	text := strings.TrimSpace(fmt.Sprintf("%s %d %s %d/%d %s; %s", e.Outcome, e.Status, e.Pool, e.Tokens.Input, e.Tokens.Output,
 		certainty(e.OutputCertainty), strings.Join(attempts, ", ")))
+	if e.Decision.Reason == string(ai.ReasonBypass) {
+		text += " bypass"
+	}
+	return text
 }

@@ -54,21 +54,23 @@ func answered(d *usagev1.Decision, now time.Time) *usagev1.Event {
 }
 
 // expired is the event of an admitted request whose end nobody reported: it is
-// taken to have used what was reserved for it, or else what it was allowed, at
-// the dearest of its targets.
+// taken to have used what was reserved for it, or else what it was allowed, at the
+// dearest of its targets, and at each other one that may bill an attempt that gave
+// no answer.
 func expired(d *usagev1.Decision, now time.Time) *usagev1.Event {
 	e := &usagev1.Event{Decision: d, End: timestamppb.New(now), Outcome: OutcomeUnknown, Flags: "-"}
 	e.DurationUs = max(0, now.Sub(d.GetTime().AsTime()).Microseconds())
-	u := ai.Usage{Input: d.GetReservedInputTokens(), Output: d.GetReservedOutputTokens()}
-	if u == (ai.Usage{}) {
-		u = ai.Usage{Input: d.GetInputTokens(), Output: d.GetMaxOutputTokens()}
+	input, output := d.GetReservedInputTokens(), d.GetReservedOutputTokens()
+	if input == 0 && output == 0 {
+		input, output = allowed(d)
 	}
-	var cost ai.NanoUSD
-	u = clampUsage(u)
-	for _, p := range d.GetPrices() {
-		cost = max(cost, price(p).Cost(u))
+	input, output = min(max(input, 0), maxTokens), min(max(output, 0), maxTokens)
+	served, rest := worst(d, input, output)
+	e.Tokens, e.CostNanousd = usagev1.TokensOf(served.Usage), int64(served.Cost)
+	e.InputCertainty, e.OutputCertainty = usagev1.Certainty_CERTAINTY_ESTIMATED, usagev1.Certainty_CERTAINTY_ESTIMATED
+	for _, s := range rest {
+		addAbandoned(e, s.Usage, s.Cost)
 	}
-	setTokens(e, u, usagev1.Certainty_CERTAINTY_ESTIMATED, usagev1.Certainty_CERTAINTY_ESTIMATED, cost)
 	return e
 }
 
@@ -85,17 +87,17 @@ func withdrawn(d *usagev1.Decision, now time.Time) *usagev1.Event {
 func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	ev := fromEntry(d, e)
 	attempts := parseAttempts(e.Attempts)
-	ev.Attempts = eventAttempts(attempts, e)
-	ev.Pool = answeringPool(attempts, e)
-	served := servedBy(attempts, e)
-	ev.Outcome = outcome(e, served)
-
 	// What the filter noted in a form that weir does not know is as good as
 	// nothing noted.
 	noted, err := ai.ParseAdapterUsage(e.Usage)
 	if err != nil {
 		noted = ai.AdapterUsage{}
 	}
+	silent := noted.Chunks == 0 && noted.TextBytes == 0 && !noted.Reported
+	ev.Attempts = eventAttempts(attempts, e, silent)
+	ev.Pool = answeringPool(attempts, e)
+	served := servedBy(attempts, e)
+	ev.Outcome = outcome(e, served)
 	ev.FinishReason = clip(noted.Finish, 64)
 	ev.Chunks = noted.Chunks
 	if noted.FirstToken != 0 {
@@ -111,8 +113,16 @@ func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	case ev.Outcome == OutcomeClientGone && (len(attempts) > 0 || e.Cluster != ""):
 		what = servedNobody
 	}
+	if n := len(ev.Attempts); n > 0 && what == servedNobody && abandoned(d, ev.Attempts[n-1]) {
+		what = servedNothing // the attempt is charged as one that was given up
+	}
 	u, in, out := used(d, &noted, what, e.Bytes)
-	setTokens(ev, u, in, out, priceOf(d, lastPool(attempts, e)).Cost(u))
+	var costs ai.Costs
+	if what != servedNothing || u != (ai.Usage{}) {
+		costs = terms(d, lastPool(attempts, e)).Price().Costs(u)
+	}
+	setTokens(ev, u, in, out, costs)
+	chargeAbandoned(ev, u, ai.NanoUSD(ev.CostNanousd), noted.Finish != "")
 	return ev
 }
 
@@ -147,6 +157,21 @@ func orphan(id ID, e *Entry) *usagev1.Event {
 		ev.Outcome, d.Reason = OutcomeFailed, string(ai.ReasonInternal)
 	}
 	return ev
+}
+
+// bypass is the event of a request that came past weir. Where the adapter stood in
+// its way, or nothing, it is a refusal; otherwise a backend may have served it, and
+// what it used is told as of any other.
+func bypass(id ID, e *Entry) *usagev1.Event {
+	d := &usagev1.Decision{Id: id.String(), Time: timestamppb.New(e.Start), Stage: stageEnvoy, Reason: string(ai.ReasonBypass)}
+	if e.Details == ai.DetailsBypass || e.pool() == "" && e.Attempts == "" {
+		d.Verdict, d.Status = VerdictRefused, int32(e.Status)
+		ev := fromEntry(d, e)
+		ev.Outcome = OutcomeRefused
+		return ev
+	}
+	d.Verdict = VerdictAllowed
+	return closed(d, e)
 }
 
 func envoyReason(status int) ai.Reason {
@@ -217,38 +242,14 @@ func used(d *usagev1.Decision, noted *ai.AdapterUsage, what serving, bytes int64
 	return clampUsage(u), in, usagev1.Certainty_CERTAINTY_ESTIMATED
 }
 
-func clampUsage(u ai.Usage) ai.Usage {
-	for _, n := range [...]*int64{&u.Input, &u.CachedInput, &u.Output, &u.Reasoning} {
-		*n = min(max(*n, 0), maxTokens)
+func clampUsage(u ai.Usage) ai.Usage { return u.Clamp(maxTokens) }
+
+func setTokens(e *usagev1.Event, u ai.Usage, in, out usagev1.Certainty, costs ai.Costs) {
+	e.Tokens, e.InputCertainty, e.OutputCertainty = usagev1.TokensOf(u), in, out
+	e.CostNanousd = int64(min(costs.Total(), maxCost))
+	if costs != (ai.Costs{}) {
+		e.Costs = usagev1.CostsOf(costs)
 	}
-	return u
-}
-
-func setTokens(e *usagev1.Event, u ai.Usage, in, out usagev1.Certainty, cost ai.NanoUSD) {
-	e.Tokens = &usagev1.Tokens{Input: u.Input, CachedInput: u.CachedInput, Output: u.Output, Reasoning: u.Reasoning}
-	e.InputCertainty, e.OutputCertainty = in, out
-	e.CostNanousd = int64(min(cost, maxCost))
-}
-
-// Used is what an event says was used.
-func Used(e *usagev1.Event) ai.Usage {
-	t := e.GetTokens()
-	return ai.Usage{Input: t.GetInput(), CachedInput: t.GetCachedInput(), Output: t.GetOutput(), Reasoning: t.GetReasoning()}
-}
-
-func price(p *usagev1.TargetPrice) ai.Price {
-	return ai.Price{Input: ai.NanoUSD(p.GetInput()), CachedInput: ai.NanoUSD(p.GetCachedInput()), Output: ai.NanoUSD(p.GetOutput())}
-}
-
-// priceOf is the price at which the decision allowed the pool; nothing where it
-// did not.
-func priceOf(d *usagev1.Decision, pool string) ai.Price {
-	for _, p := range d.GetPrices() {
-		if p.GetPool() == pool {
-			return price(p)
-		}
-	}
-	return ai.Price{}
 }
 
 // brokenFlags are set when a response that had begun did not end as it should.
@@ -297,14 +298,27 @@ func answeringPool(attempts []attempt, e *Entry) string {
 	return lastPool(attempts, e)
 }
 
+// The ways in which an attempt fails, as in weir.usage.v1.Attempt.
+const (
+	failConnect    = "connect_failure"
+	failReset      = "reset"
+	failTimeout    = "timeout"
+	failFirstToken = "first_token_timeout"
+	failNoContent  = "no_content"
+	failStatus     = "status"
+	failNoResponse = "no_response"
+	failClientGone = "client_gone"
+)
+
 // eventAttempts derives why each attempt failed. Envoy's flags speak of the last
-// one alone; of an earlier one only the status is known.
-func eventAttempts(attempts []attempt, e *Entry) []*usagev1.Attempt {
+// one alone; of an earlier one only the status is known. silent says that the
+// filter noted nothing of an answer.
+func eventAttempts(attempts []attempt, e *Entry, silent bool) []*usagev1.Attempt {
 	list := make([]*usagev1.Attempt, len(attempts))
 	for i, a := range attempts {
 		failure := earlierFailure(a)
 		if i == len(attempts)-1 {
-			failure = lastFailure(a, e)
+			failure = lastFailure(a, e, silent)
 		}
 		list[i] = &usagev1.Attempt{Pool: clip(a.pool, 64), Status: int32(a.status), Failure: failure, RestMs: a.rest}
 	}
@@ -314,29 +328,29 @@ func eventAttempts(attempts []attempt, e *Entry) []*usagev1.Attempt {
 func earlierFailure(a attempt) string {
 	switch {
 	case a.status == 0:
-		return "no_response"
+		return failNoResponse
 	case a.status < 300: // it began, and broke off or was given up before its first content
-		return "no_content"
+		return failNoContent
 	}
-	return "status"
+	return failStatus
 }
 
-func lastFailure(a attempt, e *Entry) string {
+func lastFailure(a attempt, e *Entry, silent bool) string {
 	switch {
 	case e.hasFlag("UT", "DT", "SI", "UMSDR") && a.status >= 200 && a.status < 300 && e.Status >= 500:
-		return "first_token_timeout"
+		return failFirstToken
 	case e.hasFlag("UT", "DT", "SI", "UMSDR"):
-		return "timeout"
+		return failTimeout
 	case e.hasFlag("UF"):
-		return "connect_failure"
+		return failConnect
 	case e.hasFlag("UC", "UR", "LR", "UPE"):
-		return "reset"
-	case a.status == 0 && e.clientGone():
-		return ""
+		return failReset
+	case (a.status == 0 || silent && success(a.status)) && e.clientGone():
+		return failClientGone
 	case a.status == 0:
-		return "no_response"
+		return failNoResponse
 	case a.status >= 400:
-		return "status"
+		return failStatus
 	}
 	return ""
 }

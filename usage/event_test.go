@@ -70,7 +70,7 @@ func TestClosed(t *testing.T) {
 			func(e *Entry, d *usagev1.Decision) {
 				e.Details, e.Status, e.Attempts, e.Usage = "downstream_remote_disconnect", 0, "local-vllm:0", ""
 			},
-			"client_gone  800/0/0 estimated/estimated 80000; local-vllm 0",
+			"client_gone  800/0/0 estimated/estimated 80000; local-vllm 0 client_gone",
 		},
 		"all targets failed": {
 			func(e *Entry, d *usagev1.Decision) {
@@ -133,6 +133,23 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// A request that the adapter turned away on a route past weir is a refusal.
+func TestBypassRefused(t *testing.T) {
+	ev := bypass(*idOf(9), &Entry{Bypass: true, Start: noon, Status: 403, Details: ai.DetailsBypass, Cluster: "pool/a", Tries: 1})
+	d := ev.Decision
+	if ev.Outcome != OutcomeRefused || ev.Pool != "" || ev.Status != 403 || d.Verdict != VerdictRefused || d.Reason != "bypass" || d.Stage != stageEnvoy || d.Id != testID(9) {
+		t.Errorf("%+v", ev)
+	}
+}
+
+// One that ended at the cluster without endpoints is one too.
+func TestBypassToNobody(t *testing.T) {
+	ev := bypass(*idOf(9), &Entry{Bypass: true, Start: noon, Status: 503, Details: noUpstream, Cluster: ai.NoTargetCluster})
+	if ev.Outcome != OutcomeRefused || ev.Decision.Verdict != VerdictRefused || ev.Decision.Reason != "bypass" {
+		t.Errorf("%+v", ev)
+	}
+}
+
 func TestFirstTokenBeforeTheStartIsZero(t *testing.T) {
 	e := finished(1)
 	e.Usage = "first=5"
@@ -155,6 +172,10 @@ func TestLine(t *testing.T) {
 	completed := closed(admitted(1), &e)
 	e.Attempts, e.Usage = "local-vllm:503;x:0;provider:200", "in=1000 out=64 reported"
 	retried := closed(admitted(1), &e)
+	e.Attempts, e.Usage = "provider:0;local-vllm:200", "in=10 cached=2 in.write=3 in.audio=4 in.image=5 out=60 reasoning=6 out.audio=7 out.image=8 reported"
+	classes := closed(billing(1), &e)
+	e.Status, e.Flags, e.Attempts, e.Usage = 504, "UT", "provider:0", ""
+	givenUp := closed(billing(1), &e)
 	hostile := refused(1)
 	hostile.Key, hostile.Model, hostile.RequestedModel, hostile.Reason = "", "", "gpt\x1b[31m\n4", "unknown_model"
 	for _, tc := range []struct {
@@ -163,6 +184,8 @@ func TestLine(t *testing.T) {
 	}{
 		{completed, "demo (assistant/data) chat → local-vllm  in 812 (reported, 100 cached) out 64 (reported)  $0.0000978  first token 183 ms  200 completed"},
 		{retried, "demo (assistant/data) chat → provider  in 1000 (reported) out 64 (reported)  $0.001256  tried local-vllm 503, x - no_response, provider 200  200 completed"},
+		{classes, "demo (assistant/data) chat → local-vllm  in 24 (reported, 2 cached, 3 written to cache, 4 audio, 5 image) out 60 (reported, 6 reasoning, 7 audio, 8 image)  $0.00002622  given up $0.0016  tried provider - no_response, local-vllm 200  200 completed"},
+		{givenUp, "demo (assistant/data) chat  given up $0.0016  tried provider - timeout  504 failed"},
 		{answered(refused(1), noon), "demo (data) chat  429 refused: limit_exceeded"},
 		{answered(hostile, noon), `- "gpt\x1b[31m\n4"  429 refused: unknown_model`},
 		{expired(admitted(1), noon), "demo (assistant/data) chat  in 800 (estimated) out 4096 (estimated)  $0.017184  - unknown"},

@@ -24,8 +24,11 @@ func Line(e *usagev1.Event) string {
 	if e.GetPool() != "" {
 		b.WriteString(" → " + plain(e.GetPool()))
 	}
-	if t := e.GetTokens(); t.GetInput()+t.GetCachedInput()+t.GetOutput() > 0 {
+	if Served(e).Total() > 0 {
 		writeTokens(&b, e)
+	}
+	if a := e.GetAbandoned(); a.GetAttempts() > 0 {
+		fmt.Fprintf(&b, "  given up $%s", ai.NanoUSD(a.GetCostNanousd()).Decimal())
 	}
 	if us := e.GetFirstTokenUs(); us > 0 {
 		fmt.Fprintf(&b, "  first token %d ms", (us+500)/1000)
@@ -63,13 +66,30 @@ func what(d *usagev1.Decision) string {
 	return "-"
 }
 
+// writeTokens tells the answer's tokens, the classes that there are of them, and
+// what they cost.
 func writeTokens(b *strings.Builder, e *usagev1.Event) {
-	t := e.GetTokens()
-	fmt.Fprintf(b, "  in %d (%s", t.GetInput()+t.GetCachedInput(), certainty(e.GetInputCertainty()))
-	if t.GetCachedInput() > 0 {
-		fmt.Fprintf(b, ", %d cached", t.GetCachedInput())
+	u := Served(e)
+	fmt.Fprintf(b, "  in %d (%s", u.TotalInput(), certainty(e.GetInputCertainty()))
+	writeParts(b, []part{{u.CachedInput, "cached"}, {u.CacheWrite, "written to cache"}, {u.AudioInput, "audio"}, {u.ImageInput, "image"}})
+	fmt.Fprintf(b, " out %d (%s", u.Output, certainty(e.GetOutputCertainty()))
+	writeParts(b, []part{{u.Reasoning, "reasoning"}, {u.AudioOutput, "audio"}, {u.ImageOutput, "image"}})
+	fmt.Fprintf(b, "  $%s", ai.NanoUSD(e.GetCostNanousd()-e.GetAbandoned().GetCostNanousd()).Decimal())
+}
+
+// part is one class of tokens, by its name.
+type part struct {
+	tokens int64
+	name   string
+}
+
+func writeParts(b *strings.Builder, parts []part) {
+	for _, p := range parts {
+		if p.tokens > 0 {
+			fmt.Fprintf(b, ", %d %s", p.tokens, p.name)
+		}
 	}
-	fmt.Fprintf(b, ") out %d (%s)  $%s", t.GetOutput(), certainty(e.GetOutputCertainty()), ai.NanoUSD(e.GetCostNanousd()).Decimal())
+	b.WriteByte(')')
 }
 
 func certainty(c usagev1.Certainty) string { return ai.Certainty(c).String() }

@@ -19,9 +19,10 @@ const (
 	dropDecidedTwice = "decided_twice" // a decision whose id is known
 	dropLine         = "line"          // the line for people, not the event
 	dropLogLost      = "log_lost"      // the rest of a log file that is gone
+	dropProbe        = "probe"         // a probe of the doctor's
 )
 
-var dropReasons = []string{dropGarbled, dropTooLong, dropDuplicate, dropLate, dropStored, dropUndecided, dropDecidedTwice, dropLine, dropLogLost}
+var dropReasons = []string{dropGarbled, dropTooLong, dropDuplicate, dropLate, dropStored, dropUndecided, dropDecidedTwice, dropLine, dropLogLost, dropProbe}
 
 // metrics are what the recorder tells Prometheus. Labels hold names of the
 // configuration and words of bounded sets only. Where OpenTelemetry's semantic
@@ -30,10 +31,13 @@ type metrics struct {
 	events      *prometheus.CounterVec
 	tokens      *prometheus.CounterVec
 	cost        *prometheus.CounterVec
+	abandoned   *prometheus.CounterVec
+	givenUp     *prometheus.CounterVec
 	firstToken  *prometheus.HistogramVec
 	duration    *prometheus.HistogramVec
 	dropped     *prometheus.CounterVec
 	orphans     prometheus.Counter
+	bypasses    prometheus.Counter
 	stored      prometheus.Counter
 	storedTwice prometheus.Counter
 	storeFailed prometheus.Counter
@@ -57,12 +61,15 @@ func newMetrics(r *Recorder) *metrics {
 	}
 	m := &metrics{
 		events:      counters("weir_usage_events_total", "Usage events, by how the request ended.", "outcome"),
-		tokens:      counters("weir_usage_tokens_total", "Tokens used. Input excludes what was cached.", "team", "model", "gen_ai_token_type"),
+		tokens:      counters("weir_usage_tokens_total", "Tokens used. Each class of input excludes the others.", "team", "model", "gen_ai_token_type"),
 		cost:        counters("weir_usage_cost_usd_total", "What requests cost, in US dollars.", "team", "model"),
+		abandoned:   counters("weir_usage_abandoned_cost_usd_total", "What of the cost is for attempts that were given up without an answer, in US dollars, an upper bound.", "pool"),
+		givenUp:     counters("weir_usage_abandoned_attempts_total", "Attempts that are charged though they were given up without an answer.", "pool"),
 		firstToken:  histogram("gen_ai_server_time_to_first_token_seconds", "From a request's first byte to its first content.", firstTokenBuckets),
 		duration:    histogram("gen_ai_server_request_duration_seconds", "From a request's first byte to its end.", durationBuckets),
 		dropped:     counters("weir_usage_dropped_total", "Access log entries, spool records and lines that were passed over.", "why"),
 		orphans:     counter("weir_usage_orphans_total", "Entries whose decision is not known, recorded without it."),
+		bypasses:    counter("weir_bypass_total", "Requests that came past weir."),
 		stored:      counter("weir_usage_stored_total", "Events written to the store."),
 		storedTwice: counter("weir_usage_stored_again_total", "Events that the store had already."),
 		storeFailed: counter("weir_usage_store_failures_total", "Failed calls of the store."),
@@ -103,17 +110,23 @@ func (m *metrics) event(e *usagev1.Event) {
 		return
 	}
 	team, model := d.GetTeam(), d.GetModel()
-	t := e.GetTokens()
+	u := Served(e)
 	for _, c := range [...]struct {
 		kind string
 		n    int64
-	}{{"input", t.GetInput()}, {"cached_input", t.GetCachedInput()}, {"output", t.GetOutput()}} {
+	}{{"input", u.Input}, {"cached_input", u.CachedInput}, {"cache_write", u.CacheWrite}, {"audio_input", u.AudioInput}, {"image_input", u.ImageInput}, {"output", u.Output}} {
 		if c.n > 0 {
 			m.tokens.WithLabelValues(team, model, c.kind).Add(float64(c.n))
 		}
 	}
 	if e.GetCostNanousd() > 0 {
 		m.cost.WithLabelValues(team, model).Add(float64(e.GetCostNanousd()) / 1e9)
+	}
+	for _, a := range e.GetAttempts() {
+		if a.GetTokens() != nil {
+			m.givenUp.WithLabelValues(a.GetPool()).Inc()
+			m.abandoned.WithLabelValues(a.GetPool()).Add(float64(a.GetCostNanousd()) / 1e9)
+		}
 	}
 	operation := operationName(d.GetKind())
 	if us := e.GetFirstTokenUs(); us > 0 {
@@ -138,7 +151,7 @@ func operationName(kind string) string {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.firstToken, m.duration, m.dropped, m.orphans,
+	return append([]prometheus.Collector{m.events, m.tokens, m.cost, m.abandoned, m.givenUp, m.firstToken, m.duration, m.dropped, m.orphans, m.bypasses,
 		m.stored, m.storedTwice, m.storeFailed, m.syncFailed, m.behind}, m.gauges...)
 }
 

@@ -105,7 +105,8 @@ type Recorder struct {
 
 	// taking is held by whoever closes decisions: one at a time, so that an
 	// event is in the spool before anybody else may find its decision open.
-	taking sync.Mutex
+	taking     sync.Mutex
+	toldBypass time.Time // when the log told last of a bypass; guarded by taking
 
 	posMu     sync.Mutex
 	positions map[string]position // by the path of the file

@@ -31,6 +31,7 @@ func TestEntryClosesItsDecision(t *testing.T) {
 		Tokens:         &usagev1.Tokens{Input: 712, CachedInput: 100, Output: 64},
 		InputCertainty: usagev1.Certainty_CERTAINTY_REPORTED, OutputCertainty: usagev1.Certainty_CERTAINTY_REPORTED,
 		CostNanousd: 712*100 + 100*10 + 64*400, FinishReason: "stop", Chunks: 64, ResponseBytes: 900, Flags: "-", Details: "via_upstream",
+		Costs: &usagev1.Costs{Input: 712 * 100, CachedInput: 100 * 10, Output: 64 * 400},
 	}
 	if diff := cmp.Diff(want, w.one(), protocmp.Transform()); diff != "" {
 		t.Error(diff)

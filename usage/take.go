@@ -2,6 +2,7 @@ package usage
 
 import (
 	"context"
+	"time"
 
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/usage/spool"
@@ -71,7 +72,10 @@ func (r *Recorder) eventOf(ctx context.Context, e *Entry) (*usagev1.Event, ID) {
 		return nil, id
 	case p != nil:
 		return closed(p.decision, e), id
-	case e.ID == nil && e.clientGone():
+	case e.isProbe():
+		r.metrics.drop(dropProbe)
+		return nil, id
+	case e.ID == nil && !e.Bypass && e.clientGone():
 		// It left before weir was asked: neither admitted nor refused.
 		r.metrics.drop(dropUndecided)
 		return nil, id
@@ -87,10 +91,31 @@ func (r *Recorder) eventOf(ctx context.Context, e *Entry) (*usagev1.Event, ID) {
 		r.metrics.drop(why)
 		return nil, id
 	}
+	if e.Bypass {
+		r.alarm(e)
+		return bypass(id, e), id
+	}
 	if e.ID != nil {
 		r.metrics.orphans.Inc()
 	}
 	return orphan(id, e), id
+}
+
+// bypassLogEvery bounds how often the log tells of bypasses: whoever can make one
+// can make many.
+const bypassLogEvery = time.Second
+
+// alarm tells of a request that came past weir. It is called with taking
+// held.
+func (r *Recorder) alarm(e *Entry) {
+	r.metrics.bypasses.Inc()
+	now := r.opt.Now()
+	if now.Sub(r.toldBypass) < bypassLogEvery {
+		return
+	}
+	r.toldBypass = now
+	r.opt.Logger.Error("a request came past weir: some route or listener of Envoy leads to a pool without ext_proc",
+		"cluster", e.Cluster, "status", e.Status, "details", e.Details)
 }
 
 // close journals events, with a position behind them, in one write; then it

@@ -211,6 +211,6 @@ func finished(n int) Entry {
 	return Entry{
 		ID: idOf(n), Start: noon, Duration: 2 * time.Second, Status: 200, Details: "via_upstream", Bytes: 900,
 		Attempts: "local-vllm:200", Usage: fmt.Sprintf("in=712 cached=100 out=64 chunks=64 text=300 first=%d reported done finish=stop", noon.Add(183*time.Millisecond).UnixMicro()),
-		Cluster: "pool/local-vllm",
+		Cluster: "pool/local-vllm", Tries: 1,
 	}
 }

@@ -92,7 +92,7 @@ func (s *Server) request(key streamKey, r request) error {
 	if r.fault != nil {
 		s.refuse(st.node, i, u, r.fault.GetMessage())
 	} else {
-		sub.accept(u, key.delta)
+		sub.accept(u, key.delta, s.opts.Now())
 		s.accepted(st.node, i, u)
 	}
 	s.notify()

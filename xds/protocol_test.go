@@ -213,6 +213,11 @@ func TestServesAndCounts(t *testing.T) {
 		if st.Version != version || len(st.Nodes) != 1 || !st.Nodes[0].Current || st.Nodes[0].ID != "envoy-1" || len(st.Nodes[0].Acked) != 5 {
 			t.Errorf("%+v", st)
 		}
+		for _, held := range st.Nodes[0].Types {
+			if !held.Current || held.Held != held.Wanted || held.Wanted == "" || !held.Since.Equal(c.clock.Now()) {
+				t.Errorf("%+v", held)
+			}
+		}
 		if v := c.publish(t, "a", "b"); v != version {
 			t.Errorf("the same content has version %s, then %s", version, v)
 		}
@@ -360,6 +365,9 @@ func TestOneEnvoyRefuses(t *testing.T) {
 		st := c.Status()
 		if st.Version != version || len(st.Nodes) != 2 || !st.Nodes[0].Current || st.Nodes[1].Held == nil || st.Nodes[1].Current {
 			t.Errorf("%+v", st)
+		}
+		if lacks := st.Nodes[1].Types[0]; lacks.Type != "Cluster" || lacks.Current || lacks.Held == lacks.Wanted || lacks.Wanted == "" || !lacks.Since.Equal(c.clock.Now()) {
+			t.Errorf("%+v", lacks)
 		}
 		if n := len(c.nacks); n != 1 {
 			t.Errorf("%d refusals", n)

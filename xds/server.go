@@ -53,17 +53,18 @@ type Server struct {
 	opts  Options
 	cache cachev3.SnapshotCache
 
-	mu      sync.Mutex
-	current *composed // nil before the first Publish
-	history []*set    // oldest first; the last is current.set
-	kept    []retired
-	again   [len(kinds)]int
-	refused map[string]Rejection // by type and version of a set's type
-	last    *Rejection
-	nodes   map[string]*node
-	streams map[streamKey]*stream
-	sent    map[string]*composed // by type and version, for what history holds
-	changed chan struct{}        // closed and made anew when anything changes
+	mu        sync.Mutex
+	current   *composed // nil before the first Publish
+	published time.Time // when current was
+	history   []*set    // oldest first; the last is current.set
+	kept      []retired
+	again     [len(kinds)]int
+	refused   map[string]Rejection // by type and version of a set's type
+	last      *Rejection
+	nodes     map[string]*node
+	streams   map[streamKey]*stream
+	sent      map[string]*composed // by type and version, for what history holds
+	changed   chan struct{}        // closed and made anew when anything changes
 }
 
 // node is all streams of one node id.
@@ -207,7 +208,7 @@ func (s *Server) serve(next *set) error {
 	if err != nil {
 		return err
 	}
-	s.current = c
+	s.current, s.published = c, s.opts.Now()
 	for i, k := range kinds {
 		s.sent[typeVersion(i, c.snap.GetVersion(k.url))] = c
 	}

@@ -31,7 +31,7 @@ const (
 	// may stay: it could be what will be refused.
 	keepAcked
 	// keepAll: a cluster that is not warm yet waits for them, and Envoy takes no
-	// other cluster meanwhile.
+	// other cluster meanwhile; a listener that is drained still has its filters.
 	keepAll
 )
 
@@ -42,6 +42,7 @@ var kinds = [...]kind{
 	{resourcev3.SecretType, types.Secret, keepAll},
 	{resourcev3.ListenerType, types.Listener, keepNone},
 	{resourcev3.RouteType, types.Route, keepNone},
+	{resourcev3.ExtensionConfigType, types.ExtensionConfig, keepAll},
 }
 
 type items map[string]types.ResourceWithTTL
@@ -63,13 +64,14 @@ func newSet(r *build.Resources) (*set, error) {
 	s.versions[2], errs[2] = build.Hash(r.Secrets)
 	s.versions[3], errs[3] = build.Hash(r.Listeners)
 	s.versions[4], errs[4] = build.Hash(r.Routes)
+	s.versions[5], errs[5] = build.Hash(r.Extensions)
 	for i, err := range errs {
 		if err != nil {
 			return nil, fmt.Errorf("xds: %s: %w", shortType(kinds[i].url), err)
 		}
 	}
 	s.items = [...]items{
-		index(r.Clusters), index(r.Endpoints), index(r.Secrets), index(r.Listeners), index(r.Routes),
+		index(r.Clusters), index(r.Endpoints), index(r.Secrets), index(r.Listeners), index(r.Routes), index(r.Extensions),
 	}
 	sum := sha256.New()
 	for _, v := range s.versions {

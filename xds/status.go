@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Status is what is published, and who has it.
@@ -26,6 +27,21 @@ type NodeStatus struct {
 	Current bool `json:"current"`
 	// Held is why it is kept at an older version, if it is.
 	Held *Rejection `json:"held,omitempty"`
+	// Types is how it stands with each type, in the order in which they are sent.
+	Types []TypeStatus `json:"types"`
+}
+
+// TypeStatus is what one Envoy has of one type of resource.
+type TypeStatus struct {
+	Type   string `json:"type"`
+	Wanted string `json:"wanted"` // the version that is published
+	Held   string `json:"held"`   // the version that it last accepted; "" for none
+	// Current tells that it has accepted all that is published. It need not have
+	// been sent a new version that changes nothing for it.
+	Current bool `json:"current"`
+	// Since is when it came to be so: when it accepted what it holds, or when what
+	// it has not accepted was published.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Status tells the state of now.
@@ -45,11 +61,39 @@ func (s *Server) Status() Status {
 				}
 			}
 		}
+		ns.Types = s.typesOf(n)
 		ns.Current = s.current != nil && n.held == nil && s.has(n, s.current)
 		st.Nodes = append(st.Nodes, ns)
 	}
 	slices.SortFunc(st.Nodes, func(a, b NodeStatus) int { return strings.Compare(a.ID, b.ID) })
 	return st
+}
+
+// typesOf compares what a node has accepted with what is published for all: one
+// that is held back at an older version lacks it.
+func (s *Server) typesOf(n *node) []TypeStatus {
+	if s.current == nil {
+		return nil
+	}
+	list := make([]TypeStatus, len(kinds))
+	for i, k := range kinds {
+		t := TypeStatus{Type: shortType(k.url), Wanted: s.current.snap.GetVersion(k.url), Current: true}
+		for key, st := range s.streams {
+			if st.node != n {
+				continue
+			}
+			sub := &st.types[i]
+			if sub.version != "" {
+				t.Held, t.Since = sub.version, sub.at
+			}
+			t.Current = t.Current && sub.has(i, s.current, key.delta)
+		}
+		if !t.Current {
+			t.Since = s.published
+		}
+		list[i] = t
+	}
+	return list
 }
 
 // has tells that all streams of the node have accepted everything.

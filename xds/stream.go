@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"time"
+
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
 
@@ -28,6 +30,7 @@ type subscription struct {
 	names   map[string]bool
 	// Delta: the version accepted of each resource.
 	resources map[string]string
+	at        time.Time // when the last response was accepted
 }
 
 // update is one response.
@@ -54,8 +57,8 @@ func (s *subscription) answered(nonce string) (update, bool) {
 	return u, ok
 }
 
-func (s *subscription) accept(u update, delta bool) {
-	s.version = u.version
+func (s *subscription) accept(u update, delta bool, now time.Time) {
+	s.version, s.at = u.version, now
 	if !delta {
 		s.names = u.names
 		return

@@ -7,12 +7,8 @@ import "github.com/weirproxy/weir/internal/ai"
 // pieces, keeps nothing of them, and never fails: bytes that are not JSON say
 // nothing.
 //
-// The forms of usage that it knows: prompt_tokens,
-// completion_tokens, prompt_tokens_details.cached_tokens,
-// completion_tokens_details.reasoning_tokens (OpenAI, vLLM, SGLang, MindIE),
-// prompt_cache_hit_tokens (DeepSeek), cached_tokens and choices[].usage
-// (Moonshot), reasoning_tokens beside completion_tokens (SGLang). Usage may come
-// once or grow with every chunk: the last one holds.
+// Usage may come once or grow with every chunk: the last one holds. usageFields
+// has the forms of it that the meter knows.
 type Meter struct {
 	usage    ai.Usage
 	reported bool // usage was seen
@@ -85,37 +81,6 @@ func (m *Meter) Usage() (ai.Usage, bool) { return m.usage, m.reported }
 // Finish is the finish reason that was seen last, or "".
 func (m *Meter) Finish() string { return string(m.finish[:m.finishN]) }
 
-// usageFields are the figures of a usage object as they stand there. They
-// overlap; classes makes them disjoint.
-type usageFields struct {
-	seen                                  bool
-	prompt, completion, cached, reasoning int64
-}
-
-func (f *usageFields) classes() ai.Usage {
-	cached := min(f.cached, f.prompt)
-	return ai.Usage{
-		Input:       f.prompt - cached,
-		CachedInput: cached,
-		Output:      f.completion,
-		Reasoning:   min(f.reasoning, f.completion),
-	}
-}
-
-// number takes a number of the usage object that is being read.
-func (m *Meter) number(at place, v int64) {
-	switch at {
-	case atPrompt:
-		m.cur.prompt, m.cur.seen = v, true
-	case atCompletion:
-		m.cur.completion, m.cur.seen = v, true
-	case atCached:
-		m.cur.cached = max(m.cur.cached, v) // the same figure under two names
-	case atReasoning:
-		m.cur.reasoning = max(m.cur.reasoning, v)
-	}
-}
-
 // opened takes note of a container that begins.
 func (m *Meter) opened(at place) {
 	switch at {
@@ -134,7 +99,7 @@ func (m *Meter) opened(at place) {
 
 // closed takes note of a container that ends.
 func (m *Meter) closed(at place) {
-	if at != atUsage && at != atChoiceUsage || !m.cur.seen {
+	if at != atUsage && at != atChoiceUsage || !m.cur.says() {
 		return
 	}
 	m.ev.Usage = true

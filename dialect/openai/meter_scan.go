@@ -15,10 +15,18 @@ const (
 	atUsage
 	atPromptDetails
 	atCompletionDetails
+	atModalities
 	atPrompt
 	atCompletion
+	atTotal
 	atCached
+	atCacheWrite
+	atAudioInput
+	atImageInput
+	atVideoInput
 	atReasoning
+	atAudioOutput
+	atImageOutput
 	atChoices
 	atChoice
 	atChoiceUsage
@@ -47,7 +55,7 @@ func (p place) element() place {
 // object tells whether the fields of an object at p are of interest.
 func (p place) object() bool {
 	switch p {
-	case atTop, atUsage, atPromptDetails, atCompletionDetails, atChoice, atChoiceUsage, atDelta, atToolCall, atFunction:
+	case atTop, atUsage, atPromptDetails, atCompletionDetails, atModalities, atChoice, atChoiceUsage, atDelta, atToolCall, atFunction:
 		return true
 	}
 	return false
@@ -68,13 +76,11 @@ func (p place) field(key []byte) place {
 	case atUsage, atChoiceUsage:
 		return usageField(key)
 	case atPromptDetails:
-		if string(key) == "cached_tokens" {
-			return atCached
-		}
+		return promptField(key)
+	case atModalities:
+		return modality(key)
 	case atCompletionDetails:
-		if string(key) == "reasoning_tokens" {
-			return atReasoning
-		}
+		return completionField(key)
 	case atChoice:
 		return choiceField(key)
 	case atDelta:
@@ -98,14 +104,60 @@ func usageField(key []byte) place {
 		return atPrompt
 	case "completion_tokens":
 		return atCompletion
+	case "total_tokens":
+		return atTotal
 	case "prompt_tokens_details":
 		return atPromptDetails
 	case "completion_tokens_details":
 		return atCompletionDetails
-	case "prompt_cache_hit_tokens", "cached_tokens":
+	case "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens":
 		return atCached
+	case "cache_creation_input_tokens":
+		return atCacheWrite
 	case "reasoning_tokens":
 		return atReasoning
+	}
+	return nowhere
+}
+
+func promptField(key []byte) place {
+	switch string(key) {
+	case "cached_tokens":
+		return atCached
+	case "cache_write_tokens", "cache_creation_input_tokens", "created_cache_tokens":
+		return atCacheWrite
+	case "audio_tokens":
+		return atAudioInput
+	case "image_tokens":
+		return atImageInput
+	case "video_tokens":
+		return atVideoInput
+	case "multimodal_tokens":
+		return atModalities
+	}
+	return nowhere
+}
+
+func modality(key []byte) place {
+	switch string(key) {
+	case "audio":
+		return atAudioInput
+	case "image":
+		return atImageInput
+	case "video":
+		return atVideoInput
+	}
+	return nowhere
+}
+
+func completionField(key []byte) place {
+	switch string(key) {
+	case "reasoning_tokens":
+		return atReasoning
+	case "audio_tokens":
+		return atAudioOutput
+	case "image_tokens":
+		return atImageOutput
 	}
 	return nowhere
 }
@@ -295,9 +347,7 @@ func (m *Meter) digit(c byte) bool {
 		return true
 	}
 	m.inNumber = false
-	if !m.badNum {
-		m.number(m.at, m.num)
-	}
+	m.number(m.at, m.num, !m.badNum)
 	return false
 }
 

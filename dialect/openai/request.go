@@ -33,10 +33,15 @@ type Request struct {
 	Tools        bool // tools or functions are offered
 	Vision       bool // an image or a video is among the content
 
-	// MaxOutput is the smallest output ceiling that the client gave, in tokens
-	// for each answer; 0 with HasMaxOutput false when it gave none.
+	// MaxOutput is the output ceiling that the client gave, in tokens for each
+	// answer; 0 with HasMaxOutput false when it gave none. Of two that differ it is
+	// the larger one: backends do not agree on which of them counts.
 	MaxOutput    int64
 	HasMaxOutput bool
+	// ThinkingBudget is the largest number of tokens that the client allows for
+	// reasoning, by whatever name; 0 when it gave none. Reasoning is a part of the
+	// output: a ceiling below the budget leaves no answer, and some providers refuse it.
+	ThinkingBudget int64
 	// N is the number of answers for each prompt that are paid for: n, or
 	// best_of if that is larger. At least 1.
 	N int64

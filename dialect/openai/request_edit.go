@@ -23,6 +23,7 @@ type editPoints struct {
 	optionsEmpty bool
 	include      Span // the value of include_usage; Len 0 when it is absent
 	ceilings     [2]ceiling
+	least        ceiling // min_tokens
 }
 
 // The two output ceilings of OpenAI.
@@ -54,12 +55,22 @@ func (r *Request) IncludeUsageEdit() (Edit, bool) {
 // than n tokens. Each ceiling that the client gave is lowered to n if it is
 // higher. When it gave none, one is written: in place of the client's null, if
 // there is one (so max_completion_tokens stays what such a client uses), or
-// else as max_tokens, which every backend but OpenAI's newest models knows.
-// Embeddings have no output and get no edit.
+// else as max_tokens, which every backend but OpenAI's newest models knows. A min_tokens
+// that would be above a ceiling of weir's is lowered to it: vLLM refuses such a
+// request. Embeddings have no output and get no edit.
 func (r *Request) MaxOutputEdits(dst []Edit, n int64) []Edit {
 	if r.Kind == ai.KindEmbedding {
 		return dst
 	}
+	before := len(dst)
+	dst = r.ceilingEdits(dst, n)
+	if least := r.edits.least; len(dst) > before && least.given && least.value > max(n, 0) {
+		dst = append(dst, Edit{least.Off, least.Len, strconv.FormatInt(max(n, 0), 10)})
+	}
+	return dst
+}
+
+func (r *Request) ceilingEdits(dst []Edit, n int64) []Edit {
 	number := strconv.FormatInt(max(n, 0), 10)
 	if r.HasMaxOutput {
 		for _, c := range r.edits.ceilings {

@@ -29,6 +29,11 @@ func TestEdits(t *testing.T) {
 		{name: "completions know max_tokens only", kind: ai.KindCompletion, body: `{"model":"m","max_completion_tokens":5}`, max: 7, want: `{"model":"m","max_completion_tokens":5,"max_tokens":7}`},
 		{name: "embeddings have none", kind: ai.KindEmbedding, body: `{"model":"m","input":"x","stream":true}`, max: 7, want: `{"model":"m","input":"x","stream":true}`},
 		{name: "usage added", body: `{"model":"m","messages":[],"max_tokens":1,"stream":true}`, max: 7, want: `{"model":"m","messages":[],"max_tokens":1,"stream":true,"stream_options":{"include_usage":true}}`},
+		{name: "min_tokens goes with its ceiling", body: `{"model":"m","messages":[],"min_tokens":40,"max_tokens":50}`, max: 7, want: `{"model":"m","messages":[],"min_tokens":7,"max_tokens":7}`},
+		{name: "min_tokens goes with an added ceiling", body: `{"min_tokens":40,"model":"m","messages":[]}`, max: 7, want: `{"min_tokens":7,"model":"m","messages":[],"max_tokens":7}`},
+		{name: "a small min_tokens stays", body: `{"model":"m","messages":[],"min_tokens":7,"max_tokens":50}`, max: 7, want: `{"model":"m","messages":[],"min_tokens":7,"max_tokens":7}`},
+		{name: "a min_tokens that the client itself has above its ceiling stays", body: `{"model":"m","messages":[],"min_tokens":40,"max_tokens":5}`, max: 7, want: `{"model":"m","messages":[],"min_tokens":40,"max_tokens":5}`},
+		{name: "a null stays", body: `{"model":"m","messages":[],"min_tokens":null,"max_tokens":50}`, max: 7, want: `{"model":"m","messages":[],"min_tokens":null,"max_tokens":7}`},
 		{name: "both added", body: `{"stream":true,"messages":[],"model":"m"}`, max: 7, want: `{"stream":true,"messages":[],"model":"m","stream_options":{"include_usage":true},"max_tokens":7}`},
 		{name: "into empty options", body: `{"stream":true,"stream_options":{ },"messages":[],"max_tokens":1,"model":"m"}`, max: 7, want: `{"stream":true,"stream_options":{"include_usage":true },"messages":[],"max_tokens":1,"model":"m"}`},
 		{name: "into options", body: `{"stream":true,"stream_options":{"a":1},"messages":[],"max_tokens":1,"model":"m"}`, max: 7, want: `{"stream":true,"stream_options":{"include_usage":true,"a":1},"messages":[],"max_tokens":1,"model":"m"}`},
@@ -80,7 +85,10 @@ func checkEdits(t *testing.T, r *Request, n int64) []byte {
 		t.Fatal("not JSON")
 	}
 	checkMeaning(t, r, n, is)
-	for _, key := range []string{"max_tokens", "max_completion_tokens"} {
+	if was, is := was["min_tokens"], is["min_tokens"]; was != is && (is != float64(max(n, 0)) || was.(float64) < is.(float64)) {
+		t.Fatalf("min_tokens was %v and is %v, with a ceiling of %d", was, is, n)
+	}
+	for _, key := range []string{"max_tokens", "max_completion_tokens", "min_tokens"} {
 		delete(was, key)
 		delete(is, key)
 	}
@@ -188,6 +196,8 @@ func FuzzParse(f *testing.F) {
 		`{"stream":true,"stream_options":{"include_usage":false,"a":[{}]},"model":"m","messages":[],"max_completion_tokens":null}`,
 		`{"model":"m","prompt":[1,[2],"x"],"n":3,"best_of":7}`,
 		`{"input":["a","\u00e9"],"model":"m","tools":[{}]}`,
+		`{"model":"m","messages":[],"min_tokens":9,"thinking":{"type":"enabled","budget_tokens":8},"reasoning":{"max_tokens":7},"thinking_budget":-1}`,
+		`{"model":"m","messages":[],"chat_template_kwargs":{"thinking_budget":5},"extra_body":{"google":{"thinking_config":{"thinking_budget":6}},"thinking":null}}`,
 	} {
 		f.Add([]byte(s), uint8(i), int64(5))
 	}
@@ -211,6 +221,9 @@ func FuzzParse(f *testing.F) {
 			if text, _ := r.Decode(&s, nil); s.Text != len(text) && (s.Text != 0 || !s.Raw) {
 				t.Fatalf("segment %+v has a text of %d bytes", s, len(text))
 			}
+		}
+		if r.N < 1 || r.Answers() < r.N || r.MaxOutput < 0 || r.ThinkingBudget < 0 || r.HasMaxOutput && r.MaxOutput < 1 {
+			t.Fatalf("%d answers of %d tokens, %d of them thoughts", r.Answers(), r.MaxOutput, r.ThinkingBudget)
 		}
 		for _, m := range r.Media {
 			if m.Off < 0 || m.Off+m.Len > len(body) || m.Before > len(r.Segments) || m.Message >= len(r.Messages) {

@@ -84,8 +84,12 @@ type ceiling struct {
 	value   int64
 }
 
-func (p *parser) ceiling(param string) ceiling {
+// ceiling reads a ceiling of at least so many tokens.
+func (p *parser) ceiling(param string, least int64) ceiling {
 	n, v, ok := p.integer(param)
+	if ok && n < least {
+		p.refuse(param, v.Off, "Invalid value for '"+param+"': expected an integer of at least "+strconv.FormatInt(least, 10)+".")
+	}
 	return ceiling{Span: Span{v.Off, v.Len}, present: true, given: ok, value: n}
 }
 

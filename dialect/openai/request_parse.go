@@ -111,14 +111,16 @@ func (p *parser) field(name []byte, offset int) {
 	case "best_of":
 		p.best = p.count("best_of")
 	case "max_tokens":
-		p.ceilings[maxTokens] = p.ceiling("max_tokens")
+		p.ceilings[maxTokens] = p.ceiling("max_tokens", leastCeiling(kind))
 	case "max_completion_tokens":
 		// Completions know max_tokens only.
 		if kind == ai.KindCompletion {
 			p.s.Value()
 		} else {
-			p.ceilings[maxCompletionTokens] = p.ceiling("max_completion_tokens")
+			p.ceilings[maxCompletionTokens] = p.ceiling("max_completion_tokens", 1)
 		}
+	case "min_tokens": // vLLM's and SGLang's
+		p.r.edits.least = p.ceiling("min_tokens", 0)
 	case "tools":
 		p.tools("tools")
 	case "functions":
@@ -138,6 +140,10 @@ func (p *parser) field(name []byte, offset int) {
 			p.other(dialect.ToolChoice)
 		}
 	default:
+		if at := inBody.field(name); at != noBudget {
+			p.budgetField(at, string(name))
+			return
+		}
 		if known := misspelt(name); known != "" {
 			p.refuse(known, offset, "The field '"+known+"' must be written in lower case.")
 		}
@@ -152,6 +158,15 @@ func (p *parser) field(name []byte, offset int) {
 	}
 }
 
+// leastCeiling is the smallest max_tokens. Of a chat, some backends take 0 for none
+// at all; with 0 a completion asks for the probabilities of its prompt.
+func leastCeiling(kind ai.Kind) int64 {
+	if kind == ai.KindCompletion {
+		return 0
+	}
+	return 1
+}
+
 // finish judges what only the whole body shows.
 func (p *parser) finish() {
 	r := p.r
@@ -162,8 +177,9 @@ func (p *parser) finish() {
 	r.Vision = slices.ContainsFunc(r.Media, func(m dialect.Media) bool { return m.Kind == dialect.Image || m.Kind == dialect.Video })
 	r.edits.ceilings = p.ceilings
 	for _, c := range p.ceilings {
-		if c.given && (!r.HasMaxOutput || c.value < r.MaxOutput) {
-			r.MaxOutput, r.HasMaxOutput = c.value, true
+		if c.given {
+			// vLLM makes one token also where it shall make none.
+			r.MaxOutput, r.HasMaxOutput = max(r.MaxOutput, c.value, 1), true
 		}
 	}
 	if r.Model == "" {
@@ -182,7 +198,8 @@ func (p *parser) finish() {
 // for them.
 var relied = [...]string{
 	"model", "stream", "stream_options", "include_usage", "n", "best_of", "max_tokens", "max_completion_tokens",
-	"tools", "functions", "messages", "prompt", "input",
+	"tools", "functions", "messages", "prompt", "input", "min_tokens",
+	"thinking", "thinking_budget", "thinking_token_budget", "thinking_budget_tokens", "budget_tokens",
 }
 
 // misspelt is the field that a name is in another case; "" when there is none.
@@ -194,6 +211,11 @@ func misspelt(name []byte) string {
 	if plain {
 		return ""
 	}
+	return reliedOn(name)
+}
+
+// reliedOn is the field that a name is, in whatever case; "" when there is none.
+func reliedOn(name []byte) string {
 	for _, known := range relied {
 		if bytes.EqualFold(name, []byte(known)) {
 			return known

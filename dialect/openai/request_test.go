@@ -53,12 +53,12 @@ func TestParse(t *testing.T) {
 		{
 			name: "both ceilings", kind: ai.KindChat,
 			body: `{"model":"m","messages":[],"max_tokens":7,"max_completion_tokens":9}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, MaxOutput: 7, HasMaxOutput: true},
+			want: Request{Model: "m", N: 1, Prompts: 1, MaxOutput: 9, HasMaxOutput: true},
 		},
 		{
 			name: "ceiling of zero", kind: ai.KindCompletion,
 			body: `{"model":"m","prompt":"x","max_tokens":0}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, HasMaxOutput: true},
+			want: Request{Model: "m", N: 1, Prompts: 1, MaxOutput: 1, HasMaxOutput: true},
 			text: "prompt:x",
 		},
 		{
@@ -259,6 +259,35 @@ func TestParseFaults(t *testing.T) {
 		{"max_tokens with fraction", ai.KindChat, chat(`,"max_tokens":10.0`), ai.ReasonInvalidField, "max_tokens"},
 		{"max_tokens too large", ai.KindChat, chat(`,"max_tokens":9999999999999999`), ai.ReasonInvalidField, "max_tokens"},
 		{"max_completion_tokens", ai.KindChat, chat(`,"max_completion_tokens":true`), ai.ReasonInvalidField, "max_completion_tokens"},
+		{"max_tokens of zero", ai.KindChat, chat(`,"max_tokens":0`), ai.ReasonInvalidField, "max_tokens"},
+		{"max_completion_tokens of zero", ai.KindChat, chat(`,"max_tokens":5,"max_completion_tokens":0`), ai.ReasonInvalidField, "max_completion_tokens"},
+		{"max_tokens of minus zero", ai.KindChat, chat(`,"max_tokens":-0`), ai.ReasonInvalidField, "max_tokens"},
+		{"max_tokens beyond all numbers", ai.KindChat, chat(`,"max_tokens":1e400`), ai.ReasonInvalidField, "max_tokens"},
+		{"max_tokens beyond 64 bits", ai.KindChat, chat(`,"max_tokens":1000000000000000000`), ai.ReasonInvalidField, "max_tokens"},
+		{"max_tokens of a list", ai.KindChat, chat(`,"max_tokens":[5]`), ai.ReasonInvalidField, "max_tokens"},
+		{"max_tokens twice", ai.KindChat, chat(`,"max_tokens":5,"max\u005ftokens":5000`), ai.ReasonDuplicateKey, ""},
+		{"min_tokens below zero", ai.KindChat, chat(`,"min_tokens":-1`), ai.ReasonInvalidField, "min_tokens"},
+		{"min_tokens of a string", ai.KindChat, chat(`,"min_tokens":"9"`), ai.ReasonInvalidField, "min_tokens"},
+		{"n with fraction", ai.KindChat, chat(`,"n":1.0`), ai.ReasonInvalidField, "n"},
+		{"n beyond 64 bits", ai.KindChat, chat(`,"n":1e18`), ai.ReasonInvalidField, "n"},
+		{"n below zero", ai.KindChat, chat(`,"n":-3`), ai.ReasonInvalidField, "n"},
+		{"n of a string", ai.KindChat, chat(`,"n":"2"`), ai.ReasonInvalidField, "n"},
+		{"n twice", ai.KindChat, chat(`,"n":1,"n":128`), ai.ReasonDuplicateKey, ""},
+		{"N", ai.KindChat, chat(`,"N":128`), ai.ReasonInvalidField, "n"},
+		{"best_of of a string", ai.KindCompletion, `{"model":"m","prompt":"x","best_of":"9"}`, ai.ReasonInvalidField, "best_of"},
+		{"budget below", ai.KindChat, chat(`,"thinking_budget":-2`), ai.ReasonInvalidField, "thinking_budget"},
+		{"budget near minus one", ai.KindChat, chat(`,"thinking_budget":-1.5`), ai.ReasonInvalidField, "thinking_budget"},
+		{"budget of minus ten", ai.KindChat, chat(`,"thinking_token_budget":-10`), ai.ReasonInvalidField, "thinking_token_budget"},
+		{"budget of a string", ai.KindChat, chat(`,"thinking":{"budget_tokens":"5"}`), ai.ReasonInvalidField, "thinking.budget_tokens"},
+		{"budget with exponent", ai.KindChat, chat(`,"reasoning":{"effort":"high","max_tokens":1e3}`), ai.ReasonInvalidField, "reasoning.max_tokens"},
+		{"budget beyond 64 bits", ai.KindChat, chat(`,"chat_template_kwargs":{"thinking_budget":99999999999999999999}`), ai.ReasonInvalidField, "chat_template_kwargs.thinking_budget"},
+		{"budget of a list, deep", ai.KindChat, chat(`,"extra_body":{"google":{"thinking_config":{"thinking_budget":[1]}}}`), ai.ReasonInvalidField, "extra_body.google.thinking_config.thinking_budget"},
+		{"Budget_Tokens", ai.KindChat, chat(`,"thinking":{"Budget_Tokens":5}`), ai.ReasonInvalidField, "thinking.budget_tokens"},
+		{"Thinking", ai.KindChat, chat(`,"Thinking":{"budget_tokens":5}`), ai.ReasonInvalidField, "thinking"},
+		{"ceiling in extra_body", ai.KindChat, chat(`,"max_tokens":5,"extra_body":{"max_tokens":100000}`), ai.ReasonInvalidField, "extra_body.max_tokens"},
+		{"N in extra_body", ai.KindChat, chat(`,"extra_body":{"extra_body":{"N":100}}`), ai.ReasonInvalidField, "extra_body.extra_body.n"},
+		{"model in extra_body", ai.KindChat, chat(`,"extra_body":{"model":"other"}`), ai.ReasonInvalidField, "extra_body.model"},
+		{"budget twice", ai.KindChat, chat(`,"thinking":{"budget_tokens":5,"budget_tokens":6}`), ai.ReasonDuplicateKey, ""},
 		{"n of zero", ai.KindChat, chat(`,"n":0`), ai.ReasonInvalidField, "n"},
 		{"best_of of zero", ai.KindCompletion, `{"model":"m","best_of":0}`, ai.ReasonInvalidField, "best_of"},
 		{"tools of an object", ai.KindChat, chat(`,"tools":{}`), ai.ReasonInvalidField, "tools"},
@@ -292,6 +321,71 @@ func TestOtherCaseOfUnknownFields(t *testing.T) {
 	var r Request
 	if f := Parse(ai.KindChat, []byte(`{"model":"m","messages":[{"Name":"x"}],"X-Trace":"1","Größe":2,"N1":3}`), 64, &r); f != nil {
 		t.Error(f)
+	}
+}
+
+func TestThinkingBudget(t *testing.T) {
+	t.Parallel()
+	for more, want := range map[string]int64{
+		``:                               0,
+		`,"thinking":{"type":"enabled"}`: 0,
+		`,"thinking":true`:               0,
+		`,"thinking":{"type":"enabled","budget_tokens":4096}`:                                4096,
+		`,"thinking":{"type":"disabled","budget_tokens":9}`:                                  9,
+		`,"thinking_budget":500`:                                                             500,
+		`,"thinking_budget":null`:                                                            0,
+		`,"thinking_budget":-1`:                                                              0,
+		`,"thinking_budget": -1 `:                                                            0,
+		`,"thinking_token_budget":0`:                                                         0,
+		`,"thinking_token_budget":64`:                                                        64,
+		`,"thinking_budget_tokens":65`:                                                       65,
+		`,"reasoning":{"effort":"low"}`:                                                      0,
+		`,"reasoning":"high"`:                                                                0,
+		`,"reasoning":{"max_tokens":2000,"exclude":true}`:                                    2000,
+		`,"chat_template_kwargs":{"enable_thinking":true,"thinking_budget":30}`:              30,
+		`,"chat_template_kwargs":{"Tools":1,"thinking_token_budget":31}`:                     31,
+		`,"chat_template_kwargs":{"nested":{"thinking_budget":31}}`:                          0,
+		`,"chat_template_kwargs":"x"`:                                                        0,
+		`,"extra_body":{"google":{"thinking_config":{"thinking_budget":77}}}`:                77,
+		`,"extra_body":{"thinking":{"budget_tokens":78},"extra_body":{"top_k":5}}`:           78,
+		`,"google":{"thinking_config":{"thinking_budget":77}}`:                               0,
+		`,"metadata":{"thinking_budget":"x"},"messages2":[{"thinking":{"budget_tokens":5}}]`: 0,
+		`,"thinking_budget":5,"thinking":{"budget_tokens":7},"reasoning":{"max_tokens":6}`:   7,
+	} {
+		var r Request
+		if f := Parse(ai.KindChat, []byte(`{"model":"m","messages":[]`+more+`}`), 64, &r); f != nil {
+			t.Errorf("%s: %v", more, f)
+		} else if r.ThinkingBudget != want {
+			t.Errorf("%s: budget %d, want %d", more, r.ThinkingBudget, want)
+		}
+	}
+}
+
+// What a body says of the number and the length of its answers is never less than
+// what some backend makes of it.
+func TestAnswersOfHostileBodies(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		kind            ai.Kind
+		body            string
+		answers, output int64
+	}{
+		{ai.KindChat, `{"model":"m","messages":[],"n":128,"max_tokens":1}`, 128, 1},
+		{ai.KindChat, `{"model":"m","messages":[],"max_tokens":1,"max_completion_tokens":100000}`, 1, 100_000},
+		{ai.KindChat, `{"model":"m","messages":[],"max_tokens":100000,"max_completion_tokens":1}`, 1, 100_000},
+		{ai.KindChat, `{"model":"m","messages":[],"max_tokens":null,"max_completion_tokens":3}`, 1, 3},
+		{ai.KindChat, `{"model":"m","messages":[],"best_of":9,"n":2}`, 9, 0},
+		{ai.KindCompletion, `{"model":"m","prompt":["a","b"],"best_of":2,"n":9}`, 18, 0},
+		{ai.KindCompletion, `{"model":"m","prompt":[[1,2],[3]],"best_of":null,"n":null}`, 2, 0},
+		{ai.KindCompletion, `{"model":"m","prompt":"a","max_tokens":0,"echo":true}`, 1, 1},
+		{ai.KindCompletion, `{"model":"m","prompt":["a","b","c"],"n":999999999999999,"best_of":999999999999999}`, 2_999_999_999_999_997, 0},
+	} {
+		var r Request
+		if f := Parse(tt.kind, []byte(tt.body), 64, &r); f != nil {
+			t.Errorf("%s: %v", tt.body, f)
+		} else if r.Answers() != tt.answers || r.MaxOutput != tt.output || r.HasMaxOutput != (tt.output > 0) {
+			t.Errorf("%s: %d answers of %d, want %d of %d", tt.body, r.Answers(), r.MaxOutput, tt.answers, tt.output)
+		}
 	}
 }
 

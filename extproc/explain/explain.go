@@ -6,6 +6,7 @@ package explain
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,16 +15,21 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
 )
 
 // Input is the request to explain.
 type Input struct {
-	Key     string            // the key itself, or its name
-	Method  string            // default: POST with a body, GET without
-	Path    string            // as /v1/chat/completions
-	Headers map[string]string // beside authorization
-	Body    []byte
-	Now     time.Time // what rules read as now
+	// Who calls: one of these.
+	Key      string            // the key itself, or its name
+	SPIFFEID string            // of a workload
+	Claims   []byte            // of a token that counts as verified: a JSON object
+	ClientIP string            // from where; "" is not known
+	Method   string            // default: POST with a body, GET without
+	Path     string            // as /v1/chat/completions
+	Headers  map[string]string // beside those that say who calls
+	Body     []byte
+	Now      time.Time // what rules read as now
 }
 
 // Result is what was decided, and why.
@@ -55,6 +61,9 @@ type Caller struct {
 	Application string   `json:"application,omitempty"`
 	Team        string   `json:"team"`
 	Roles       []string `json:"roles,omitempty"`
+	User        string   `json:"user,omitempty"`
+	Identity    string   `json:"identity"` // how the caller was known: key, jwt or workload
+	Address     string   `json:"address,omitempty"`
 }
 
 // Role is a role of the caller: what it permits, and the check that ended it, if
@@ -121,6 +130,18 @@ type Limit struct {
 	Amount  int64  `json:"amount"`
 	Window  string `json:"window"`
 	Refused bool   `json:"refused,omitempty"`
+	// Left is what is left of it, as a running weir knows; absent otherwise.
+	Left *Left `json:"left,omitempty"`
+}
+
+// Left is how far a limit is used; of several counts of a limit, as one for each
+// pool, the tightest. The figures are in the limit's unit, money in nano-dollars.
+type Left struct {
+	Used      int64  `json:"used"`
+	Reserved  int64  `json:"reserved"`
+	Remaining int64  `json:"remaining"`
+	Open      bool   `json:"breaker_open,omitempty"`
+	Reset     string `json:"reset"` // until all of it is there again, if nothing else comes
 }
 
 // Edit is a change of the body before it leaves.
@@ -150,45 +171,86 @@ const (
 // Explain lets run decide about the request under p. The pipeline must have a
 // ledger of its own: the limits are taken as unused.
 func Explain(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input) *Result {
-	p, token := withKey(p, in.Key, in.Now)
 	ex := new(pipeline.Exchange)
-	ex.Begin(p, "explain", in.Now, headers(in, token), len(in.Body) > 0)
-	v := run.Headers(ctx, ex)
-	if !v.Stops() {
-		v = run.Request(ctx, ex, in.Body)
-	}
+	v := decide(ctx, run, p, in, "explain", ex)
 	return read(ex, &v)
+}
+
+// Counts are what limits have counted.
+type Counts interface {
+	States(limits []*plan.Limit, r *limit.Request) []limit.State
+}
+
+// liveID is the id of a probe: what has it takes nothing.
+var liveID = ai.ProbeID(strings.Repeat("0", 32))
+
+// Live lets the pipeline of a running weir decide, by the limits as they are used
+// now, and tells what is left of each.
+func Live(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input, counts Counts) *Result {
+	ex := new(pipeline.Exchange)
+	v := decide(ctx, run, p, in, liveID, ex)
+	r := read(ex, &v)
+	if len(ex.Reserved.Limits) == 0 {
+		return r
+	}
+	for _, s := range counts.States(ex.Reserved.Limits, &ex.Reserved.Request) {
+		l := &r.Reserved.Limits[slices.Index(ex.Reserved.Limits, s.Limit)]
+		if l.Left == nil || s.Left < l.Left.Remaining {
+			l.Left = &Left{Used: s.Used, Reserved: s.Reserved, Remaining: s.Left, Open: s.Open, Reset: s.Reset.Round(time.Millisecond).String()}
+		}
+	}
+	return r
+}
+
+// decide lets run decide about the request, as ex.
+func decide(ctx context.Context, run *pipeline.Pipeline, p *plan.Plan, in Input, id string, ex *pipeline.Exchange) pipeline.Verdict {
+	p, token := withKey(p, in.Key, in.Now)
+	ex.Begin(p, id, in.Now, append(headers(in), credentials(in, token)...), len(in.Body) > 0)
+	if v := run.Headers(ctx, ex); v.Stops() {
+		return v
+	}
+	return run.Request(ctx, ex, in.Body)
 }
 
 // withKey finds the key that is meant. When it is given by its name, the plan is
 // one in which a token made up on the spot opens that key: production stores
 // hashes only, and has to authenticate a token here as always.
 func withKey(p *plan.Plan, key string, now time.Time) (*plan.Plan, string) {
-	if _, reason := p.KeyByToken(key, now); reason != ai.ReasonInvalidKey {
+	if _, reason := p.KeyByToken(key, now); reason != ai.ReasonInvalidKey || key == "" {
 		return p, key
 	}
-	token, secret := rand.Text(), []byte(rand.Text())
-	hash := plan.HashKey(secret, token)
-	made := *p
-	made.SetHashSecret(secret)
-	made.Keys, made.Stored = map[plan.KeyHash]*plan.Key{}, plan.NewRing()
-	if i := slices.IndexFunc(p.KeyList, func(k *plan.Key) bool { return k.Name == key }); i >= 0 {
-		made.Keys[hash] = p.KeyList[i]
-		if override, ok := p.Stored.ByHash(p.KeyList[i].Hash); ok {
-			override.Hash = hash
-			made.Stored.Put([]plan.StoredKey{override})
-		}
-		return &made, token
-	}
-	if stored, ok := p.Stored.ByName(key); ok {
-		stored.Hash = hash
-		made.Stored.Put([]plan.StoredKey{stored})
-		return &made, token
+	token := rand.Text()
+	if made, ok := p.Opening(key, token); ok {
+		return made, token
 	}
 	return p, key
 }
 
-func headers(in Input, token string) []pipeline.Header {
+// credentials are the headers that say who calls, as they reach production: those
+// that only Envoy can set included.
+func credentials(in Input, token string) (h []pipeline.Header) {
+	add := func(name, value string) {
+		if value != "" {
+			h = append(h, pipeline.Header{Name: name, Value: value})
+		}
+	}
+	if in.Claims != nil {
+		payload := base64.RawURLEncoding.EncodeToString(in.Claims)
+		token = "e30." + payload + ".c2ln"
+		add(ai.ClaimsHeader, payload)
+	}
+	if token != "" {
+		add("authorization", "Bearer "+token)
+	}
+	if in.SPIFFEID != "" { // from the connection, and from a proxy in case the address is a trusted one's
+		add(ai.PeerURIHeader, in.SPIFFEID)
+		add("x-forwarded-client-cert", "URI="+in.SPIFFEID)
+	}
+	add(ai.PeerHeader, in.ClientIP)
+	return h
+}
+
+func headers(in Input) []pipeline.Header {
 	method := in.Method
 	if method == "" {
 		if method = http.MethodPost; len(in.Body) == 0 {
@@ -196,9 +258,6 @@ func headers(in Input, token string) []pipeline.Header {
 		}
 	}
 	h := []pipeline.Header{{Name: ":method", Value: method}, {Name: ":path", Value: in.Path}}
-	if token != "" {
-		h = append(h, pipeline.Header{Name: "authorization", Value: "Bearer " + token})
-	}
 	for name, value := range in.Headers {
 		h = append(h, pipeline.Header{Name: strings.ToLower(name), Value: value})
 	}
@@ -219,7 +278,10 @@ func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
 		r.Stage = step.Stage
 	}
 	if p := ex.Principal; p.Key != "" {
-		r.Caller = &Caller{Key: p.Key, Application: p.Application, Team: p.Team, Roles: p.Roles}
+		r.Caller = &Caller{Key: p.Key, Application: p.Application, Team: p.Team, Roles: p.Roles, User: p.User, Identity: string(ex.Identity)}
+		if ex.In.Client.IsValid() {
+			r.Caller.Address = ex.In.Client.String()
+		}
 	}
 	if ex.In.Kind != "" {
 		r.Request = request(ex)

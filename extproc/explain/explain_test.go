@@ -2,6 +2,8 @@ package explain_test
 
 import (
 	"encoding/json"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/network"
 	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/extproc/stage/tokens"
@@ -55,7 +58,7 @@ func testPlan() *plan.Plan {
 func explained(t *testing.T, p *plan.Plan, in explain.Input) *explain.Result {
 	t.Helper()
 	ledger := limit.New(time.Now)
-	run := pipeline.New(auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(route.NewRests()), quota.New(ledger, limit.NewOutputs()))
+	run := pipeline.New(auth.Stage{}, network.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(route.NewRests()), quota.New(ledger, limit.NewOutputs()))
 	return explain.Explain(t.Context(), run, p, in)
 }
 
@@ -79,7 +82,7 @@ func TestAllowed(t *testing.T) {
 			return t
 		}
 		want := &explain.Result{
-			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}},
+			Verdict: "allowed", Caller: &explain.Caller{Key: "ci", Team: "build", Roles: []string{"dev"}, Identity: "key"},
 			Roles:         []explain.Role{{Name: "dev", Permits: "models *; no egress"}},
 			EgressRefused: "next",
 			Request:       &explain.Request{Kind: "chat", RequestedModel: "gpt", Model: "chat", Stream: true, MaxOutputTokens: 7, InputCertainty: "counted"},
@@ -91,7 +94,7 @@ func TestAllowed(t *testing.T) {
 				OutputTokens: 7, MaxOutputTokens: 7, Held: true},
 			Edits: []explain.Edit{{Offset: len(body) - 1, Text: `,"stream_options":{"include_usage":true}`}},
 		}
-		for _, name := range []string{"auth", "access", "models", "decode", "tokens", "quota", "route"} {
+		for _, name := range []string{"auth", "network", "access", "models", "decode", "tokens", "quota", "route"} {
 			want.Stages = append(want.Stages, explain.Stage{Name: name, Mode: "enforce", Verdict: "go on"})
 		}
 		ignore := cmp.Options{cmpopts.IgnoreFields(explain.Stage{}, "Micros"), cmpopts.IgnoreFields(explain.Request{}, "InputTokens"),
@@ -176,6 +179,51 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// bindsAlice binds every token to the key's team.
+type bindsAlice struct{ caller *plan.Key }
+
+func (b bindsAlice) Bind(map[string]any) (*plan.Key, string, error) { return b.caller, "alice", nil }
+
+// Callers without a key are explained as they would be known, from where they are.
+func TestCallersWithoutKeys(t *testing.T) {
+	p := testPlan()
+	p.Limits = nil
+	caller := func(name string) *plan.Key {
+		return &plan.Key{Name: name, Principal: ai.Principal{Key: name, Team: "build", Roles: []string{"dev"}}, Roles: p.KeyList[0].Roles}
+	}
+	p.TokenIssuers = []*plan.TokenIssuer{{Name: "idp", Issuer: "https://idp", Binding: bindsAlice{caller("issuer:idp")}}}
+	p.Workloads.Add("spiffe://x/a", caller("workload:a"))
+	net := func(cidr string) *plan.Network {
+		return plan.NewNetwork([]netip.Prefix{netip.MustParsePrefix(cidr)}, nil)
+	}
+	p.TeamNetworks = map[string]*plan.Network{"build": net("10.0.0.0/8")}
+	p.Proxies = &plan.ProxyTrust{Hops: 1, Proxies: net("10.9.0.0/16")}
+	for name, tc := range map[string]struct {
+		in            explain.Input
+		reason, known string
+	}{
+		"a token":               {explain.Input{Claims: []byte(`{"iss":"https://idp"}`), ClientIP: "10.1.1.1"}, "", "issuer:idp jwt alice 10.1.1.1"},
+		"a token from nowhere":  {explain.Input{Claims: []byte(`{"iss":"https://idp"}`)}, "network_not_allowed", "issuer:idp jwt alice "},
+		"another issuer's":      {explain.Input{Claims: []byte(`{"iss":"https://else"}`), ClientIP: "10.1.1.1"}, "invalid_token", ""},
+		"claims that are none":  {explain.Input{Claims: []byte(`{`), ClientIP: "10.1.1.1"}, "invalid_token", ""},
+		"a workload":            {explain.Input{SPIFFEID: "spiffe://x/a", ClientIP: "10.1.1.1"}, "", "workload:a workload  10.1.1.1"},
+		"a workload at a proxy": {explain.Input{SPIFFEID: "spiffe://x/a", ClientIP: "10.9.1.1"}, "", "workload:a workload  10.9.1.1"},
+		"another workload":      {explain.Input{SPIFFEID: "spiffe://x/b", ClientIP: "10.1.1.1"}, "unknown_workload", ""},
+		"a key":                 {explain.Input{Key: "ci", ClientIP: "::ffff:10.1.1.1"}, "", "ci key  10.1.1.1"},
+		"a key, elsewhere":      {explain.Input{Key: "ci", ClientIP: "11.1.1.1"}, "network_not_allowed", "ci key  11.1.1.1"},
+	} {
+		tc.in.Path, tc.in.Body = "/v1/chat/completions", []byte(body)
+		got := explained(t, p, tc.in)
+		known := ""
+		if c := got.Caller; c != nil {
+			known = strings.Join([]string{c.Key, c.Identity, c.User, c.Address}, " ")
+		}
+		if got.Reason != tc.reason || known != tc.known {
+			t.Errorf("%s: %q, %q; want %q, %q", name, got.Reason, known, tc.reason, tc.known)
+		}
+	}
+}
+
 func TestModelsAreAnswered(t *testing.T) {
 	got := explained(t, testPlan(), explain.Input{Key: "ci", Path: "/v1/models"})
 	var list struct{ Data []struct{ ID string } }
@@ -200,4 +248,40 @@ type reads struct{}
 
 func (reads) Holds(f plan.Facts) (bool, error) {
 	return f.Headers["x-tier"] == "gold" && f.Now.Equal(time.Unix(7, 0)), nil
+}
+
+// Live judges by what is used, tells what is left, and takes nothing.
+func TestLive(t *testing.T) {
+	p := testPlan()
+	p.Limits[0].Amount = 5000
+	p.Limits = append(p.Limits, &plan.Limit{Name: "few", Unit: plan.UnitRequests, Amount: 2, Window: time.Minute})
+	ledger := limit.New(time.Now)
+	run := pipeline.New(auth.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), quota.NewGate(ledger), route.New(route.NewRests()), quota.New(ledger, limit.NewOutputs()))
+	in := explain.Input{Key: "ci", Path: "/v1/chat/completions", Body: []byte(body)}
+	left := func() (all []int64) {
+		got := explain.Live(t.Context(), run, p, in, ledger)
+		if !got.Allowed() || got.Reserved.Held || len(got.Reserved.Limits) != 2 {
+			t.Fatalf("%+v", got)
+		}
+		var text strings.Builder
+		if err := got.WriteText(&text); err != nil || !strings.Contains(text.String(), "few: 2 requests in 1m0s, ") {
+			t.Errorf("%v: %s", err, &text)
+		}
+		for _, l := range got.Reserved.Limits {
+			all = append(all, l.Left.Remaining)
+		}
+		return all
+	}
+	if got := left(); !slices.Equal(got, []int64{5000, 2}) {
+		t.Errorf("left: %v", got)
+	}
+	caller := ai.Principal{Key: "ci", Team: "build", Roles: []string{"dev"}}
+	ledger.Reserve(p.Limits, &limit.Request{
+		ID: "other", Principal: caller, Model: "chat", Targets: []limit.Target{{Pool: "near", Input: 30}}, Options: []limit.Option{{Output: 70}},
+	})
+	for range 3 {
+		if got := left(); !slices.Equal(got, []int64{4900, 1}) || ledger.Held() != 1 {
+			t.Errorf("left: %v, %d reservations", got, ledger.Held())
+		}
+	}
 }

@@ -65,6 +65,9 @@ func permits(r *plan.Role) string {
 	if r.Hours != nil {
 		add("at %s", r.Hours)
 	}
+	if r.Network != nil {
+		add("from its network")
+	}
 	return strings.Join(parts, "; ")
 }
 

@@ -16,7 +16,8 @@ func (r *Result) WriteText(w io.Writer) error {
 		row("message", r.Message)
 	}
 	if c := r.Caller; c != nil {
-		row("caller", fmt.Sprintf("key %s, application %s, team %s, roles %s", c.Key, dash(c.Application), dash(c.Team), dash(strings.Join(c.Roles, ", "))))
+		row("caller", fmt.Sprintf("key %s, application %s, team %s, roles %s; known by %s, user %s, from %s",
+			c.Key, dash(c.Application), dash(c.Team), dash(strings.Join(c.Roles, ", ")), c.Identity, dash(c.User), dash(c.Address)))
 	}
 	for _, role := range r.Roles {
 		row("role", role.Name+": "+role.outcome(), role.Permits)
@@ -104,6 +105,9 @@ func (r *Reserve) rows(row func(...string)) {
 	}
 	for _, l := range r.Limits {
 		text := fmt.Sprintf("%s: %d %s in %s", l.Name, l.Amount, l.Unit, l.Window)
+		if l.Left != nil {
+			text += fmt.Sprintf(", %d left, all of it in %s", l.Left.Remaining, l.Left.Reset)
+		}
 		if l.Refused {
 			text += ": refuses"
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	"github.com/weirproxy/weir/limit"
 	"github.com/weirproxy/weir/tokens"
 )
@@ -16,12 +17,18 @@ type Exchange struct {
 	Plan      *plan.Plan    // Begin; captured once, so that a reload never shows in the middle
 	In        Inbound       // Begin, decode
 	Principal ai.Principal  // auth
+	Identity  ai.Identity   // auth: how the caller was known
+	Network   *plan.Network // auth: that of the key
 	Grants    plan.Grants   // auth, access, route: the roles that still permit the request
 	Estimate  Estimate      // tokens
 	Edits     []openai.Edit // decode, quota; append-only, applied once at the end
 	Decision  Decision      // route (and models: the model)
 	Reserved  Reservation   // quota
 	Trace     Trace         // Pipeline
+
+	// Probe marks a probe of the doctor's; nil for every other request. The server
+	// sets it. No stage judges by it.
+	Probe *probe.Token
 }
 
 // Begin starts an exchange under a plan, with what is known from the headers.

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
@@ -17,6 +18,9 @@ type Inbound struct {
 	ID      string // the decision's id, 32 hex digits
 	Time    time.Time
 	Headers []Header
+	// Peer is who is connected to Envoy, and Client the client behind trusted
+	// proxies, which may be the peer. Either is not valid when it is not known.
+	Peer, Client netip.Addr
 	// BodyFollows tells whether Envoy announced a body.
 	BodyFollows bool
 	// Kind is what the path asks for; empty for a path that weir does not serve.

@@ -99,6 +99,7 @@ const (
 
 // Headers judges the headers of a request that has begun.
 func (p *Pipeline) Headers(ctx context.Context, ex *Exchange) Verdict {
+	ex.In.locate(ex.Plan.Proxies)
 	if v := ex.In.classify(); v.Stops() {
 		return ex.stop(Step{Stage: inboundStep, Verdict: v})
 	}

@@ -3,10 +3,7 @@
 // weir and nothing heavy, because it is compiled into the Wasm filters too.
 package ai
 
-import (
-	"math/bits"
-	"strings"
-)
+import "strings"
 
 // Kind is what a request asks for.
 type Kind string
@@ -35,24 +32,74 @@ type Principal struct {
 	Application  string
 	Team         string
 	Organisation string
-	User         string   // who the caller says acts; empty when nobody is named
+	User         string   // who acts, as a token's claims say; empty when nobody is named
 	Roles        []string // sorted, without duplicates
 }
 
-// Usage counts tokens. The classes are disjoint: the input of a request is
-// Input + CachedInput. Reasoning is the part of Output that was reasoning.
+// Identity says how a caller was known.
+type Identity string
+
+// The identities.
+const (
+	IdentityKey      Identity = "key"      // an API key
+	IdentityJWT      Identity = "jwt"      // a token that Envoy verified
+	IdentityWorkload Identity = "workload" // a client certificate
+)
+
+// WorkloadKey and IssuerKey stand where a key's name does for callers that have
+// no key. A key's name holds no colon.
+func WorkloadKey(name string) string { return "workload:" + name }
+
+// IssuerKey is the same for all tokens of an issuer: users are many.
+func IssuerKey(name string) string { return "issuer:" + name }
+
+// Usage counts tokens in classes. Those of input are disjoint and add up to all
+// input; Output is all output, and what follows it are parts of it, disjoint too.
 type Usage struct {
-	Input       int64
-	CachedInput int64
+	Input       int64 // computed, and in no other class of input
+	CachedInput int64 // read from the backend's cache
+	CacheWrite  int64 // computed and written into it
+	AudioInput  int64
+	ImageInput  int64 // videos too
+
 	Output      int64
 	Reasoning   int64
+	AudioOutput int64
+	ImageOutput int64
 }
 
+// ComputedInput is the input that was not read from a cache.
+func (u Usage) ComputedInput() int64 { return u.Input + u.CacheWrite + u.AudioInput + u.ImageInput }
+
 // TotalInput is all input, computed and cached.
-func (u Usage) TotalInput() int64 { return u.Input + u.CachedInput }
+func (u Usage) TotalInput() int64 { return u.ComputedInput() + u.CachedInput }
 
 // Total is all tokens.
-func (u Usage) Total() int64 { return u.Input + u.CachedInput + u.Output }
+func (u Usage) Total() int64 { return u.TotalInput() + u.Output }
+
+// Add is what both used together.
+func (u Usage) Add(v Usage) Usage {
+	return Usage{
+		Input: u.Input + v.Input, CachedInput: u.CachedInput + v.CachedInput, CacheWrite: u.CacheWrite + v.CacheWrite,
+		AudioInput: u.AudioInput + v.AudioInput, ImageInput: u.ImageInput + v.ImageInput,
+		Output: u.Output + v.Output, Reasoning: u.Reasoning + v.Reasoning,
+		AudioOutput: u.AudioOutput + v.AudioOutput, ImageOutput: u.ImageOutput + v.ImageOutput,
+	}
+}
+
+// Clamp puts every figure between 0 and limit, and cuts the parts of the output to
+// what there is of it: sound first, which is dearest, reasoning last.
+func (u Usage) Clamp(limit int64) Usage {
+	for _, n := range [...]*int64{&u.Input, &u.CachedInput, &u.CacheWrite, &u.AudioInput, &u.ImageInput, &u.Output} {
+		*n = min(max(*n, 0), limit)
+	}
+	rest := u.Output
+	for _, n := range [...]*int64{&u.AudioOutput, &u.ImageOutput, &u.Reasoning} {
+		*n = min(max(*n, 0), rest)
+		rest -= *n
+	}
+	return u
+}
 
 // Certainty says where a token figure comes from.
 type Certainty uint8
@@ -75,56 +122,6 @@ func (c Certainty) String() string {
 		return "estimated"
 	}
 	return "unspecified"
-}
-
-// NanoUSD is money in billionths of a US dollar.
-type NanoUSD int64
-
-// Price is what a million tokens of each class cost.
-type Price struct {
-	Input       NanoUSD
-	CachedInput NanoUSD
-	Output      NanoUSD
-}
-
-// Cost is what u costs, each class rounded up to the next nano-dollar.
-// It saturates instead of overflowing.
-func (p Price) Cost(u Usage) NanoUSD {
-	sum := classCost(u.Input, p.Input)
-	for _, c := range [...]NanoUSD{classCost(u.CachedInput, p.CachedInput), classCost(u.Output, p.Output)} {
-		if sum += c; sum < 0 {
-			return maxNanoUSD
-		}
-	}
-	return sum
-}
-
-// Bound is the most that a request can cost with at most so many tokens, of
-// whatever class.
-func (p Price) Bound(input, output int64) NanoUSD {
-	sum := classCost(input, max(p.Input, p.CachedInput)) + classCost(output, p.Output)
-	if sum < 0 {
-		return maxNanoUSD
-	}
-	return sum
-}
-
-const maxNanoUSD = NanoUSD(1<<63 - 1)
-
-func classCost(tokens int64, perMillion NanoUSD) NanoUSD {
-	if tokens <= 0 || perMillion <= 0 {
-		return 0
-	}
-	hi, lo := bits.Mul64(uint64(tokens), uint64(perMillion))
-	lo, carry := bits.Add64(lo, 999_999, 0)
-	if hi += carry; hi >= 1_000_000 {
-		return maxNanoUSD
-	}
-	q, _ := bits.Div64(hi, lo, 1_000_000)
-	if q > uint64(maxNanoUSD) {
-		return maxNanoUSD
-	}
-	return NanoUSD(q)
 }
 
 // Reason names why a request was refused. The set is bounded: the same word
@@ -174,6 +171,19 @@ const (
 	ReasonKeyExpired  Reason = "key_expired"
 	ReasonKeyRevoked  Reason = "key_revoked"
 	ReasonKeyOrphaned Reason = "key_orphaned" // its team, application or a role is gone
+
+	// ReasonBypass: the request came past weir, to a pool or to nobody.
+	ReasonBypass Reason = "bypass"
+)
+
+// The reasons of identity and network.
+const (
+	ReasonAmbiguousCredential Reason = "ambiguous_credential" // several that differ
+	ReasonInvalidToken        Reason = "invalid_token"        // a JWT that Envoy did not verify, for whatever cause
+	ReasonClaimsNotBound      Reason = "claims_not_bound"     // a good JWT that stands for nobody here
+	ReasonUnknownWorkload     Reason = "unknown_workload"
+	ReasonInvalidIdentity     Reason = "invalid_identity" // what tells of a client certificate cannot be read
+	ReasonNetworkNotAllowed   Reason = "network_not_allowed"
 )
 
 // Answer is how a reason appears to an OpenAI client: HTTP status, error type
@@ -211,6 +221,14 @@ var answers = map[Reason]Answer{
 	ReasonUnavailable:       {503, "server_error", "service_unavailable"},
 	ReasonInternal:          {500, "server_error", "internal_error"},
 
+	// Whoever tries credentials learns that none was accepted, and no more.
+	ReasonAmbiguousCredential: {401, "authentication_error", "invalid_api_key"},
+	ReasonInvalidToken:        {401, "authentication_error", "invalid_api_key"},
+	ReasonUnknownWorkload:     {401, "authentication_error", "invalid_api_key"},
+	ReasonInvalidIdentity:     {401, "authentication_error", "invalid_api_key"},
+	ReasonClaimsNotBound:      {403, "permission_error", "claims_not_bound"},
+	ReasonNetworkNotAllowed:   {403, "permission_error", "network_not_allowed"},
+
 	ReasonEndpointNotAllowed: {403, "permission_error", "endpoint_not_allowed"},
 	ReasonOutsideHours:       {403, "permission_error", "outside_hours"},
 	ReasonFeatureNotAllowed:  {403, "permission_error", "feature_not_allowed"},
@@ -221,6 +239,8 @@ var answers = map[Reason]Answer{
 	ReasonKeyExpired:  {401, "authentication_error", "invalid_api_key"},
 	ReasonKeyRevoked:  {401, "authentication_error", "invalid_api_key"},
 	ReasonKeyOrphaned: {401, "authentication_error", "invalid_api_key"},
+
+	ReasonBypass: {403, "permission_error", "bypass"},
 }
 
 // Answer returns how the reason appears to a client. A reason outside the set
@@ -232,13 +252,30 @@ func (r Reason) Answer() Answer {
 	return answers[ReasonInternal]
 }
 
-// BearerToken takes the key out of an Authorization header's value; the scheme
-// is case-insensitive (RFC 9110, 11.1).
+// BearerToken takes the credential out of an Authorization header's value. The
+// scheme is case-insensitive (RFC 9110, 11.1); one space stands behind it, and
+// nothing is trimmed: what two readers could read differently is refused.
 func BearerToken(authorization string) (string, bool) {
 	scheme, token, ok := strings.Cut(authorization, " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") {
+	if !ok || !strings.EqualFold(scheme, "bearer") || !Credential(token) {
 		return "", false
 	}
-	token = strings.TrimSpace(token)
-	return token, token != ""
+	return token, true
+}
+
+// maxCredential is the longest credential: tokens with many groups have some KB.
+const maxCredential = 16 << 10
+
+// Credential tells whether s can be a credential: printable ASCII without
+// spaces, and without the comma, by which several header lines become one.
+func Credential(s string) bool {
+	if len(s) == 0 || len(s) > maxCredential {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == ',' {
+			return false
+		}
+	}
+	return true
 }

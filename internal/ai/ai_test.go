@@ -1,32 +1,9 @@
 package ai
 
 import (
-	"math"
+	"strings"
 	"testing"
 )
-
-func TestCost(t *testing.T) {
-	p := Price{Input: 270_000_000, CachedInput: 70_000_000, Output: 1_100_000_000}
-	for _, tc := range []struct {
-		name string
-		u    Usage
-		want NanoUSD
-	}{
-		{"nothing", Usage{}, 0},
-		{"a million of each", Usage{Input: 1e6, CachedInput: 1e6, Output: 1e6}, 1_440_000_000},
-		{"one input token", Usage{Input: 1}, 270},
-		{"rounds up", Usage{CachedInput: 1, Output: 3}, 70 + 3300},
-		{"negative counts are nothing", Usage{Input: -5}, 0},
-		{"saturates", Usage{Input: math.MaxInt64, Output: math.MaxInt64}, math.MaxInt64},
-	} {
-		if got := p.Cost(tc.u); got != tc.want {
-			t.Errorf("%s: cost %d, want %d", tc.name, got, tc.want)
-		}
-	}
-	if got := (Price{Input: 1}).Cost(Usage{Input: 1}); got != 1 {
-		t.Errorf("a fraction of a nano-dollar costs %d, want 1", got)
-	}
-}
 
 func TestWireRoundTrip(t *testing.T) {
 	r := AdapterRequest{ModelOffset: 9, ModelLength: 7, Stream: true, StripUsage: true}
@@ -38,14 +15,30 @@ func TestWireRoundTrip(t *testing.T) {
 			t.Errorf("request %q: no error", bad)
 		}
 	}
-	u := AdapterUsage{Usage: Usage{Input: 1, CachedInput: 2, Output: 3, Reasoning: 1}, Reported: true, Chunks: 4, TextBytes: 5, FirstToken: 6, Finish: "stop", Done: true}
+	all := Usage{Input: 1, CachedInput: 2, CacheWrite: 3, AudioInput: 4, ImageInput: 5, Output: 60, Reasoning: 7, AudioOutput: 8, ImageOutput: 9}
+	u := AdapterUsage{Usage: all, Reported: true, Chunks: 4, TextBytes: 5, FirstToken: 6, Finish: "stop", Done: true}
 	if got, err := ParseAdapterUsage(string(u.AppendTo(nil))); err != nil || got != u {
 		t.Errorf("usage: %+v, %v", got, err)
 	}
-	for _, bad := range []string{"in=x", "out=-1", "chunks="} {
+	newer := "in=5 in.video=7 in.smell=2 out=9 out.video=4 mood=good reported "
+	if got, err := ParseAdapterUsage(newer); err != nil || got.Usage != (Usage{Input: 14, Output: 9}) {
+		t.Errorf("of a newer filter: %+v, %v", got, err)
+	}
+	for _, bad := range []string{"in=x", "out=-1", "chunks=", "in.video=x", "in.write=-1"} {
 		if _, err := ParseAdapterUsage(bad); err == nil {
 			t.Errorf("usage %q: no error", bad)
 		}
+	}
+}
+
+func TestProbeID(t *testing.T) {
+	const id = "0192f0e07c5a7d3e8f00112233445566"
+	got := ProbeID(id)
+	if got != "0192f0e07c5a8d3e8f00112233445566" || !IsProbeID(got) || IsProbeID(id) {
+		t.Errorf("%s", got)
+	}
+	if short := "explain"; ProbeID(short) != short || IsProbeID(short) {
+		t.Error("an id that is none")
 	}
 }
 
@@ -61,9 +54,31 @@ func TestEveryReasonHasAnAnswer(t *testing.T) {
 }
 
 func TestBearerToken(t *testing.T) {
-	for in, want := range map[string]string{"Bearer k": "k", "bearer  k ": "k", "Basic k": "", "Bearer": "", "Bearer ": "", "": ""} {
+	for in, want := range map[string]string{"Bearer k": "k", "bEARER k": "k", "Bearer k~!": "k~!", "Basic k": "", "Bearer": "", "Bearer ": "", "": "",
+		"Bearer  k": "", "Bearer k ": "", " Bearer k": "", "Bearer\tk": "", "Bearer k l": "", "Bearer k,Bearer k": "", "Bearer k\x00": "", "Bearer k\u00e9": "", "Bearer k\t": "", "Bearer " + strings.Repeat("k", 16<<10+1): ""} {
 		if got, ok := BearerToken(in); got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v", in, got, ok)
 		}
 	}
+}
+
+// Nothing that a filter, of whatever version, may have written gives a negative
+// figure, or panics.
+func FuzzParseAdapterUsage(f *testing.F) {
+	f.Add("in=1 cached=2 in.write=3 in.audio=4 in.image=5 out=6 reasoning=1 out.audio=1 out.image=1 reported done finish=stop")
+	f.Add("in=9223372036854775807 in.x=9223372036854775807 in.y=9223372036854775807")
+	f.Fuzz(func(t *testing.T, s string) {
+		u, err := ParseAdapterUsage(s)
+		if err != nil && u != (AdapterUsage{}) {
+			t.Fatalf("an error, and %+v", u)
+		}
+		if u.Input < 0 || u.CachedInput < 0 || u.CacheWrite < 0 || u.AudioInput < 0 || u.ImageInput < 0 || u.Output < 0 {
+			t.Fatalf("%+v", u)
+		}
+		checkClamped(t, u.Usage)
+		again, err := ParseAdapterUsage(string(u.AppendTo(nil)))
+		if err != nil || again != u {
+			t.Fatalf("%+v became %+v, %v", u, again, err)
+		}
+	})
 }

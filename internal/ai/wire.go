@@ -2,6 +2,7 @@ package ai
 
 import (
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -49,11 +50,54 @@ const (
 	// attempt that answers has used so far: see AdapterUsage.
 	StateUsage = "weir_usage"
 
+	// What Envoy's access log shows as response code details where the adapter
+	// answered in the place of a target: it could not adapt the request, or the
+	// request came past weir.
+	DetailsAdapter = "weir_adapter"
+	DetailsBypass  = "weir_bypass"
+
 	// DecisionHeader tells the client the decision's id.
 	DecisionHeader = "x-weir-decision"
 	// InternalPrefix is that of headers that no client may send.
 	InternalPrefix = "x-weir-"
+
+	// Envoy tells weir by these headers what it knows of the connection and of a
+	// token. They begin with InternalPrefix: what a client sends under their names
+	// is dropped before they are set, and no backend sees them.
+
+	// PeerHeader is the address of who is connected to Envoy. Unlike the entry that
+	// Envoy appends to x-forwarded-for, it is true on loopback too.
+	PeerHeader = InternalPrefix + "peer"
+	// PeerURIHeader is the URIs of the verified client certificate, joined by commas;
+	// absent without one.
+	PeerURIHeader = InternalPrefix + "peer-uri"
+	// ClaimsHeader is the payload of the token that Envoy verified, as it stands in
+	// the token (base64url).
+	ClaimsHeader = InternalPrefix + "claims"
 )
+
+// ProbeID makes the id of a probe of a decision's id, a UUID: its version is 8 and
+// not 7. What has such an id takes nothing from any limit and makes no event.
+func ProbeID(id string) string {
+	if len(id) <= versionDigit {
+		return id
+	}
+	return id[:versionDigit] + probeVersion + id[versionDigit+1:]
+}
+
+// IsProbeID tells whether ProbeID made the id.
+func IsProbeID(id string) bool {
+	return len(id) > versionDigit && id[versionDigit:versionDigit+1] == probeVersion
+}
+
+const (
+	versionDigit = 12 // of 32 hex digits (RFC 9562, 4.2)
+	probeVersion = "8"
+)
+
+// NoTargetCluster is the Envoy cluster, without endpoints, of requests for which weir
+// named no target: where a request ends that ext_proc did not see.
+const NoTargetCluster = "weir/none"
 
 // ClusterName is the Envoy cluster of a pool.
 func ClusterName(pool string) string { return "pool/" + pool }
@@ -135,8 +179,13 @@ func (u *AdapterUsage) AppendTo(b []byte) []byte {
 	}
 	num("in=", u.Input)
 	num("cached=", u.CachedInput)
+	num("in.write=", u.CacheWrite)
+	num("in.audio=", u.AudioInput)
+	num("in.image=", u.ImageInput)
 	num("out=", u.Output)
 	num("reasoning=", u.Reasoning)
+	num("out.audio=", u.AudioOutput)
+	num("out.image=", u.ImageOutput)
 	num("chunks=", u.Chunks)
 	num("text=", u.TextBytes)
 	num("first=", u.FirstToken)
@@ -155,9 +204,12 @@ func (u *AdapterUsage) AppendTo(b []byte) []byte {
 }
 
 // ParseAdapterUsage reads what AppendTo wrote. Unknown keys are passed over, so
-// that weir and the filter may be of different versions.
+// that weir and the filter may be of different versions; but a class of input that
+// is not known ("in." and a name) counts as plain input, so that nothing that a
+// newer filter tells apart is lost. Classes of output are parts of "out".
 func ParseAdapterUsage(s string) (AdapterUsage, error) {
 	var u AdapterUsage
+	var other, others int64 // an unknown class of input, and all of them
 	for word := range strings.FieldsSeq(s) {
 		key, value, _ := strings.Cut(word, "=")
 		var dst *int64
@@ -166,10 +218,20 @@ func ParseAdapterUsage(s string) (AdapterUsage, error) {
 			dst = &u.Input
 		case "cached":
 			dst = &u.CachedInput
+		case "in.write":
+			dst = &u.CacheWrite
+		case "in.audio":
+			dst = &u.AudioInput
+		case "in.image":
+			dst = &u.ImageInput
 		case "out":
 			dst = &u.Output
 		case "reasoning":
 			dst = &u.Reasoning
+		case "out.audio":
+			dst = &u.AudioOutput
+		case "out.image":
+			dst = &u.ImageOutput
 		case "chunks":
 			dst = &u.Chunks
 		case "text":
@@ -182,6 +244,10 @@ func ParseAdapterUsage(s string) (AdapterUsage, error) {
 			u.Done = true
 		case "finish":
 			u.Finish = value
+		default:
+			if strings.HasPrefix(key, "in.") {
+				dst = &other
+			}
 		}
 		if dst == nil {
 			continue
@@ -191,6 +257,10 @@ func ParseAdapterUsage(s string) (AdapterUsage, error) {
 			return AdapterUsage{}, errors.New("adapter usage: " + key + " is not a count")
 		}
 		*dst = n
+		if dst == &other {
+			others += min(n, math.MaxInt64-others)
+		}
 	}
+	u.Input += min(others, math.MaxInt64-u.Input)
 	return u, nil
 }

@@ -25,8 +25,8 @@ type admin struct {
 }
 
 // newAdmin listens at once, so that a taken port is known before anything else
-// is started.
-func newAdmin(address string, checks map[string]check, status func() any, reg *prometheus.Registry, extra map[string]http.HandlerFunc) (*admin, error) {
+// is started. The checks apart are no part of /readyz.
+func newAdmin(address string, checks, apart map[string]check, status func() any, reg *prometheus.Registry, extra map[string]http.HandlerFunc) (*admin, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
@@ -40,6 +40,9 @@ func newAdmin(address string, checks map[string]check, status func() any, reg *p
 	mux.HandleFunc("GET /readyz/{role}", func(w http.ResponseWriter, r *http.Request) {
 		role := r.PathValue("role")
 		c, ok := checks[role]
+		if !ok {
+			c, ok = apart[role]
+		}
 		if !ok {
 			http.Error(w, "no such role runs here", http.StatusNotFound)
 			return

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weirproxy/weir/extproc"
+	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/plan"
@@ -120,6 +121,13 @@ type app struct {
 	// controls are the stored keys and their API; nil where no request is decided.
 	controls *controls
 	checks   map[string]check
+	// apart are checks that are asked for by name and do not keep weir from being
+	// ready: one strange Envoy must not take weir away from all others.
+	apart    map[string]check
+	dog      watchdog
+	changed  chan struct{}      // has an element when a plan came into force
+	ownEnvoy bool               // weir up: the listeners are on this machine
+	pipe     *pipeline.Pipeline // nil without the role extproc
 	// warm waits, for a bounded time, until Envoy uses what it has accepted; nil
 	// where the Envoys are somebody else's.
 	warm    func(context.Context)
@@ -134,7 +142,10 @@ type app struct {
 
 // newApp loads the configuration and takes the data directory.
 func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
-	a := &app{o: o, rests: route.NewRests(), log: o.Log, reg: prometheus.NewRegistry(), checks: map[string]check{}, failed: make(chan error, 8)}
+	a := &app{
+		o: o, rests: route.NewRests(), log: o.Log, reg: prometheus.NewRegistry(),
+		checks: map[string]check{}, apart: map[string]check{}, changed: make(chan struct{}, 1), failed: make(chan error, 8),
+	}
 	defer func() {
 		if err != nil {
 			a.stop()
@@ -165,13 +176,16 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 	}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.registerReload()
+	a.reg.MustRegister(&a.dog)
 	return a, p, nil
 }
 
 // load reads the configuration file as it is now.
 func (a *app) load() (*plan.Plan, error) {
+	var warnings []config.Fault
 	p, err := config.Load(a.o.ConfigPath, config.Options{DataDir: a.dir, Warn: func(f config.Fault) {
 		a.log.Warn("configuration", "warning", f.String())
+		warnings = append(warnings, f)
 	}})
 	if err != nil {
 		return nil, err
@@ -179,6 +193,7 @@ func (a *app) load() (*plan.Plan, error) {
 	if a.controls != nil {
 		p.Stored = a.controls.ring
 	}
+	a.reload.warn(warnings)
 	return a.ports.resolve(p)
 }
 
@@ -294,6 +309,7 @@ func (a *app) newExtProc() *extproc.Server {
 	memo := tokens.NewMemo()
 	a.onStop(memo.Close)
 	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, memo, a.learned.Learned, a.log)
+	a.pipe = pipe
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {
 			return errors.New("no configuration is in force yet")
@@ -364,7 +380,7 @@ func listen(address string) (net.Listener, error) {
 // startAdmin serves the admin address.
 func (a *app) startAdmin(address string, extra map[string]http.HandlerFunc) error {
 	var err error
-	a.admin, err = newAdmin(address, a.checks, a.status, a.reg, extra)
+	a.admin, err = newAdmin(address, a.checks, a.apart, a.status, a.reg, extra)
 	if err != nil {
 		return fmt.Errorf("admin address: %w", err)
 	}

@@ -1,12 +1,9 @@
 package app
 
 import (
-	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
@@ -33,36 +30,6 @@ func reachable(address string) string {
 		host = "127.0.0.1"
 	}
 	return net.JoinHostPort(host, port)
-}
-
-// probe asks every listener for the models without a key. Only weir's own
-// refusal is the right answer: it has passed the listener, the route and ext_proc.
-func probe(ctx context.Context, p *plan.Plan) error {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		// The certificate is for clients' names for this host and not for this address.
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a probe of our own listener
-	}}
-	for _, l := range p.Listeners {
-		scheme := "http"
-		if l.TLS != nil {
-			scheme = "https"
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+reachable(l.Address)+"/v1/models", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return fmt.Errorf("listener %q: %w", l.Name, err)
-		}
-		_, _ = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get(ai.DecisionHeader) == "" {
-			return fmt.Errorf("listener %q: a request without a key got status %d, and not weir's refusal", l.Name, resp.StatusCode)
-		}
-	}
-	return nil
 }
 
 // banner prints what a person pastes to try the gateway. Only a key that weir

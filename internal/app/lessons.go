@@ -7,6 +7,7 @@ import (
 
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/tokens"
+	"github.com/weirproxy/weir/usage"
 )
 
 // lessons is what the backends' reports teach about counting, and its metrics.
@@ -64,7 +65,7 @@ func (l *lessons) settled(e *usagev1.Event) {
 	if exact {
 		certainty = "counted"
 	}
-	reported := e.GetTokens().GetInput() + e.GetTokens().GetCachedInput()
+	reported := usage.Served(e).TotalInput()
 	if told > 0 && reported > 0 {
 		l.ratio.WithLabelValues(e.GetPool(), certainty).Observe(float64(reported) / float64(told))
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/auth"
 	"github.com/weirproxy/weir/extproc/stage/decode"
 	"github.com/weirproxy/weir/extproc/stage/models"
+	"github.com/weirproxy/weir/extproc/stage/network"
 	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/extproc/stage/tokens"
@@ -16,11 +17,12 @@ import (
 	counting "github.com/weirproxy/weir/tokens"
 )
 
-// newPipeline is the order in which a request is judged. Network rules come
-// after auth, PII and moderation after tokens, the response cache after quota.
+// newPipeline is the order in which a request is judged. PII and moderation come
+// after tokens, the response cache after quota.
 func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
 	p := pipeline.New(
 		auth.Stage{},
+		network.Stage{},
 		access.Stage{},
 		models.Stage{},
 		decode.Stage{},

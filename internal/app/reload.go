@@ -21,6 +21,14 @@ type reloadState struct {
 	mu      sync.Mutex
 	applied time.Time
 	refused error // the last file's fault; nil when the last file is in force
+	// warnings are of the last file that has no fault.
+	warnings []config.Fault
+}
+
+func (r *reloadState) warn(list []config.Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.warnings = list
 }
 
 // note keeps how the last file was taken; it returns whether the one before was
@@ -71,6 +79,10 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 	}
 	a.bindControl(p)
 	old := a.plan.Swap(p)
+	select {
+	case a.changed <- struct{}{}:
+	default: // nobody has looked since the last change
+	}
 	a.forget(old, p)
 	if err := finish(); err != nil {
 		return fmt.Errorf("limits: %w", err)

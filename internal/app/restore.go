@@ -131,7 +131,7 @@ func requestOf(d *usagev1.Decision) limit.Request {
 	for _, p := range d.GetPrices() {
 		r.Targets = append(r.Targets, limit.Target{
 			Pool: p.GetPool(), Input: p.GetReservedInputTokens(),
-			Price: ai.Price{Input: ai.NanoUSD(p.GetInput()), CachedInput: ai.NanoUSD(p.GetCachedInput()), Output: ai.NanoUSD(p.GetOutput())},
+			Price: p.Price(), Billed: p.GetBillsAbandoned(),
 		})
 	}
 	return r
@@ -139,5 +139,10 @@ func requestOf(d *usagev1.Decision) limit.Request {
 
 // usedOf is what an event says was used of each pool.
 func usedOf(e *usagev1.Event) []limit.Used {
-	return []limit.Used{{Pool: e.GetPool(), Usage: usage.Used(e), Cost: ai.NanoUSD(e.GetCostNanousd())}}
+	shares := usage.UsedByPool(e)
+	used := make([]limit.Used, len(shares))
+	for i, s := range shares {
+		used[i] = limit.Used(s)
+	}
+	return used
 }

@@ -168,6 +168,7 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 			return err
 		}
 	}
+	s.apart[policiesCheck] = s.dog.check
 	if err := s.startAdmin(p.Admin, nil); err != nil {
 		return err
 	}
@@ -197,6 +198,14 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	}()
 	s.onStop(live.Shutdown)
 	s.background("configuration watch", s.watch)
+	s.startDoctor()
+	runtime, err := envoy.RuntimeDir(s.dir)
+	if err != nil {
+		return err
+	}
+	if err := s.startOperator(runtime); err != nil {
+		return err
+	}
 	return s.announce(l.Addr())
 }
 

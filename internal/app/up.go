@@ -18,6 +18,7 @@ import (
 
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/extproc"
+	"github.com/weirproxy/weir/internal/doctor"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/internal/simulate"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
@@ -50,6 +51,7 @@ func Up(ctx context.Context, o Options) error {
 	if w := binary.Warning(); w != "" {
 		a.log.Warn(w)
 	}
+	a.ownEnvoy = true
 	u := &up{app: a, binary: binary}
 	if err := u.start(ctx, p); err != nil {
 		if ctx.Err() == nil {
@@ -91,7 +93,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	if err := u.startServers(ctx); err != nil {
 		return err
 	}
-	u.checks["envoy"] = u.envoyRuns
+	u.checks["envoy"], u.checks[policiesCheck] = u.envoyRuns, u.dog.check
 	if err := u.startAdmin(p.Admin, map[string]http.HandlerFunc{"GET /envoy/stats": u.envoyStats}); err != nil {
 		return err
 	}
@@ -108,12 +110,16 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	u.background("access log", func(ctx context.Context) error {
 		return u.usage.TailFile(ctx, u.entries, u.reopen)
 	})
-	if err := u.waitReady(ctx, p); err != nil {
+	if err := u.waitReady(ctx); err != nil {
 		return err
 	}
 	u.warm = u.waitWarm
 	debug.FreeOSMemory() // the start needed several times what running needs
 	u.background("configuration watch", u.watch)
+	u.startDoctor()
+	if err := u.startOperator(u.runtime); err != nil {
+		return err
+	}
 	return u.announce(p)
 }
 
@@ -210,7 +216,7 @@ func (u *up) startEnvoy(ctx context.Context, p *plan.Plan) error {
 	process, err := envoy.Start(ctx, envoy.Options{
 		Binary: u.binary, Dir: u.dir, RuntimeDir: u.runtime, Listen: listen,
 		Bootstrap: envoy.BootstrapOptions{
-			NodeID: "weir-up", XDS: build.Service{Address: "unix:" + filepath.Join(u.runtime, "xds.sock")},
+			NodeID: ownNode, XDS: build.Service{Address: "unix:" + filepath.Join(u.runtime, "xds.sock")},
 		},
 		Concurrency: u.o.EnvoyConcurrency, Log: u.log,
 	})
@@ -230,9 +236,9 @@ func (u *up) reopen() error {
 	return u.envoy.Load().Admin.ReopenLogs(ctx)
 }
 
-// waitReady waits until Envoy serves and has everything, then sends a request
-// through it: only an answer that weir made proves that the policies are live.
-func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
+// waitReady waits until Envoy serves and has everything, and until the doctor has
+// proved on each listener that the policies are live.
+func (u *up) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	ctx, refused := context.WithCancelCause(ctx)
@@ -256,7 +262,7 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 	for {
 		warm, err := process.Admin.Warm(ctx)
 		if err == nil && warm {
-			if err = probe(ctx, p); err == nil {
+			if err = u.proved(ctx); err == nil {
 				return nil
 			}
 		}
@@ -268,6 +274,29 @@ func (u *up) waitReady(ctx context.Context, p *plan.Plan) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// proved tells whether every listener of our own enforces what it has to. Only what
+// weir signs proves that: it has passed the listener, the route and ext_proc.
+func (u *up) proved(ctx context.Context) error {
+	p := u.plan.Load() // it may have been replaced since Envoy was started
+	targets, err := ownTargets(p)
+	if err != nil {
+		return err
+	}
+	decided := 0
+	for _, f := range examineAll(ctx, p, targets) {
+		switch {
+		case f.Policy == doctor.Decisions && (f.State == doctor.InForce || f.Closed):
+			decided++
+		case f.Wrong(), f.Policy == doctor.Decisions:
+			return fmt.Errorf("listener %q: %s: %s", f.Listener, f.Policy, f.Evidence)
+		}
+	}
+	if decided != len(p.Listeners) {
+		return fmt.Errorf("%d of %d listeners ask weir or turn away who shows no certificate", decided, len(p.Listeners))
+	}
+	return nil
 }
 
 // causeOf is why the context ended, if it did, and err otherwise.
@@ -326,7 +355,7 @@ func (u *up) lines() func(*usagev1.Event) {
 		return nil
 	}
 	return func(e *usagev1.Event) {
-		// What was decided before is weir's own probe, or of an earlier run.
+		// What was decided before is of an earlier run.
 		if ready := u.announced.Load(); ready != 0 && e.GetDecision().GetTime().AsTime().UnixNano() >= ready {
 			fmt.Fprintln(u.o.Stderr, usage.Line(e))
 		}
@@ -360,7 +389,7 @@ func (u *up) reviveEnvoy(ctx context.Context) {
 		}
 		err := u.startEnvoy(ctx, u.plan.Load())
 		if err == nil {
-			if err = u.waitReady(ctx, u.plan.Load()); err == nil {
+			if err = u.waitReady(ctx); err == nil {
 				u.log.Info("envoy serves again")
 				return
 			}

@@ -23,6 +23,8 @@ const (
 	exitFailure = 1 // something went wrong while it ran
 	exitConfig  = 2 // a bad configuration or bad usage
 	exitRefused = 3 // weir explain: the request would be refused
+
+	exitNotInForce = 4 // weir doctor: some policy is not in force
 )
 
 // exit carries an exit code out of a command whose output is already complete.
@@ -97,6 +99,7 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		Example: `  weir up --config examples/quickstart/weir.yaml     Envoy and everything of weir, on one machine
   weir validate weir.yaml                            every fault of a configuration, with its place
   weir explain --config weir.yaml --key demo --path /v1/chat/completions --body request.json
+  weir doctor                                        whether every policy is in force on every proxy
   weir usage --since 24h --by team,model             who used what, and what it cost
   weir key create notebook-ci --application notebook --expires 90d`,
 		Version:       version(),
@@ -106,7 +109,7 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(misuse)
-	root.AddCommand(newUp(hurry), newServe(), newValidate(), newExplain(), newUsage(), newLimits(), newTokenizers(), newKey(), newAudit(), newEnvoy(), newSimulate())
+	root.AddCommand(newUp(hurry), newServe(), newValidate(), newExplain(), newDoctor(), newUsage(), newLimits(), newTokenizers(), newKey(), newAudit(), newEnvoy(), newSimulate())
 	return root
 }
 

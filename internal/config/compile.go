@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	"github.com/weirproxy/weir/internal/rule"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
@@ -58,6 +59,7 @@ func newCompilation(cfg *configv1.Config, r *report, o Options) *compilation {
 func (c *compilation) run() {
 	hashKey := c.hashSecret()
 	c.out.SetHashSecret(hashKey)
+	c.out.Probe = probe.KeyOf(hashKey)
 	c.addresses()
 	c.compilePools()
 	c.compileSimulators()
@@ -66,12 +68,18 @@ func (c *compilation) run() {
 	c.compileBounds()
 	c.compileModels()
 	c.compileRoles()
+	c.compileOrigins()
 	c.compileDirectory()
 	c.compileKeys(hashKey)
+	c.compileWorkloads()
+	c.compileIssuers()
 	c.compileLimits()
+	c.pricesForBudgets()
 	c.compileAlerts()
 	c.compileModes()
 	c.compileStore()
+	c.unasked()
+	c.compileDoctor()
 	if len(c.faults) == 0 {
 		c.reach()
 	}
@@ -112,6 +120,8 @@ func (c *compilation) compileBounds() {
 			c.fault(path, "%s is listed twice", name)
 		case secretHeaders[name]:
 			c.fault(path, "%s carries secrets; rules cannot read it", name)
+		case addressHeaders[name]:
+			c.fault(path, "%s is what a client says of itself; use networks, workloads and proxy_trust", name)
 		case strings.HasPrefix(name, ai.InternalPrefix):
 			c.fault(path, "%s is one of weir's own headers, which clients cannot send", name)
 		}
@@ -134,7 +144,10 @@ func (c *compilation) compileModes() {
 		if _, again := c.out.Modes[s.Stage]; again {
 			c.fault(path+".stage", "stage %s has a mode already", s.Stage)
 		}
-		if s.Stage != "quota" && mode != plan.Enforce {
+		if s.Stage == "network" && mode == plan.Off && c.networks() {
+			c.warn(path+".mode", "networks are configured, and none of them has any effect")
+		}
+		if s.Stage != "quota" && s.Stage != "network" && mode != plan.Enforce {
 			c.fault(path+".mode", "stage %s can only be enforced: later stages rest on it", s.Stage)
 		}
 		c.out.Modes[s.Stage] = mode

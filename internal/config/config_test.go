@@ -237,15 +237,16 @@ func TestFiles(t *testing.T) {
 	path := filepath.Join(dir, "weir.yaml")
 	text := `
 key_hash_secret: {file: /abs/hash}
-listeners: [{name: a, tls: {certificate_file: tls.crt, private_key_file: tls.key}}]
+listeners: [{name: a, tls: {certificate_file: tls.crt, private_key_file: tls.key, client_ca_file: cas.pem}}]
 pools: [{name: a, credential: {secret: {file: s/a}}, tls: {ca_file: ca.pem}, unknown: 1}]
 keys: [{name: k, secret: {file: k}}, {name: l, secret: {env: E}}]
+doctor: {certificate: {certificate_file: d.crt, private_key_file: d.key}, proxies: [{ca_file: d.pem}]}
 `
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
-	want := []string{path, "/abs/hash", in("tls.crt"), in("tls.key"), in("s/a"), in("ca.pem"), in("k")}
+	want := []string{path, "/abs/hash", in("tls.crt"), in("tls.key"), in("cas.pem"), in("s/a"), in("ca.pem"), in("k"), in("d.crt"), in("d.key"), in("d.pem")}
 	if diff := cmp.Diff(want, Files(path)); diff != "" {
 		t.Error(diff)
 	}

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weirproxy/weir/internal/ai"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
 
@@ -31,6 +32,19 @@ func fill(c *configv1.Config) {
 			orValue(&rule.Name, fmt.Sprintf("rule-%d", i))
 		}
 	}
+	for _, l := range c.Listeners {
+		if l.GetTls().GetClientCaFile() != "" {
+			orValue(&l.Tls.ClientCertificate, "required")
+		}
+	}
+	for _, t := range c.TokenIssuers {
+		if r := t.GetJwks(); r != nil {
+			orDuration(&r.Refresh, 300*time.Second)
+		}
+	}
+	if len(c.ProxyTrust.GetTrustedProxies()) > 0 {
+		orValue(&c.ProxyTrust.TrustedHops, 1)
+	}
 	for _, l := range c.Limits {
 		fillLimit(c, l)
 	}
@@ -41,6 +55,8 @@ func fill(c *configv1.Config) {
 	orMessage(&c.Usage)
 	orDuration(&c.Usage.SettleDeadline, 900*time.Second)
 	orDuration(&c.Usage.Retention, 2160*time.Hour)
+	orMessage(&c.Doctor)
+	orDuration(&c.Doctor.Interval, 30*time.Second)
 }
 
 func fillStore(r *configv1.RedisStore) {
@@ -75,10 +91,10 @@ func fillLimit(c *configv1.Config, l *configv1.Limit) {
 func fillPool(p *configv1.Pool) {
 	orValue(&p.Adapter, "openai")
 	orDuration(&p.ConnectTimeout, 2*time.Second)
-	orMessage(&p.Price)
-	if p.Price.CachedInput == nil {
-		p.Price.CachedInput = proto.Float64(p.Price.Input)
+	if p.Placement == string(ai.Public) {
+		orValue(&p.AbandonedAttempts, billed)
 	}
+	orValue(&p.AbandonedAttempts, free)
 	for _, e := range p.Endpoints {
 		orValue(&e.Weight, 1)
 	}

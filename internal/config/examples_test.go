@@ -152,3 +152,27 @@ func TestBankRules(t *testing.T) {
 		}
 	}
 }
+
+// TestMesh holds who is who behind the mesh's gateway.
+func TestMesh(t *testing.T) {
+	p := example(t, "mesh", anyEnv)
+	issuer, ok := p.IssuerOf("https://idp.example.org/realms/staff")
+	if !ok {
+		t.Fatal("no issuer")
+	}
+	claims := map[string]any{"sub": "alice", "scope": "openid llm", "department": "trading", "groups": []any{"analyst", "staff"}}
+	caller, user, err := issuer.Binding.Bind(claims)
+	if err != nil || user != "alice" || caller.Principal.Team != "trading" || !mayCall(caller, p.Models["risk"]) || mayCall(caller, p.Models["chat"]) {
+		t.Errorf("%+v, %q, %v", caller, user, err)
+	}
+	for name, change := range map[string]any{"scope": "openid", "department": "partners", "groups": []any{"staff"}} {
+		other := maps.Clone(claims)
+		other[name] = change
+		if caller, _, err := issuer.Binding.Bind(other); err == nil {
+			t.Errorf("%s: %v is bound to %+v", name, change, caller.Principal)
+		}
+	}
+	if caller, ok := p.Workloads.Find("spiffe://example.org/ns/notebooks/sa/alice"); !ok || caller.Principal.Team != "research" {
+		t.Errorf("%+v", caller)
+	}
+}

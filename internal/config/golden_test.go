@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -104,14 +105,47 @@ func options(dir string, env map[string]string) Options {
 }
 
 // summarize writes a plan as text, one object a line.
+// priceText is what a pool costs: input, cached input and output, the other classes
+// where they cost something else, and what is not the default.
+func priceText(p *plan.Pool) string {
+	var b strings.Builder
+	for i, period := range p.Prices {
+		if i > 0 {
+			fmt.Fprintf(&b, " from %s ", period.From.Format(time.RFC3339))
+		}
+		of := period.Price
+		fmt.Fprintf(&b, "{%d %d %d", of.Input, of.CachedInput, of.Output)
+		for _, c := range []struct {
+			name           string
+			price, nearest ai.NanoUSD
+		}{
+			{"write", of.CacheWrite, of.Input}, {"audio-in", of.AudioInput, of.Input}, {"image-in", of.ImageInput, of.Input},
+			{"reasoning", of.Reasoning, of.Output}, {"audio-out", of.AudioOutput, of.Output}, {"image-out", of.ImageOutput, of.Output},
+			{"request", of.Request, 0},
+		} {
+			if c.price != c.nearest {
+				fmt.Fprintf(&b, " %s=%d", c.name, c.price)
+			}
+		}
+		b.WriteString("}")
+	}
+	if p.Priced && p.PriceAt(time.Time{}).Free() {
+		b.WriteString(" free")
+	}
+	if p.BillsAbandoned != (p.Placement == ai.Public) {
+		fmt.Fprintf(&b, " bills-abandoned=%v", p.BillsAbandoned)
+	}
+	return b.String()
+}
+
 func summarize(out *strings.Builder, p *plan.Plan) {
 	for _, l := range p.Listeners {
 		fmt.Fprintf(out, "listener %s %s tls=%v\n", l.Name, l.Address, l.TLS != nil)
 	}
 	fmt.Fprintf(out, "admin %s data %s\n", p.Admin, p.DataDir)
 	for _, l := range p.Pools {
-		fmt.Fprintf(out, "pool %s %s %s %s%s %v model=%s window=%d price=%v connect=%v ca=%q name=%q",
-			l.Name, l.Adapter, l.Placement, l.Scheme, l.BasePath, l.Endpoints, l.Model, l.ContextWindow, l.Price, l.ConnectTimeout, l.CAFile, l.ServerName)
+		fmt.Fprintf(out, "pool %s %s %s %s%s %v model=%s window=%d price=%s connect=%v ca=%q name=%q",
+			l.Name, l.Adapter, l.Placement, l.Scheme, l.BasePath, l.Endpoints, l.Model, l.ContextWindow, priceText(l), l.ConnectTimeout, l.CAFile, l.ServerName)
 		if l.Credential != nil {
 			fmt.Fprintf(out, " credential=%q:%q", l.Credential.Header, l.Credential.Value)
 		}
@@ -152,6 +186,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		fmt.Fprintln(out)
 	}
 	fmt.Fprintf(out, "modes %v bounds %+v usage %+v\n", p.Modes, p.Bounds, p.Usage)
+	if len(p.Doctor.Proxies) > 0 || p.Doctor.Interval != 30*time.Second {
+		fmt.Fprintf(out, "doctor every %s %+v\n", p.Doctor.Interval, p.Doctor.Proxies)
+	}
 	for _, s := range p.Simulators {
 		fmt.Fprintf(out, "simulator %s %s %s %v\n", s.Name, s.Address, s.Profile, s.Models)
 	}

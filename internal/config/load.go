@@ -146,15 +146,22 @@ func Files(path string) []string {
 	}
 	add(cfg.GetKeyHashSecret().GetFile())
 	for _, l := range cfg.GetListeners() {
-		add(l.GetTls().GetCertificateFile(), l.GetTls().GetPrivateKeyFile())
+		add(l.GetTls().GetCertificateFile(), l.GetTls().GetPrivateKeyFile(), l.GetTls().GetClientCaFile())
 	}
 	api := cfg.GetAdmin().GetApi()
 	add(api.GetTls().GetCertificateFile(), api.GetTls().GetPrivateKeyFile(), api.GetClientCaFile(), api.GetOidc().GetJwksFile())
 	for _, p := range cfg.GetPools() {
 		add(p.GetCredential().GetSecret().GetFile(), p.GetTls().GetCaFile(), p.GetTokenizer().GetFile())
 	}
+	for _, t := range cfg.GetTokenIssuers() {
+		add(t.GetJwksFile(), t.GetJwks().GetCaFile())
+	}
 	for _, k := range cfg.GetKeys() {
 		add(k.GetSecret().GetFile())
+	}
+	add(cfg.GetDoctor().GetCertificate().GetCertificateFile(), cfg.GetDoctor().GetCertificate().GetPrivateKeyFile())
+	for _, p := range cfg.GetDoctor().GetProxies() {
+		add(p.GetCaFile())
 	}
 	return files
 }

@@ -123,6 +123,12 @@ func (c *compilation) condition(path, source string, compiler *rule.Compiler) *r
 		return nil // the schema's rules reported it
 	}
 	cond, faults := compiler.Compile(source)
+	c.expressionFaults(path, faults)
+	return cond
+}
+
+// expressionFaults notes the faults of an expression.
+func (c *compilation) expressionFaults(path string, faults []*rule.Error) {
 	for _, f := range faults {
 		if line, col, ok := c.doc.expressionPlace(path, f.Line, f.Column); ok {
 			c.faultAt(line, col, path, f.Message)
@@ -132,7 +138,6 @@ func (c *compilation) condition(path, source string, compiler *rule.Compiler) *r
 			c.fault(path, "%s", f.Message)
 		}
 	}
-	return cond
 }
 
 // steps compiles targets.

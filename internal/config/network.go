@@ -33,6 +33,7 @@ func (c *compilation) addresses() {
 		}
 		c.out.Listeners = append(c.out.Listeners, plan.Listener{
 			Name: l.Name, Address: address.String(), TLS: c.serverTLS(path+".tls", l.Tls),
+			TrustClientCertHeader: c.clientCertHeader(path, l),
 		})
 	}
 	if address, ok := c.listenAddress("admin.address", c.cfg.Admin.Address, true); ok {
@@ -114,7 +115,23 @@ func (c *compilation) serverTLS(path string, t *configv1.ServerTLS) *plan.Server
 	if pair.Leaf != nil && c.opts.Now().After(pair.Leaf.NotAfter) {
 		c.warn(path+".certificate_file", "the certificate expired on %s", pair.Leaf.NotAfter.Format("2006-01-02"))
 	}
-	return &plan.ServerTLS{CertificateChain: certificate, PrivateKey: key}
+	out := &plan.ServerTLS{CertificateChain: certificate, PrivateKey: key}
+	c.clientCertificates(path, t, out)
+	return out
+}
+
+// clientCertificates reads whose certificates of clients are accepted.
+func (c *compilation) clientCertificates(path string, t *configv1.ServerTLS, out *plan.ServerTLS) {
+	switch {
+	case t.ClientCaFile == "" && t.ClientCertificate != "":
+		c.fault(path+".client_certificate", "without client_ca_file no certificate is asked for")
+	case t.ClientCaFile == "":
+	case t.ClientCertificate == "optional" && len(c.cfg.Workloads) == 0:
+		c.fault(path+".client_certificate", "there are no workloads: a certificate that is optional would open nothing")
+	default:
+		out.ClientCA = c.certificates(path+".client_ca_file", t.ClientCaFile)
+		out.ClientOptional = t.ClientCertificate == "optional"
+	}
 }
 
 // authorities checks a file of trusted certificates and returns its path.
@@ -122,11 +139,17 @@ func (c *compilation) authorities(path, name string) string {
 	if name == "" {
 		return ""
 	}
+	c.certificates(path, name)
+	return relativeTo(c.secrets.configDir, name)
+}
+
+// certificates reads a file of certificates.
+func (c *compilation) certificates(path, name string) []byte {
 	content, ok := c.file(path, name)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(content) {
 		c.fault(path, "%s holds no PEM certificate", name)
 	}
-	return relativeTo(c.secrets.configDir, name)
+	return content
 }
 
 // file reads a file that the configuration refers to.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
-	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/probe"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 	"github.com/weirproxy/weir/tokens"
 )
@@ -30,16 +30,14 @@ func (c *compilation) compilePools() {
 			Model:          p.Model,
 			ContextWindow:  p.ContextWindow,
 			MaxOutput:      p.MaxOutputTokens,
-			Price:          price(p.Price),
+			BillsAbandoned: p.AbandonedAttempts == billed,
 			ConnectTimeout: p.ConnectTimeout.AsDuration(),
 		}
 		c.endpoints(path, p, pool)
 		c.upstreamTLS(path, p, pool)
 		pool.Credential = c.credential(path, p, pool)
 		pool.Tokenizer = c.tokenizer(path, p)
-		if p.Price.GetCachedInput() > p.Price.GetInput() {
-			c.warn(path+".price.cached_input", "cached input costs more than input")
-		}
+		c.prices(path, p, pool)
 		if _, again := c.pools[p.Name]; !again {
 			c.pools[p.Name] = pool
 			c.out.Pools = append(c.out.Pools, pool)
@@ -85,12 +83,6 @@ func (c *compilation) tokenizer(path string, p *configv1.Pool) *tokens.Tokenizer
 		}
 	}
 	return nil
-}
-
-// price converts US dollars for a million tokens to nano-dollars.
-func price(p *configv1.Price) ai.Price {
-	nano := func(usd float64) ai.NanoUSD { return ai.NanoUSD(math.Round(usd * 1e9)) }
-	return ai.Price{Input: nano(p.GetInput()), CachedInput: nano(p.GetCachedInput()), Output: nano(p.GetOutput())}
 }
 
 // endpoints parses the endpoints, which must share scheme and base path.
@@ -148,7 +140,11 @@ var forbiddenHeaders = set("connection", "keep-alive", "proxy-connection", "prox
 	"traceparent", "tracestate")
 
 // secretHeaders carry a client's secrets.
-var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key")
+var secretHeaders = set("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", "anthropic-api-key", probe.Header)
+
+// addressHeaders tell where a client is or what its certificate is, as anybody may
+// write it.
+var addressHeaders = set("x-forwarded-for", "x-forwarded-client-cert", "x-real-ip", "forwarded")
 
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))

@@ -64,7 +64,7 @@ func (c *compilation) modelName(path, name string) {
 func (c *compilation) compileKeys(hashKey []byte) {
 	c.named("keys", "key", len(c.cfg.Keys), func(i int) string { return c.cfg.Keys[i].Name })
 	c.keys, c.out.Keys = map[string]*plan.Key{}, map[plan.KeyHash]*plan.Key{}
-	if len(c.cfg.Keys) == 0 && !c.misspelt() {
+	if len(c.cfg.Keys)+len(c.cfg.Workloads)+len(c.cfg.TokenIssuers) == 0 && !c.misspelt() {
 		c.warn("", "no keys: every request will be refused")
 	}
 	for i, k := range c.cfg.Keys {
@@ -72,6 +72,7 @@ func (c *compilation) compileKeys(hashKey []byte) {
 		key := &plan.Key{Name: k.Name, Disabled: k.Disabled, Revoked: k.Revoked, Principal: c.principal(path, k)}
 		key.Expires = c.expiry(path+".expires_at", k)
 		key.Roles = c.held(path, key.Principal.Roles)
+		key.Network = c.keyNetwork(path+".network", k.Network, key.Principal.Team)
 		if len(key.Principal.Roles) == 0 && !k.Disabled && !k.Revoked && !c.under(path) && !c.misspelt() {
 			c.fault(path, "neither the key nor its application or team has a role: it may call nothing")
 		}
@@ -130,9 +131,12 @@ func (c *compilation) expiry(path string, k *configv1.Key) time.Time {
 
 // compileDirectory keeps who exists, for keys that the file does not list.
 func (c *compilation) compileDirectory() {
-	d := plan.Directory{Teams: map[string][]string{}, Applications: map[string]plan.Application{}}
+	d := plan.Directory{Teams: map[string][]string{}, Applications: map[string]plan.Application{}, Organisations: map[string]string{}}
 	for name, t := range c.teams {
 		d.Teams[name] = t.Roles
+		if t.Organisation != "" {
+			d.Organisations[name] = t.Organisation
+		}
 	}
 	for name, a := range c.apps {
 		d.Applications[name] = plan.Application{Team: a.Team, Roles: a.Roles}
@@ -161,7 +165,7 @@ func (c *compilation) keyHash(path string, k *configv1.Key, key *plan.Key, hashK
 	if !ok {
 		return plan.KeyHash{}, false
 	}
-	if !headerText(s.value) || strings.Contains(s.value, " ") {
+	if !headerText(s.value) || strings.ContainsAny(s.value, " ,") {
 		c.fault(path+".secret", "the key holds characters that a client cannot send")
 		return plan.KeyHash{}, false
 	}

@@ -56,9 +56,12 @@ func (c *compilation) reachRoles() {
 	for _, k := range c.cfg.Keys {
 		hold(k.Roles)
 	}
+	for _, w := range c.cfg.Workloads {
+		hold(w.Roles)
+	}
 	for i, r := range c.cfg.Roles {
 		path := index("roles", i)
-		if !held[r.Name] {
+		if !held[r.Name] && len(c.cfg.TokenIssuers) == 0 { // a token can have any role
 			c.warn(path, "no team, application or key of this file has role %q", r.Name)
 		}
 		c.reachGrants(path, r, c.out.Roles[r.Name])

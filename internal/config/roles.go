@@ -30,6 +30,7 @@ func (c *compilation) role(path string, r *configv1.Role) *plan.Role {
 	out := &plan.Role{
 		Name: r.Name, AllModels: slices.Contains(r.Models, "*"),
 		MaxContext: r.MaxContextTokens, MaxOutput: r.MaxOutputTokens, Hours: c.hours(path+".hours", r.Hours),
+		Network: c.network(path+".network", r.Network),
 	}
 	if !out.AllModels {
 		out.Models = set(r.Models...)

@@ -59,6 +59,12 @@ func (c *compilation) keyNames(path string, cond *rule.Condition) {
 		return
 	}
 	for _, name := range cond.Compared("key") {
+		if keyless, exists := c.keyless(name); keyless {
+			if !exists {
+				c.fault(path, "key is never %q: nothing of this name is configured", name)
+			}
+			continue
+		}
 		if !slices.ContainsFunc(c.cfg.Keys, func(k *configv1.Key) bool { return k.Name == name }) {
 			c.warn(path, "this file has no key %q: the condition waits for one of that name", name)
 		}

@@ -30,6 +30,7 @@ type Key struct {
 	Revoked   bool
 	Expires   time.Time // zero is never
 	Roles     []*Role   // sorted by name, at most MaxRoles
+	Network   *Network  // nil is no condition; the team's applies as well
 	// Shown is the key itself when weir generated it for a first try, and empty
 	// otherwise: `weir up` prints it.
 	Shown string
@@ -136,6 +137,8 @@ func (p *Plan) storedCaller(e *found, static *Key, now time.Time) (Caller, ai.Re
 type Directory struct {
 	Teams        map[string][]string    // roles of every key of the team
 	Applications map[string]Application // by name
+	// Organisations are those of the teams that have one.
+	Organisations map[string]string
 }
 
 // Application is a caller of a team.
@@ -170,6 +173,7 @@ func (p *Plan) PrincipalOf(o Owner) ai.Principal {
 		who.Team = app.Team
 		roles = append(roles, app.Roles...)
 	}
+	who.Organisation = p.Directory.Organisations[who.Team]
 	roles = append(roles, p.Directory.Teams[who.Team]...)
 	slices.Sort(roles)
 	who.Roles = slices.Compact(roles)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/probe"
 	"github.com/weirproxy/weir/tokens"
 )
 
@@ -32,13 +33,20 @@ type Plan struct {
 	Directory Directory
 	// Stored are the keys of the control store, which come and go while the plan
 	// stays; nil where there is none.
-	Stored   *Ring
-	Limits   []*Limit
-	Modes    map[string]Mode // by stage; a stage that is absent is enforced
-	Bounds   Bounds
-	Usage    Usage
-	Webhooks []Webhook   // where alerts go
-	Store    *LimitStore // where limits are counted; nil: in this process
+	Stored *Ring
+	Limits []*Limit
+	// Who calls without a key, and from where anybody may call.
+	TokenIssuers []*TokenIssuer
+	Workloads    Workloads
+	Proxies      *ProxyTrust         // nil: no proxy is trusted
+	TeamNetworks map[string]*Network // by team; absent is no condition
+	Modes        map[string]Mode     // by stage; a stage that is absent is enforced
+	Bounds       Bounds
+	Usage        Usage
+	Probe        probe.Key // of the doctor's probes
+	Doctor       Doctor
+	Webhooks     []Webhook   // where alerts go
+	Store        *LimitStore // where limits are counted; nil: in this process
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
 	hashers    *sync.Pool // of *hasher, under the secret
@@ -76,12 +84,17 @@ type Listener struct {
 	Name    string
 	Address string // host:port
 	TLS     *ServerTLS
+	// TrustClientCertHeader lets x-forwarded-client-cert pass to weir, which
+	// believes it from trusted proxies alone.
+	TrustClientCertHeader bool
 }
 
 // ServerTLS holds PEM text, read when the plan was compiled.
 type ServerTLS struct {
 	CertificateChain []byte
 	PrivateKey       []byte
+	ClientCA         []byte // authorities of client certificates; nil: none are asked for
+	ClientOptional   bool   // a client may come without a certificate
 }
 
 // AdminAPI is how the admin API is served beyond this machine.
@@ -116,21 +129,44 @@ type AdminClaim struct {
 
 // Pool is the endpoints that serve one real model.
 type Pool struct {
-	Name           string
-	Adapter        string
-	Placement      ai.Placement
-	Endpoints      []Endpoint
-	Scheme         string // http or https, the same for all endpoints
-	BasePath       string // without a trailing slash, as "/v1"; may be ""
-	Model          string // the real name
-	ContextWindow  int64  // tokens; 0 is not known
-	MaxOutput      int64  // tokens of one answer; 0 is not known
-	Tokenizer      *tokens.Tokenizer
-	Price          ai.Price
+	Name          string
+	Adapter       string
+	Placement     ai.Placement
+	Endpoints     []Endpoint
+	Scheme        string // http or https, the same for all endpoints
+	BasePath      string // without a trailing slash, as "/v1"; may be ""
+	Model         string // the real name
+	ContextWindow int64  // tokens; 0 is not known
+	MaxOutput     int64  // tokens of one answer; 0 is not known
+	Tokenizer     *tokens.Tokenizer
+	// Prices are in the order of their dates; the first one holds from ever. Empty
+	// is nothing.
+	Prices []PricePeriod
+	// Priced says that the configuration tells what the pool costs, be it nothing.
+	Priced bool
+	// BillsAbandoned says that attempts are charged that were given up after they
+	// were sent, without an answer.
+	BillsAbandoned bool
 	Credential     *Credential
 	ConnectTimeout time.Duration
 	CAFile         string // "" is the system's
 	ServerName     string // "" is the endpoint's host
+}
+
+// PricePeriod is a price that holds from a time on, until the next one does.
+type PricePeriod struct {
+	From  time.Time
+	Price ai.Price
+}
+
+// PriceAt is the price in force at a time.
+func (p *Pool) PriceAt(t time.Time) ai.Price {
+	for i := len(p.Prices) - 1; i >= 0; i-- {
+		if !t.Before(p.Prices[i].From) {
+			return p.Prices[i].Price
+		}
+	}
+	return ai.Price{}
 }
 
 // Endpoint is one address of a pool.

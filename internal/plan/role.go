@@ -3,6 +3,7 @@ package plan
 import (
 	"math"
 	"math/bits"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -24,6 +25,7 @@ type Role struct {
 	// is no bound.
 	MaxContext, MaxOutput int64
 	Hours                 *Hours          // nil is always
+	Network               *Network        // nil is everywhere
 	Pools                 map[string]bool // nil is all
 	AllEgress             bool
 	EgressPools           map[string]bool
@@ -77,6 +79,7 @@ type Check uint8
 const (
 	CheckEndpoint Check = iota
 	CheckHours
+	CheckNetwork
 	CheckModel
 	CheckFeature
 	CheckOutput
@@ -89,6 +92,7 @@ const (
 var checkReasons = [checks]ai.Reason{
 	CheckEndpoint: ai.ReasonEndpointNotAllowed,
 	CheckHours:    ai.ReasonOutsideHours,
+	CheckNetwork:  ai.ReasonNetworkNotAllowed,
 	CheckModel:    ai.ReasonModelNotAllowed,
 	CheckFeature:  ai.ReasonFeatureNotAllowed,
 	CheckOutput:   ai.ReasonOutputNotAllowed,
@@ -149,13 +153,16 @@ func (c Check) Reason() ai.Reason { return checkReasons[c] }
 
 // Live takes out the roles that bar what is known from the headers, and returns
 // why the request is refused, if no role is left.
-func (g *Grants) Live(kind ai.Kind, now time.Time) ai.Reason {
+func (g *Grants) Live(kind ai.Kind, now time.Time, client netip.Addr) ai.Reason {
 	if reason := g.narrow(CheckEndpoint, func(r *Role) bool {
 		return r.Endpoints == nil || slices.Contains(r.Endpoints, kind)
 	}); reason != ai.ReasonNone {
 		return reason
 	}
-	return g.narrow(CheckHours, func(r *Role) bool { return r.Hours == nil || r.Hours.Contain(now) })
+	if reason := g.narrow(CheckHours, func(r *Role) bool { return r.Hours == nil || r.Hours.Contain(now) }); reason != ai.ReasonNone {
+		return reason
+	}
+	return g.narrow(CheckNetwork, func(r *Role) bool { return r.Network.Admits(client) })
 }
 
 // Model takes out the roles that bar the model.

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ var kinds = []ai.Kind{ai.KindChat, ai.KindCompletion, ai.KindEmbedding, ai.KindM
 type asked struct {
 	kind    ai.Kind
 	now     time.Time
+	client  netip.Addr // not valid: not known
 	model   *Model
 	used    Features
 	output  int64 // of all answers, as the client gave it; 0 for none
@@ -36,7 +38,7 @@ func evaluate(roles []*Role, a *asked) (o outcome) {
 	if !ok {
 		return outcome{reason: ai.ReasonInternal}
 	}
-	if o.reason = g.Live(a.kind, a.now); o.reason != ai.ReasonNone {
+	if o.reason = g.Live(a.kind, a.now, a.client); o.reason != ai.ReasonNone {
 		return o
 	}
 	if o.reason = g.Model(a.model); o.reason != ai.ReasonNone {
@@ -129,6 +131,8 @@ func (r *Role) firstBar(a *asked) (Check, bool) {
 		return CheckEndpoint, true
 	case r.Hours != nil && !r.Hours.Contain(a.now):
 		return CheckHours, true
+	case r.Network != nil && !(a.client.IsValid() && testNet.Contains(a.client)):
+		return CheckNetwork, true
 	case !r.AllModels && !r.Models[a.model.Name]:
 		return CheckModel, true
 	case r.Denied&a.used != 0:
@@ -143,6 +147,9 @@ var (
 	testPools  = []*Pool{{Name: "a", Placement: ai.Private}, {Name: "b", Placement: ai.Public}, {Name: "c", Placement: ai.Public}, {Name: "d", Placement: ai.Private}}
 	testModels = []*Model{{Name: "m"}, {Name: "n"}}
 )
+
+// testNet is the one network that random roles have.
+var testNet = netip.MustParsePrefix("10.0.0.0/8")
 
 func randomRole(rnd *rand.Rand) *Role {
 	some := func() bool { return rnd.IntN(3) == 0 }
@@ -163,6 +170,9 @@ func randomRole(rnd *rand.Rand) *Role {
 		r.Pools = map[string]bool{"a": some(), "b": some(), "c": some()}
 	}
 	if some() {
+		r.Network = NewNetwork([]netip.Prefix{testNet}, nil)
+	}
+	if some() {
 		r.Hours = NewHours(time.UTC)
 		r.Hours.Add(time.Weekday(rnd.IntN(7)), rnd.IntN(minutesOfDay), rnd.IntN(minutesOfDay)+1)
 	}
@@ -172,6 +182,7 @@ func randomRole(rnd *rand.Rand) *Role {
 func randomAsked(rnd *rand.Rand) *asked {
 	a := &asked{kind: kinds[rnd.IntN(4)], now: time.Unix(rnd.Int64N(7*86400), 0), model: testModels[rnd.IntN(2)], used: Features(rnd.IntN(8)),
 		output: rnd.Int64N(7), answers: rnd.Int64N(3) + 1}
+	a.client = [...]netip.Addr{{}, netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("11.1.2.3"), netip.MustParseAddr("::ffff:10.1.2.3").Unmap()}[rnd.IntN(4)]
 	for _, i := range rnd.Perm(4)[:1+rnd.IntN(4)] {
 		a.pools, a.input = append(a.pools, testPools[i]), append(a.input, rnd.Int64N(7))
 	}
@@ -232,7 +243,7 @@ func TestEnded(t *testing.T) {
 		{Name: "short", AllModels: true, AllEgress: true, MaxContext: 1},
 	}
 	g, _ := Grant(roles)
-	g.Live(ai.KindChat, time.Unix(0, 0))
+	g.Live(ai.KindChat, time.Unix(0, 0), netip.Addr{})
 	g.Model(testModels[0])
 	s, _ := g.Reach(testPools[1])
 	s, reason := g.Within(s, 5)
@@ -294,7 +305,7 @@ func BenchmarkGrants(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				g, _ := Grant(roles)
-				ok := g.Live(ai.KindChat, now) == ai.ReasonNone && g.Model(m) == ai.ReasonNone && g.Output(1) == ai.ReasonNone
+				ok := g.Live(ai.KindChat, now, netip.Addr{}) == ai.ReasonNone && g.Model(m) == ai.ReasonNone && g.Output(1) == ai.ReasonNone
 				if reason, _ := g.Features(Tools | Streaming); reason != ai.ReasonNone || !ok {
 					b.Fatal(reason)
 				}

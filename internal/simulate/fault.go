@@ -48,6 +48,8 @@ type Fault struct {
 	// tokens doubled, plus 1000), cached (half of the prompt, rounded down, was
 	// cached), reasoning (half of the answer, rounded down, was reasoning).
 	Usage string `json:"usage,omitempty"`
+	// Send this JSON where the usage object stands: any form of any backend.
+	UsageBody json.RawMessage `json:"usage_body,omitempty"`
 	// Leave out the stream's last event, [DONE].
 	NoDone bool `json:"no_done,omitempty"`
 	// Send this text instead of the first content event or the whole JSON body.
@@ -83,6 +85,9 @@ func (f *Fault) Check() error {
 	usages := []string{"", "missing", "null", "zero", "wrong", "cached", "reasoning"}
 	if !slices.Contains(usages, f.Usage) {
 		return fmt.Errorf("usage %q: want one of %s", f.Usage, strings.Join(usages[1:], ", "))
+	}
+	if f.UsageBody != nil && (f.Usage != "" || !json.Valid(f.UsageBody)) {
+		return errors.New("usage_body: want JSON, and no usage beside it")
 	}
 	negative := func(n *int) bool { return n != nil && *n < 0 }
 	if f.Chunks < 0 || f.SplitBytes < 0 || f.Match.Nth < 0 || f.Match.Times < 0 ||

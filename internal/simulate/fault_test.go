@@ -69,6 +69,7 @@ func TestFaults(t *testing.T) {
 		{`{"chunks":20,"usage":"wrong"}`, hello, 200, 0, false, []string{`"prompt_tokens":1012,`, `"completion_tokens":1040,`}, nil, Completed},
 		{`{"usage":"zero"}`, hello, 200, 0, false, []string{`"total_tokens":0,`}, nil, Completed},
 		{`{"usage":"null"}`, hello, 200, 0, false, []string{`"usage":null}`}, nil, Completed},
+		{`{"usage_body":{"prompt_tokens":3,"x":[1]}}`, hello, 200, 0, false, []string{`"usage":{"prompt_tokens":3,"x":[1]}`}, nil, Completed},
 		{`{"usage":"cached"}`, hello, 200, 0, false, []string{`"prompt_tokens_details":{"cached_tokens":3}`}, nil, Completed},
 		{`{"chunks":20,"usage":"reasoning"}`, hello, 200, 0, false, []string{`"completion_tokens_details":{"reasoning_tokens":10}`}, nil, Completed},
 		{`{"chunks":20,"no_done":true}`, streamed, 200, chunks, false, []string{`"usage"`}, []string{"[DONE]"}, Completed},

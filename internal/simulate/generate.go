@@ -1,7 +1,9 @@
 package simulate
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -152,6 +154,11 @@ func (j *job) delay() time.Duration {
 // appendUsage appends the usage object for so many completion tokens, as the
 // fault has it.
 func (j *job) appendUsage(b []byte, completion int) []byte {
+	if j.fault.UsageBody != nil {
+		var line bytes.Buffer // an event of a stream has one line
+		_ = json.Compact(&line, j.fault.UsageBody)
+		return append(b, line.Bytes()...)
+	}
 	prompt, cached, reasoning := j.promptTokens(), 0, 0
 	switch j.fault.Usage {
 	case "null":

@@ -25,12 +25,13 @@ func TestFailover(t *testing.T) {
 	}{
 		{"503", false, simulate.Fault{Status: 503}},
 		{"503 to a stream", true, simulate.Fault{Status: 503}},
-		{"429", false, simulate.Fault{Status: 429, Headers: map[string]string{"retry-after": "7"}}},
 		{"weir's credential is refused", false, simulate.Fault{Status: 401}},
 		{"the balance is used up", true, simulate.Fault{Status: 402}},
 		{"reset", false, simulate.Fault{Reset: true}},
 		{"headers that do not come", false, simulate.Fault{StallBeforeHeadersMS: -1}},
 		{"first token that does not come", true, simulate.Fault{StallFirstTokenMS: -1}},
+		// The last one: the pool is then left alone for as long as it asks.
+		{"429", false, simulate.Fault{Status: 429, Headers: map[string]string{"retry-after": "7"}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w.a.fault(t, tc.fault)

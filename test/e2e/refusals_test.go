@@ -101,7 +101,7 @@ func TestSpoofedHeadersHaveNoEffect(t *testing.T) {
 		"x-envoy-max-retries", "50", "x-envoy-upstream-rq-per-try-timeout-ms", "1", "x-envoy-retry-on", "5xx",
 		"x-envoy-upstream-alt-stat-name", "zzz", "x-envoy-original-path", "/v1/models", "x-envoy-upstream-rq-timeout-ms", "1",
 		"x-forwarded-for", "10.0.0.1", "x-forwarded-host", "evil.example", "x-original-url", "/admin", "host", "evil.example",
-		"x-api-key", "sk-client-secret", "api-key", "sk-client-secret", "cookie", "session=client-secret", "x-gateway-destination-endpoint", "127.0.0.1:1",
+		"x-goog-api-key", "sk-client-secret", "anthropic-api-key", "sk-client-secret", "cookie", "session=client-secret", "x-gateway-destination-endpoint", "127.0.0.1:1",
 		"x-vllm-priority", "-100", "x-data-parallel-rank", "3",
 	}
 	got := w.chat("chat", spoofed...)

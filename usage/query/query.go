@@ -59,11 +59,12 @@ func total(rows []store.Row) store.Row {
 	var t store.Row
 	for _, r := range rows {
 		t.Requests += r.Requests
-		t.Tokens.Input += r.Tokens.Input
-		t.Tokens.CachedInput += r.Tokens.CachedInput
-		t.Tokens.Output += r.Tokens.Output
-		t.Tokens.Reasoning += r.Tokens.Reasoning
+		t.Tokens = t.Tokens.Add(r.Tokens)
 		t.Cost += r.Cost
+		t.InputCost += r.InputCost
+		t.OutputCost += r.OutputCost
+		t.AbandonedCost += r.AbandonedCost
+		t.Abandoned += r.Abandoned
 		t.Estimated += r.Estimated
 	}
 	return t

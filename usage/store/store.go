@@ -94,7 +94,12 @@ type Row struct {
 	By       []string // the values of Query.By, in its order
 	Requests int64
 	Tokens   ai.Usage
-	Cost     ai.NanoUSD
+	// Cost is that of the input, that of the output, that of the attempts that were
+	// given up without an answer, and what each request costs.
+	Cost                                 ai.NanoUSD
+	InputCost, OutputCost, AbandonedCost ai.NanoUSD
+	// Abandoned is how many tokens such attempts are charged; they are not in Tokens.
+	Abandoned int64
 	// Estimated is how many of the tokens were estimated, and neither reported
 	// by the backend nor counted.
 	Estimated int64

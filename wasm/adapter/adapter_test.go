@@ -59,8 +59,14 @@ func (w *world) header(id uint32, name string) string {
 	return ""
 }
 
-// refused tells whether the adapter answered in the place of the target.
+// refused tells whether the adapter answered in the place of the target, since it
+// could not adapt the request.
 func (w *world) refused(id uint32) bool {
+	w.t.Helper()
+	return w.refusedAs(id, "server_error", 500)
+}
+
+func (w *world) refusedAs(id uint32, kind string, status uint32) bool {
 	w.t.Helper()
 	r := w.GetSentLocalResponse(id)
 	if r == nil {
@@ -69,10 +75,10 @@ func (w *world) refused(id uint32) bool {
 	var body struct {
 		Error struct{ Message, Type, Code string }
 	}
-	if err := json.Unmarshal(r.Data, &body); err != nil || body.Error.Type != "server_error" || body.Error.Message == "" {
+	if err := json.Unmarshal(r.Data, &body); err != nil || body.Error.Type != kind || body.Error.Message == "" {
 		w.t.Errorf("the refusal is not in OpenAI's shape: %s", r.Data)
 	}
-	if r.StatusCode != 500 {
+	if r.StatusCode != status {
 		w.t.Errorf("the refusal has status %d", r.StatusCode)
 	}
 	return true
@@ -90,13 +96,17 @@ func requestOf(stream, strip bool) ai.AdapterRequest {
 		Stream: stream, StripUsage: strip}
 }
 
+// attemptHeaders are those of the request as an attempt finds them.
+func (w *world) attemptHeaders(path string) [][2]string {
+	return [][2]string{{":path", path}, {":authority", "client"}, {"content-length", "7"},
+		{ai.AttemptHeader, strings.Join([]string{w.target, w.req, w.state(ai.StateAttempts), path}, "\t")}}
+}
+
 // send sends the request in pieces of n bytes and returns the attempt.
 func (w *world) send(path string, n int) uint32 {
 	w.t.Helper()
 	id := w.InitializeHttpContext()
-	headers := [][2]string{{":path", path}, {":authority", "client"}, {"content-length", "7"},
-		{ai.AttemptHeader, strings.Join([]string{w.target, w.req, w.state(ai.StateAttempts), path}, "\t")}}
-	if w.CallOnRequestHeaders(id, headers, false) != types.ActionPause {
+	if w.CallOnRequestHeaders(id, w.attemptHeaders(path), false) != types.ActionPause {
 		w.t.Error("the request's headers went on before its length was known")
 	}
 	if w.GetSentLocalResponse(id) != nil {
@@ -228,7 +238,6 @@ func TestRefusals(t *testing.T) {
 		"target is not JSON":   {"{", good, "/v1/chat/completions"},
 		"target without model": {`{"pool":"p"}`, good, "/v1/chat/completions"},
 		"target without pool":  {`{"model":"m"}`, good, "/v1/chat/completions"},
-		"no request":           {`{"pool":"p","model":"m"}`, "", "/v1/chat/completions"},
 		"request unreadable":   {`{"pool":"p","model":"m"}`, "1 x -", "/v1/chat/completions"},
 		"beyond the body":      {`{"pool":"p","model":"m"}`, "60 90 -", "/v1/chat/completions"},
 		"not on a string":      {`{"pool":"p","model":"m"}`, "3 9 -", "/v1/chat/completions"},
@@ -248,6 +257,29 @@ func TestRefusals(t *testing.T) {
 			}
 			if len(w.GetErrorLogs()) == 0 {
 				t.Error("the log does not say why")
+			}
+		})
+	}
+}
+
+// A request of which weir was not asked goes to no target, whatever else is known.
+func TestBypass(t *testing.T) {
+	for name, tc := range map[string]struct {
+		decision string
+		end      bool
+	}{
+		"nothing": {"", false}, "absent": {"-", false}, "without a body": {"-", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, standing)
+			w.give(poolA, requestOf(false, false))
+			w.req = tc.decision
+			id := w.InitializeHttpContext()
+			if w.CallOnRequestHeaders(id, w.attemptHeaders("/v1/chat/completions"), tc.end) != types.ActionPause || !w.refusedAs(id, "permission_error", 403) {
+				t.Error("the request was passed on")
+			}
+			if got := w.state(ai.StateAttempts); got != "" {
+				t.Errorf("the attempts are %q", got)
 			}
 		})
 	}

@@ -21,6 +21,9 @@ const (
 	statePath     = bridge.State("weir_path")
 )
 
+// absent is how Envoy writes a value that is not there.
+const absent = "-"
+
 // clientBase is what the target's base path stands for.
 const clientBase = "/v1"
 
@@ -56,6 +59,9 @@ func (a *attempt) prepare() error {
 	if a.target, err = a.plugin.targets.read(fields[0]); err != nil {
 		return err
 	}
+	if fields[1] == "" || fields[1] == absent {
+		return errBypass
+	}
 	if a.AdapterRequest, err = ai.ParseAdapterRequest(fields[1]); err != nil {
 		return err
 	}
@@ -75,7 +81,7 @@ func (a *attempt) prepare() error {
 // noteBegin notes the attempt while it has no status, which a refused
 // connection never gets. It tells whether there were attempts before.
 func (a *attempt) noteBegin(before string) (retry bool) {
-	retry = before != "" && before != "-" // "-" is how Envoy writes what is absent
+	retry = before != "" && before != absent
 	if retry {
 		a.attempts = before + ";"
 	}

@@ -10,6 +10,7 @@
 package adapter
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/wasm/bridge"
 )
 
 // VM is the filter, to be given to proxywasm.SetVMContext.
@@ -51,17 +53,28 @@ type attempt struct {
 	refused bool // a local reply was sent: nothing may pass any more
 }
 
-// refusal tells the client what it may know.
-const refusal = "the gateway could not adapt this request to its target"
+// What a refusal tells the client.
+const (
+	refusal       = "the gateway could not adapt this request to its target"
+	bypassRefusal = "the gateway has not decided about this request"
+)
+
+// errBypass says that the request came here past weir: a route of somebody else's
+// leads to a pool, or ext_proc was taken off one of weir's.
+var errBypass = errors.New("bypass: no decision of weir's came with the request")
 
 // refuse answers the client in the place of the target, and tells the log why.
 // Nothing secret may be in why.
 func (a *attempt) refuse(why error) types.Action {
 	a.refused = true
 	proxywasm.LogErrorf("attempt refused: %v", why)
+	reason, text, details := ai.ReasonInternal, refusal, ai.DetailsAdapter
+	if errors.Is(why, errBypass) {
+		reason, text, details = ai.ReasonBypass, bypassRefusal, ai.DetailsBypass
+	}
 	header := [][2]string{{"content-type", "application/json"}}
-	body := openai.ErrorBody(ai.ReasonInternal, refusal, "")
-	if err := proxywasm.SendHttpResponse(uint32(ai.ReasonInternal.Answer().Status), header, body, -1); err != nil {
+	body := openai.ErrorBody(reason, text, "")
+	if err := bridge.Answer(reason.Answer().Status, details, header, body); err != nil {
 		proxywasm.LogCriticalf("attempt refused, but no answer could be sent: %v", err)
 	}
 	return types.ActionPause

@@ -1,5 +1,5 @@
 // Package build turns a plan into Envoy's configuration: listeners, routes,
-// clusters, endpoints and secrets. It is pure: no clock, no randomness, no
+// clusters, endpoints, secrets and filters. It is pure: no clock, no randomness, no
 // files, no logger; equal plans and options give equal bytes. It knows nothing
 // of gRPC or of who asks for the resources.
 package build
@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -29,7 +31,7 @@ const (
 	RouteConfig      = "weir"           // the one route configuration
 	ExtProcCluster   = "weir/extproc"   // weir's ext_proc server
 	AccessLogCluster = "weir/accesslog" // weir's gRPC access log receiver
-	NoTargetCluster  = "weir/none"      // has no endpoint: where a request without targets ends
+	NoTargetCluster  = ai.NoTargetCluster
 )
 
 // Service is how Envoy reaches one of weir's gRPC services.
@@ -74,6 +76,9 @@ type Resources struct {
 	Clusters  []*clusterv3.Cluster
 	Endpoints []*endpointv3.ClusterLoadAssignment
 	Secrets   []*tlsv3.Secret
+	// Extensions are the configurations of filters that change apart from their
+	// listeners.
+	Extensions []*corev3.TypedExtensionConfig
 }
 
 // Build translates the plan. Its errors name the pool or listener at fault.
@@ -85,6 +90,10 @@ func Build(p *plan.Plan, o Options) (*Resources, error) {
 	b.internalClusters()
 	for _, pool := range p.Pools {
 		b.at(fmt.Sprintf("pool %q", pool.Name), b.pool(pool))
+	}
+	b.verifyTokens()
+	for _, t := range p.TokenIssuers {
+		b.at(fmt.Sprintf("token issuer %q", t.Name), b.keySetCluster(t))
 	}
 	b.res.Routes = append(b.res.Routes, b.routes())
 	for i := range p.Listeners {
@@ -166,7 +175,11 @@ func Hash[M proto.Message](list []M) (string, error) {
 func pack(m proto.Message) *anypb.Any {
 	a := &anypb.Any{}
 	if err := anypb.MarshalFrom(a, m, deterministic); err != nil {
-		return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())}
+		return &anypb.Any{TypeUrl: typeURL(m)}
 	}
 	return a
+}
+
+func typeURL(m proto.Message) string {
+	return "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
 }

@@ -116,6 +116,11 @@ func buildCase(t *testing.T, archive *txtar.Archive, shown bool) (*build.Resourc
 	for _, pool := range p.Pools {
 		pool.CAFile = strings.Replace(pool.CAFile, dir, root, 1)
 	}
+	for _, t := range p.TokenIssuers {
+		if t.Remote != nil {
+			t.Remote.CAFile = strings.Replace(t.Remote.CAFile, dir, root, 1)
+		}
+	}
 	r, err := build.Build(p, o)
 	return r, dir, err
 }
@@ -145,6 +150,7 @@ func render(t *testing.T, archive *txtar.Archive) []txtar.File {
 		{Name: outputPrefix + "clusters.json", Data: text(t, r.Clusters)},
 		{Name: outputPrefix + "endpoints.json", Data: text(t, r.Endpoints)},
 		{Name: outputPrefix + "secrets.json", Data: text(t, r.Secrets)},
+		{Name: outputPrefix + "extensions.json", Data: text(t, r.Extensions)},
 	}
 }
 
@@ -165,9 +171,10 @@ func text[M proto.Message](t *testing.T, list []M) []byte {
 	return out.Bytes()
 }
 
-// TestSameBytes: equal plans give equal versions, and only what changed changes.
-func TestSameBytes(t *testing.T) {
-	archive, err := txtar.ParseFile("testdata/pools.txtar")
+// changing answers the versions of a golden's resources under a changed plan.
+func changing(t *testing.T, golden string) func(change func(*plan.Plan)) map[string]string {
+	t.Helper()
+	archive, err := txtar.ParseFile(golden)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +187,7 @@ func TestSameBytes(t *testing.T) {
 	o := build.Options{
 		ExtProc: build.Service{Address: "unix:/x"}, AccessLogFile: "/log", WasmFile: "/adapter.wasm", SystemCAFile: "/ca.pem",
 	}
-	versions := func(change func(*plan.Plan)) map[string]string {
+	return func(change func(*plan.Plan)) map[string]string {
 		p := load(t, filepath.Join(dir, inputConfig))
 		change(p)
 		r, err := build.Build(p, o)
@@ -193,8 +200,14 @@ func TestSameBytes(t *testing.T) {
 		note(t, out, "clusters", r.Clusters)
 		note(t, out, "endpoints", r.Endpoints)
 		note(t, out, "secrets", r.Secrets)
+		note(t, out, "extensions", r.Extensions)
 		return out
 	}
+}
+
+// TestSameBytes: equal plans give equal versions, and only what changed changes.
+func TestSameBytes(t *testing.T) {
+	versions := changing(t, "testdata/pools.txtar")
 	base := versions(func(*plan.Plan) {})
 	for _, c := range []struct {
 		name    string
@@ -229,17 +242,41 @@ func TestSameBytes(t *testing.T) {
 		}, []string{"clusters", "endpoints"}}, // the cluster carries the Host header
 		{"another model name", func(p *plan.Plan) { p.Pools[0].Model += "-v2" }, []string{"clusters", "endpoints"}}, // see byEDS
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			want := map[string]bool{}
-			for _, kind := range c.touches {
-				want[kind] = true
-			}
-			for kind, version := range versions(c.change) {
-				if changed := version != base[kind]; changed != want[kind] {
-					t.Errorf("%s changed: %t, want %t", kind, changed, want[kind])
-				}
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { touches(t, base, versions(c.change), c.touches) })
+	}
+}
+
+// Who may call, and from where, is in no listener; whether tokens are verified is.
+func TestCallersTouchListeners(t *testing.T) {
+	versions := changing(t, "testdata/callers.txtar")
+	base := versions(func(*plan.Plan) {})
+	for _, c := range []struct {
+		name    string
+		change  func(*plan.Plan)
+		touches []string
+	}{
+		{"nothing", func(*plan.Plan) {}, nil},
+		{"workloads", func(p *plan.Plan) { p.Workloads = plan.Workloads{} }, nil},
+		{"networks", func(p *plan.Plan) { p.TeamNetworks = map[string]*plan.Network{"core": plan.NewNetwork(nil, nil)} }, nil},
+		{"trusted proxies", func(p *plan.Plan) { p.Proxies = nil }, nil},
+		{"bindings", func(p *plan.Plan) { p.TokenIssuers[0].Binding = nil }, nil},
+		{"authorities of clients", func(p *plan.Plan) { p.Listeners[0].TLS.ClientCA = []byte("others") }, []string{"secrets"}},
+		{"an audience", func(p *plan.Plan) { p.TokenIssuers[0].Audiences = []string{"weir"} }, []string{"extensions"}},
+		{"keys in a file", func(p *plan.Plan) { p.TokenIssuers[0].KeySet = []byte(`{"keys": []}`) }, []string{"extensions"}},
+		{"an issuer less", func(p *plan.Plan) { p.TokenIssuers = p.TokenIssuers[:1] }, []string{"extensions", "clusters"}},
+		{"no issuers", func(p *plan.Plan) { p.TokenIssuers = nil }, []string{"listeners", "extensions", "clusters"}},
+	} {
+		t.Run(c.name, func(t *testing.T) { touches(t, base, versions(c.change), c.touches) })
+	}
+}
+
+// touches checks that the versions of these kinds differ, and of no others.
+func touches(t *testing.T, base, versions map[string]string, kinds []string) {
+	t.Helper()
+	for kind, version := range versions {
+		if changed := version != base[kind]; changed != slices.Contains(kinds, kind) {
+			t.Errorf("%s changed: %t", kind, changed)
+		}
 	}
 }
 

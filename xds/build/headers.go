@@ -8,6 +8,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
 )
 
 // steeringPrefixes begin headers with which a client could steer Envoy, weir or
@@ -31,18 +32,31 @@ var credentialHeaders = []string{
 	"proxy-authorization", "x-api-key", "x-goog-api-key",
 }
 
+// peerFormat is the address of who is connected, and peerURIFormat what the URIs of
+// its certificate are, as Envoy verified it.
+const (
+	peerFormat    = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+	peerURIFormat = "%DOWNSTREAM_PEER_URI_SAN%"
+)
+
 // attemptHeaders are dropped before each attempt for another reason: where a
 // client is and how Envoy names its request is no business of a provider.
-var attemptHeaders = []string{"x-real-ip", "x-request-id"}
+var attemptHeaders = []string{"forwarded", "x-real-ip", "x-request-id"}
 
-// earlyMutations run before anything else sees a request.
-func earlyMutations() []*mutationv3.HeaderMutation {
+// earlyMutations run before anything else sees a request: what only the gateway
+// may say is dropped, and then said. All listeners say who the peer is, so that no
+// rule about networks changes one.
+func earlyMutations(l *plan.Listener) []*mutationv3.HeaderMutation {
 	var list []*mutationv3.HeaderMutation
 	for _, p := range steeringPrefixes {
 		list = append(list, removePrefix(p))
 	}
 	for _, h := range steeringHeaders {
 		list = append(list, remove(h))
+	}
+	list = append(list, set(ai.PeerHeader, peerFormat))
+	if l.TLS != nil && l.TLS.ClientCA != nil {
+		list = append(list, set(ai.PeerURIHeader, peerURIFormat))
 	}
 	return list
 }

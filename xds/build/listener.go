@@ -41,9 +41,9 @@ const (
 	requestDuration = 10 * time.Minute // to receive one request, body included
 )
 
-// listener depends on the plan's listener and the options alone: a change of a
-// model, route, key, limit or bound leaves its bytes as they are, so that Envoy
-// drains nothing.
+// listener depends on the plan's listener, the options, and whether there are token
+// issuers: a change of a model, route, key, network, workload, issuer, limit or bound
+// leaves its bytes as they are, so that Envoy drains nothing.
 func (b *builder) listener(l *plan.Listener) error {
 	host, port, err := listenAddress(l.Address)
 	if err != nil {
@@ -96,18 +96,19 @@ func (b *builder) connectionManager(l *plan.Listener) *hcmv3.HttpConnectionManag
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: RouteConfig, ConfigSource: ads(),
 		}},
-		HttpFilters: []*hcmv3.HttpFilter{
+		HttpFilters: append(b.tokenFilters(),
 			httpFilter(extProcFilter, extProc()),
 			httpFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
-		},
+		),
 		AccessLog:        b.accessLog(),
 		LocalReplyConfig: localReplies(),
 
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
 			Name:        "weir.early",
-			TypedConfig: pack(&earlyv3.HeaderMutation{Mutations: earlyMutations()}),
+			TypedConfig: pack(&earlyv3.HeaderMutation{Mutations: earlyMutations(l)}),
 		}},
 		UseRemoteAddress:             wrapperspb.Bool(true),
+		ForwardClientCertDetails:     clientCertHeader(l),
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
@@ -131,6 +132,15 @@ func (b *builder) connectionManager(l *plan.Listener) *hcmv3.HttpConnectionManag
 		DrainTimeout:          durationpb.New(drainTimeout),
 		DelayedCloseTimeout:   durationpb.New(delayedClose),
 	}
+}
+
+// clientCertHeader tells what becomes of x-forwarded-client-cert. Where it passes,
+// weir believes it from trusted proxies alone.
+func clientCertHeader(l *plan.Listener) hcmv3.HttpConnectionManager_ForwardClientCertDetails {
+	if l.TrustClientCertHeader {
+		return hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
+	}
+	return hcmv3.HttpConnectionManager_SANITIZE
 }
 
 // extProc asks weir, and fails closed.

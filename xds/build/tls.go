@@ -8,6 +8,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/internal/plan"
 )
@@ -72,7 +73,9 @@ func clientTLS(t *ClientTLS) *corev3.TransportSocket {
 }
 
 // listenerTLS asks for the certificate by SDS under a name that does not change
-// with it, so that a new certificate drains no listener.
+// with it, so that a new certificate drains no listener. So it does for the
+// authorities of clients; a certificate that is shown is verified by them, also
+// where none is required.
 func (b *builder) listenerTLS(l *plan.Listener) *corev3.TransportSocket {
 	if l.TLS == nil {
 		return nil
@@ -86,7 +89,18 @@ func (b *builder) listenerTLS(l *plan.Listener) *corev3.TransportSocket {
 	}})
 	common := commonTLS([]string{"h2", "http/1.1"}, nil)
 	common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: name, SdsConfig: ads()}}
-	return transportSocket(&tlsv3.DownstreamTlsContext{CommonTlsContext: common})
+	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
+	if l.TLS.ClientCA != nil {
+		clients := "clients/" + l.Name
+		b.res.Secrets = append(b.res.Secrets, &tlsv3.Secret{Name: clients, Type: &tlsv3.Secret_ValidationContext{
+			ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inlineSource(l.TLS.ClientCA)},
+		}})
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: clients, SdsConfig: ads()},
+		}
+		context.RequireClientCertificate = wrapperspb.Bool(!l.TLS.ClientOptional)
+	}
+	return transportSocket(context)
 }
 
 // commonTLS names the highest version, which for Envoy as a client is 1.2 by default.

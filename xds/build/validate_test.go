@@ -66,12 +66,16 @@ func staticBootstrap(t *testing.T, r *build.Resources) []byte {
 	for _, e := range generic(t, r.Endpoints) {
 		endpoints[e["cluster_name"].(string)] = e
 	}
+	extensions := map[string]any{}
+	for _, e := range generic(t, r.Extensions) {
+		extensions[e["name"].(string)] = e["typed_config"]
+	}
 	listeners, clusters := generic(t, r.Listeners), generic(t, r.Clusters)
 	for _, l := range listeners {
-		inline(l, routes)
+		inline(l, routes, extensions)
 	}
 	for _, c := range clusters {
-		inline(c, routes)
+		inline(c, routes, extensions)
 		if c["type"] == "EDS" {
 			service := c["eds_cluster_config"].(map[string]any)["service_name"].(string)
 			delete(c, "eds_cluster_config")
@@ -87,22 +91,26 @@ func staticBootstrap(t *testing.T, r *build.Resources) []byte {
 	return b
 }
 
-// inline replaces references to ADS: of routes by the routes, of secrets by the
-// name alone, which is that of a static one.
-func inline(v any, routes map[string]any) {
+// inline replaces references to ADS: of routes by the routes, of filters by their
+// configurations, of secrets by the name alone, which is that of a static one.
+func inline(v any, routes, extensions map[string]any) {
 	switch v := v.(type) {
 	case map[string]any:
 		if rds, ok := v["rds"].(map[string]any); ok {
 			delete(v, "rds")
 			v["route_config"] = routes[fmt.Sprint(rds["route_config_name"])]
 		}
+		if _, ok := v["config_discovery"]; ok {
+			delete(v, "config_discovery")
+			v["typed_config"] = extensions[v["name"].(string)]
+		}
 		delete(v, "sds_config")
 		for _, inner := range v {
-			inline(inner, routes)
+			inline(inner, routes, extensions)
 		}
 	case []any:
 		for _, inner := range v {
-			inline(inner, routes)
+			inline(inner, routes, extensions)
 		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package access is the stage that judges, from the headers alone, whether any
-// role of the caller permits the request: what it asks for, and when. What roles
+// role of the caller permits the request: what it asks for, when, and from where. What roles
 // say about models, features, sizes and pools is judged by the stage that knows
 // these.
 package access
@@ -22,6 +22,7 @@ func (Stage) Name() string { return "access" }
 var messages = map[ai.Reason]string{
 	ai.ReasonEndpointNotAllowed: "You may not use this endpoint.",
 	ai.ReasonOutsideHours:       "You may not make this request at this time.",
+	ai.ReasonNetworkNotAllowed:  "You may not make this request from your network.",
 }
 
 // Headers judges; auth comes before it. Without a role nothing is permitted.
@@ -29,7 +30,7 @@ func (Stage) Headers(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdict
 	if !ex.Grants.Known() {
 		return pipeline.Verdict{}, errors.New("access is judged before the caller is known")
 	}
-	if reason := ex.Grants.Live(ex.In.Kind, ex.In.Time); reason != ai.ReasonNone {
+	if reason := ex.Grants.Live(ex.In.Kind, ex.In.Time, ex.In.Client); reason != ai.ReasonNone {
 		return pipeline.Refuse(reason, messages[reason]), nil
 	}
 	return pipeline.Verdict{}, nil

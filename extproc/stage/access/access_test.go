@@ -1,6 +1,7 @@
 package access
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -43,6 +44,37 @@ func TestHeaders(t *testing.T) {
 				t.Errorf("%+v, %v, want %q", v, err, tc.want)
 			}
 		})
+	}
+}
+
+// A role that has a network permits nothing elsewhere, and others are as they were.
+func TestNetworks(t *testing.T) {
+	network := plan.NewNetwork([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, nil)
+	near, chat := &plan.Role{Name: "near", Network: network}, &plan.Role{Name: "chat", Endpoints: []ai.Kind{ai.KindChat}}
+	for _, tc := range []struct {
+		name   string
+		roles  []*plan.Role
+		client string
+		kind   ai.Kind
+		want   ai.Reason
+	}{
+		{"within it", []*plan.Role{near}, "10.1.1.1", ai.KindChat, ai.ReasonNone},
+		{"outside it", []*plan.Role{near}, "11.1.1.1", ai.KindChat, ai.ReasonNetworkNotAllowed},
+		{"not known", []*plan.Role{near}, "", ai.KindChat, ai.ReasonNetworkNotAllowed},
+		{"outside it, another role", []*plan.Role{near, chat}, "11.1.1.1", ai.KindChat, ai.ReasonNone},
+		{"outside it, another role for something else", []*plan.Role{near, chat}, "11.1.1.1", ai.KindEmbedding, ai.ReasonNetworkNotAllowed},
+	} {
+		ex := new(pipeline.Exchange)
+		ex.Begin(&plan.Plan{}, "id", time.Time{}, nil, true)
+		ex.In.Kind = tc.kind
+		if tc.client != "" {
+			ex.In.Client = netip.MustParseAddr(tc.client)
+		}
+		ex.Grants, _ = plan.Grant(tc.roles)
+		v, err := Stage{}.Headers(t.Context(), ex)
+		if err != nil || v.Reason != tc.want || v.Stops() && v.Message == "" {
+			t.Errorf("%s: %+v, %v, want %q", tc.name, v, err, tc.want)
+		}
 	}
 }
 

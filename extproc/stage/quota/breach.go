@@ -98,7 +98,7 @@ func downgrade(ex *pipeline.Exchange) bool {
 func (s *Stage) wait(ctx context.Context, ex *pipeline.Exchange, waited *time.Duration) bool {
 	res := &ex.Reserved.Result
 	left := res.Limit.QueueWait - *waited
-	if res.Impossible || res.Open || left <= 0 {
+	if res.Impossible || res.Open || left <= 0 || ai.IsProbeID(ex.In.ID) {
 		return false
 	}
 	defer s.waiting.Add(-1)

@@ -34,7 +34,7 @@ type Stage struct {
 
 // New makes the stage; outputs are what is known of the length of answers.
 func New(l Ledger, outputs *limit.Outputs) *Stage {
-	return &Stage{ledger: l, outputs: outputs, Sleep: sleep}
+	return &Stage{ledger: sparing{l}, outputs: outputs, Sleep: sleep}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -113,7 +113,7 @@ func (g *Gate) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdi
 		return pipeline.Verdict{}, nil
 	}
 	r := begin(ex, m)
-	r.Targets = append(r.Targets, limit.Target{Input: 1, Price: least(m)})
+	r.Targets = append(r.Targets, limit.Target{Input: 1, Price: least(m, ex.In.Time)})
 	if wanted(ex, m) > 0 {
 		r.Options = append(r.Options, limit.Option{Output: answers(ex)})
 	}
@@ -126,10 +126,10 @@ func (g *Gate) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdi
 
 // least is a price below that of any pool that the model may go to: nothing where
 // one of them is free.
-func least(m *plan.Model) ai.Price {
+func least(m *plan.Model, at time.Time) ai.Price {
 	const nanoUSD = 1_000_000 // a million tokens at a billionth of a dollar each
 	for _, p := range m.Pools {
-		if p.Price.Bound(1, 1) == 0 {
+		if p.PriceAt(at).Bound(1, 1) == 0 {
 			return ai.Price{}
 		}
 	}

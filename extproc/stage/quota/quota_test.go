@@ -102,7 +102,7 @@ func exchange(t *testing.T, kind ai.Kind, body string, c count, window int64, li
 	}
 	ex.Estimate = pipeline.NewEstimate(c, ex)
 	ex.Decision.Model = &plan.Model{Name: "m", DefaultMaxTokens: 400, MinOutputTokens: 20}
-	ex.Decision.Targets = []*plan.Pool{{Name: "p"}, {Name: "q", ContextWindow: window, Price: ai.Price{Input: 1e6, CachedInput: 1e6, Output: 1e6}}}
+	ex.Decision.Targets = []*plan.Pool{{Name: "p"}, {Name: "q", ContextWindow: window, Prices: []plan.PricePeriod{{Price: ai.Price{Input: 1e6, CachedInput: 1e6, Output: 1e6}}}}}
 	ex.Decision.Bar = func(_ *pipeline.Exchange, p *plan.Pool) ai.Reason {
 		if p.Name == "barred" {
 			return ai.ReasonEgressNotAllowed
@@ -140,6 +140,8 @@ func TestReserve(t *testing.T) {
 		{name: "lowered to what is likely when little is left", body: much, count: exact(100), taken: 500, likely: 127, limits: []*plan.Limit{tokens}, in: 100, out: 127, max: 127},
 		{name: "not under the floor", body: much, count: exact(100), taken: 881, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded},
 		{name: "a client that asks for less than the floor", body: `{"model":"m","max_tokens":5,"messages":[]}`, count: exact(100), taken: 895, limits: []*plan.Limit{tokens}, in: 100, out: 5, max: 5},
+		{name: "not under a thinking budget", body: `{"model":"m","max_tokens":5000,"thinking_budget":300,"messages":[]}`, count: exact(100), taken: 500, limits: []*plan.Limit{tokens}, in: 100, out: 301, max: 301},
+		{name: "a thinking budget that the limit cannot hold", body: `{"model":"m","max_tokens":5000,"thinking":{"budget_tokens":950},"messages":[]}`, count: exact(100), limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded},
 		{name: "each answer counts", body: three, count: count{bound: 100}, limits: []*plan.Limit{tokens}, in: 100, out: 900, max: 300},
 		{name: "output limit over all answers", body: three, count: count{bound: 100}, limits: []*plan.Limit{output}, in: 100, out: 99, max: 33},
 		{name: "a default fits the smallest window", body: plain, count: exact(100), window: 300, limits: []*plan.Limit{tokens}, in: 100, out: 200, max: 200},
@@ -217,6 +219,29 @@ func TestCeilingsOfPoolsAndRoles(t *testing.T) {
 	}
 }
 
+// A pool that bills what is given up is reserved for beside the one that answers, at
+// the price of the day.
+func TestReservesForWhatIsGivenUp(t *testing.T) {
+	for billed, want := range map[bool]int64{false: 150, true: 150 + 2*150} {
+		ex := exchange(t, ai.KindChat, given, exact(100), 0, money)
+		ex.In.Time = time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
+		ex.Decision.Targets[0] = &plan.Pool{Name: "p", BillsAbandoned: billed, Prices: []plan.PricePeriod{
+			{Price: ai.Price{Input: 1e15, Output: 1e15}},
+			{From: ex.In.Time, Price: ai.Price{Input: 2e6, Output: 2e6}},
+		}}
+		if !billed {
+			ex.Decision.Targets[0].Prices[1].Price = ai.Price{Input: 1e6, Output: 1e6}
+		}
+		l := newLedger()
+		if v, err := New(l, limit.NewOutputs()).Request(t.Context(), ex); err != nil || v.Stops() {
+			t.Fatalf("%+v, %v", v, err)
+		}
+		if got := ex.Reserved.Request.Most(money, ex.Reserved.Output); got != want {
+			t.Errorf("billed %v: %d reserved, want %d", billed, got, want)
+		}
+	}
+}
+
 // A pool whose limit has no room drops out; when none is left, the request is
 // refused.
 func TestPoolsDropOut(t *testing.T) {
@@ -252,7 +277,7 @@ func TestDowngrade(t *testing.T) {
 		{name: "the limit has not", price: ai.Price{Input: 1e6}, reason: ai.ReasonBudgetExceeded},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cheap.Price = tc.price
+			cheap.Prices = []plan.PricePeriod{{Price: tc.price}}
 			book := newLedger()
 			book.take(t, 9990, &l)
 			ex := exchange(t, ai.KindChat, given, exact(100), 0, &l)
@@ -370,7 +395,7 @@ func sent(t *testing.T, ex *pipeline.Exchange) int64 {
 // Who is over a limit is refused before anything is counted.
 func TestGate(t *testing.T) {
 	free := &plan.Pool{Name: "p"}
-	dear := &plan.Pool{Name: "q", Price: ai.Price{Input: 1e6, Output: 1e6}}
+	dear := &plan.Pool{Name: "q", Prices: []plan.PricePeriod{{Price: ai.Price{Input: 1e6, Output: 1e6}}}}
 	for _, tc := range []struct {
 		name    string
 		kind    ai.Kind

@@ -31,7 +31,8 @@ func (s *Stage) build(ex *pipeline.Exchange) *limit.Request {
 	r := begin(ex, ex.Decision.Model)
 	for _, p := range ex.Decision.Targets {
 		r.Targets = append(r.Targets, limit.Target{
-			Pool: p.Name, Input: ex.Estimate.Count(p).Bound, Price: p.Price, Overrun: s.outputs.Overrun(p.Name),
+			Pool: p.Name, Input: ex.Estimate.Count(p).Bound, Price: p.PriceAt(ex.In.Time), Billed: p.BillsAbandoned,
+			Overrun: s.outputs.Overrun(p.Name),
 		})
 	}
 	want := ceiling(ex)
@@ -106,8 +107,15 @@ func ceilings(ex *pipeline.Exchange) bool {
 	return ex.Grants.MaxOutput > 0
 }
 
-// floor is what no limit lowers an answer's ceiling under.
-func floor(ex *pipeline.Exchange) int64 { return max(ex.Decision.Model.MinOutputTokens, 1) }
+// floor is what no limit lowers an answer's ceiling under: beside a thinking budget
+// there is room for an answer.
+func floor(ex *pipeline.Exchange) int64 {
+	least := max(ex.Decision.Model.MinOutputTokens, 1)
+	if budget := ex.In.Request.ThinkingBudget; budget > 0 {
+		least = max(least, budget+1)
+	}
+	return least
+}
 
 // holds is the largest output of one answer, from least to want, that the limits
 // can hold at all beside the input, were they empty; least when not even that.

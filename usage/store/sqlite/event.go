@@ -16,31 +16,31 @@ import (
 	"github.com/weirproxy/weir/usage/store"
 )
 
-const (
-	columns      = `id, end_us, labels, input, cached_input, output, reasoning, cost_nanousd, estimated, event`
-	eventColumns = 10
-	// rowsAtOnce is how many events one statement inserts: what it costs beside
-	// its rows is a few microseconds.
-	rowsAtOnce = 25
-)
+// eventColumns are id, end_us, labels, the figures, and event.
+const eventColumns = figureCount + 4
+
+// rowsAtOnce is how many events one statement inserts: what it costs beside its
+// rows is a few microseconds.
+const rowsAtOnce = 25
 
 // insertEvents is the statement that inserts n events.
 func insertEvents(n int) string {
-	row := `(?` + strings.Repeat(",?", eventColumns-1) + `)`
-	return `INSERT OR IGNORE INTO events (` + columns + `) VALUES ` + row + strings.Repeat(","+row, n-1)
+	row := parameters(eventColumns)
+	return `INSERT OR IGNORE INTO events (id, end_us, labels, ` + columnList("", "") + `, event) VALUES ` + row + strings.Repeat(","+row, n-1)
 }
 
 // appendArgs appends the columns of an event, and its id to ids.
 func appendArgs(args []any, ids []byte, r *store.Record, labels int64) ([]any, []byte, error) {
 	e := r.Event
-	d, t := e.GetDecision(), e.GetTokens()
+	d := e.GetDecision()
 	start := len(ids)
 	ids, err := hex.AppendDecode(ids, []byte(d.GetId()))
 	if err != nil || len(ids)-start != 16 {
 		return args, ids, fmt.Errorf("event %q: an id is 32 hex digits", d.GetId())
 	}
-	return append(args, ids[start:], micros(e.GetEnd()), labels, t.GetInput(), t.GetCachedInput(), t.GetOutput(), t.GetReasoning(),
-		e.GetCostNanousd(), estimated(e), r.Encoded), ids, nil
+	f := figuresOf(e)
+	args = append(args, ids[start:], micros(e.GetEnd()), labels)
+	return append(f.appendTo(args), r.Encoded), ids, nil
 }
 
 func micros(t *timestamppb.Timestamp) int64 { return t.AsTime().UnixMicro() }

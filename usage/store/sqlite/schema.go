@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 )
 
 // migrations bring a database from one version to the next: the first makes it.
@@ -85,7 +86,23 @@ CREATE TABLE progress (
 	trimmed_us     INTEGER NOT NULL
 );
 INSERT INTO progress VALUES (1, 0, 0, 0);
-`}
+`, addColumns("events", "usage_minute", "usage_hour")}
+
+// addColumns adds what the second version sums: input is what is in no other class,
+// output is all of it; abandoned are the tokens of attempts that were given up,
+// which are in no other column, though what they cost is in cost_nanousd.
+func addColumns(tables ...string) string {
+	var b strings.Builder
+	for _, table := range tables {
+		for _, column := range []string{
+			"cache_write", "audio_input", "image_input", "audio_output", "image_output",
+			"input_nanousd", "output_nanousd", "abandoned", "abandoned_nanousd",
+		} {
+			fmt.Fprintf(&b, "ALTER TABLE %s ADD COLUMN %s INTEGER NOT NULL DEFAULT 0;\n", table, column)
+		}
+	}
+	return b.String()
+}
 
 // migrate brings the database to the newest version. It refuses one that is
 // newer than this program.

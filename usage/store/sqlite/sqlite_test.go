@@ -45,8 +45,11 @@ func event(n int, end time.Time) *usagev1.Event {
 			TraceId: strings.Repeat("ab", 16), InputTokens: 7, InputCertainty: usagev1.Certainty_CERTAINTY_COUNTED,
 		},
 		End: timestamppb.New(end), DurationUs: 1e6, Status: 200, Outcome: []string{"completed", "failed"}[n%2], Pool: []string{"a", "b"}[n%2],
-		Attempts:       []*usagev1.Attempt{{Pool: "a", Status: 503, Failure: "status"}, {Pool: "b", Status: 200}},
-		Tokens:         &usagev1.Tokens{Input: int64(n), CachedInput: 1, Output: 2 * int64(n), Reasoning: 1},
+		Attempts: []*usagev1.Attempt{{Pool: "a", Status: 503, Failure: "status"}, {Pool: "b", Status: 200}},
+		Tokens: usagev1.TokensOf(ai.Usage{Input: int64(n), CachedInput: 1, CacheWrite: 2, AudioInput: 3, ImageInput: 4,
+			Output: 20 + 2*int64(n), Reasoning: 1, AudioOutput: 2, ImageOutput: 3}),
+		Costs:          usagev1.CostsOf(ai.Costs{Input: 1, AudioInput: 2, Output: 4, AudioOutput: 8, Request: 16}),
+		Abandoned:      &usagev1.Abandoned{Attempts: 1, Tokens: &usagev1.Tokens{Input: 30, Output: int64(n)}, CostNanousd: 5},
 		InputCertainty: usagev1.Certainty_CERTAINTY_REPORTED, OutputCertainty: usagev1.Certainty_CERTAINTY_ESTIMATED,
 		CostNanousd: 10 * int64(n), FinishReason: "stop", Chunks: 3, ResponseBytes: 4, Flags: "-", Details: "via_upstream",
 	}
@@ -178,11 +181,12 @@ func sum(all []*usagev1.Event, since, until time.Time, by []store.Dimension) []s
 			rows[strings.Join(key, "\x00")] = r
 		}
 		r.Requests++
-		r.Tokens.Input += e.Tokens.Input
-		r.Tokens.CachedInput += e.Tokens.CachedInput
-		r.Tokens.Output += e.Tokens.Output
-		r.Tokens.Reasoning += e.Tokens.Reasoning
+		r.Tokens = r.Tokens.Add(e.Tokens.Usage())
 		r.Cost += ai.NanoUSD(e.CostNanousd)
+		r.InputCost += 3
+		r.OutputCost += 12
+		r.AbandonedCost += 5
+		r.Abandoned += 30 + e.Abandoned.Tokens.Output
 		r.Estimated += e.Tokens.Output
 	}
 	var list []store.Row

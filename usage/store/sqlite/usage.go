@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/usage/store"
 )
 
@@ -81,16 +80,19 @@ func (r *Reader) Usage(ctx context.Context, q store.Query) ([]store.Row, error) 
 	var list []store.Row
 	for rows.Next() {
 		row := store.Row{By: make([]string, len(q.By))}
-		dst := make([]any, 0, len(q.By)+7)
+		dst := make([]any, 0, len(q.By)+1+figureCount)
 		for i := range row.By {
 			dst = append(dst, &row.By[i])
 		}
-		var cost int64
-		dst = append(dst, &row.Requests, &row.Tokens.Input, &row.Tokens.CachedInput, &row.Tokens.Output, &row.Tokens.Reasoning, &cost, &row.Estimated)
+		var f figures
+		dst = append(dst, &row.Requests)
+		for i := range f {
+			dst = append(dst, &f[i])
+		}
 		if err := rows.Scan(dst...); err != nil {
 			return nil, fmt.Errorf("usage store: %w", err)
 		}
-		row.Cost = ai.NanoUSD(cost)
+		f.into(&row)
 		list = append(list, row)
 	}
 	if err := rows.Err(); err != nil {
@@ -111,8 +113,8 @@ func usageSQL(q store.Query, trimmed time.Time) (string, []any) {
 		for i, d := range q.By {
 			fmt.Fprintf(&cols, "%s AS d%d, ", s.column(d), i)
 		}
-		parts = append(parts, fmt.Sprintf(`SELECT %s%s AS requests, input, cached_input, output, reasoning, cost_nanousd, estimated
-			FROM %s WHERE %s >= ? AND %s < ?`, cols.String(), s.requests, s.table, s.bound, s.bound))
+		parts = append(parts, fmt.Sprintf(`SELECT %s%s AS requests, %s FROM %s WHERE %s >= ? AND %s < ?`,
+			cols.String(), s.requests, columnList("", ""), s.table, s.bound, s.bound))
 		args = append(args, from, to)
 	}
 	since, until := q.Since.UnixMicro(), q.Until.UnixMicro()
@@ -137,7 +139,7 @@ func usageSQL(q store.Query, trimmed time.Time) (string, []any) {
 	for i := range q.By {
 		fmt.Fprintf(&keys, "d%d, ", i)
 	}
-	text := `SELECT ` + keys.String() + `sum(requests), sum(input), sum(cached_input), sum(output), sum(reasoning), sum(cost_nanousd), sum(estimated)
+	text := `SELECT ` + keys.String() + `sum(requests), ` + columnList("sum(", ")") + `
 		FROM (` + strings.Join(parts, " UNION ALL ") + `)`
 	if len(q.By) > 0 {
 		text += ` GROUP BY ` + strings.TrimSuffix(keys.String(), ", ")

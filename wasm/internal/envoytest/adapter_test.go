@@ -245,29 +245,38 @@ func TestChunkedRequestWithTrailers(t *testing.T) {
 }
 
 // What cannot be adapted is answered by the adapter, in OpenAI's shape, and goes
-// to no target.
+// to no target. Without a decision, by a route that leads past weir, it is a
+// bypass, whatever the client sends.
 func TestRefused(t *testing.T) {
 	body, req := request(`}`, false, false)
 	b := newBackend(t, jsonAnswer(`{}`))
 	good := target(t, b.Addr, pool)
 	bare := good
 	bare.Metadata = nil
-	for name, cfg := range map[string]envoytest.Config{
-		"cluster without metadata": adapterConfig(req, bare),
-		"no decision":              {Wasm: adapterWasm, RootID: "weir.adapter", Upstream: true, Targets: []envoytest.Target{good}},
+	undecided := envoytest.Config{Wasm: adapterWasm, RootID: "weir.adapter", Upstream: true, Targets: []envoytest.Target{good}}
+	for name, tc := range map[string]struct {
+		cfg           envoytest.Config
+		status        int
+		code, details string
+	}{
+		"cluster without metadata": {adapterConfig(req, bare), 500, "internal_error", ai.DetailsAdapter},
+		"no decision":              {undecided, 403, "bypass", ai.DetailsBypass},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := envoytest.Start(t, cfg)
-			got := post(t, e.URL+"/v1/chat/completions", body)
+			e := envoytest.Start(t, tc.cfg)
+			got := post(t, e.URL+"/v1/chat/completions", body, ai.AttemptHeader, "{}\t"+req.String()+"\t-\t/v1/chat/completions")
 			var shape struct {
 				Error struct{ Message, Type, Code string }
 			}
-			if err := json.Unmarshal([]byte(got.Body), &shape); err != nil || got.Status != 500 || shape.Error.Code != "internal_error" ||
+			if err := json.Unmarshal([]byte(got.Body), &shape); err != nil || got.Status != tc.status || shape.Error.Code != tc.code ||
 				got.Header.Get("Content-Type") != "application/json" {
 				t.Errorf("the client got %d %v %s", got.Status, got.Header, got.Body)
 			}
 			if n := len(b.requests()); n != 0 {
 				t.Errorf("the backend got %d requests", n)
+			}
+			if entry := e.Entries(1)[0]; entry.Details != tc.details || entry.Attempts != "" || entry.Cluster != ai.ClusterName("p") {
+				t.Errorf("entry %+v", entry)
 			}
 		})
 	}

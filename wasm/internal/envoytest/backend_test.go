@@ -111,9 +111,18 @@ type answer struct {
 	Err    error // of reading the body
 }
 
-func post(t testing.TB, url string, body []byte) answer {
+// post sends body; headers are name, value pairs.
+func post(t testing.TB, url string, body []byte, headers ...string) answer {
 	t.Helper()
-	resp, err := http.Post(url, "application/json", bytes.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("content-type", "application/json")
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatalf("POST %s: %v", url, err)
 	}

@@ -68,6 +68,14 @@ type Config struct {
 	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
 	// Where limits are counted. Default: in this process, for one replica of weir.
 	LimitStore *LimitStore `protobuf:"bytes,19,opt,name=limit_store,json=limitStore,proto3" json:"limit_store,omitempty"`
+	// Who issues tokens (JWT) that stand in for keys. Envoy verifies them.
+	TokenIssuers []*TokenIssuer `protobuf:"bytes,16,rep,name=token_issuers,json=tokenIssuers,proto3" json:"token_issuers,omitempty"`
+	// Workloads that call with a client certificate (SPIFFE) and need no key.
+	Workloads []*Workload `protobuf:"bytes,17,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	// Which proxies stand before weir: how a client's address is found.
+	ProxyTrust *ProxyTrust `protobuf:"bytes,18,opt,name=proxy_trust,json=proxyTrust,proto3" json:"proxy_trust,omitempty"`
+	// How it is proved that every policy is in force on every proxy.
+	Doctor *Doctor `protobuf:"bytes,21,opt,name=doctor,proto3" json:"doctor,omitempty"`
 	// Where alerts of limits are sent.
 	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
 	// The time zone of calendars, as Europe/Berlin. Default: UTC
@@ -218,6 +226,34 @@ func (x *Config) GetLimitStore() *LimitStore {
 	return nil
 }
 
+func (x *Config) GetTokenIssuers() []*TokenIssuer {
+	if x != nil {
+		return x.TokenIssuers
+	}
+	return nil
+}
+
+func (x *Config) GetWorkloads() []*Workload {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *Config) GetProxyTrust() *ProxyTrust {
+	if x != nil {
+		return x.ProxyTrust
+	}
+	return nil
+}
+
+func (x *Config) GetDoctor() *Doctor {
+	if x != nil {
+		return x.Doctor
+	}
+	return nil
+}
+
 func (x *Config) GetAlerts() *Alerts {
 	if x != nil {
 		return x.Alerts
@@ -240,9 +276,13 @@ type Listener struct {
 	// host:port, as 127.0.0.1:10080 or 0.0.0.0:443. Port 0 picks a free port.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// Serve TLS with this certificate. Without it the listener is plain text.
-	Tls           *ServerTLS `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tls *ServerTLS `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Learn workloads from the header x-forwarded-client-cert of a mesh's proxy:
+	// from peers in proxy_trust.trusted_proxies, and from nobody else. Its last
+	// element counts, which the peer itself wrote. Without it the header is dropped.
+	TrustClientCertHeader bool `protobuf:"varint,4,opt,name=trust_client_cert_header,json=trustClientCertHeader,proto3" json:"trust_client_cert_header,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Listener) Reset() {
@@ -296,6 +336,13 @@ func (x *Listener) GetTls() *ServerTLS {
 	return nil
 }
 
+func (x *Listener) GetTrustClientCertHeader() bool {
+	if x != nil {
+		return x.TrustClientCertHeader
+	}
+	return false
+}
+
 // ServerTLS is a certificate that Envoy presents; it is delivered by SDS.
 type ServerTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -303,8 +350,15 @@ type ServerTLS struct {
 	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
 	// PEM file with the private key.
 	PrivateKeyFile string `protobuf:"bytes,2,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// PEM file with the authorities of client certificates. With it clients may
+	// prove who they are (mutual TLS); workloads are known by their SPIFFE ID.
+	ClientCaFile string `protobuf:"bytes,3,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	// required: who shows no certificate cannot connect. optional: such a client
+	// needs a key or a token. A certificate that is shown is verified always.
+	// Default: required, with client_ca_file
+	ClientCertificate string `protobuf:"bytes,4,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ServerTLS) Reset() {
@@ -347,6 +401,20 @@ func (x *ServerTLS) GetCertificateFile() string {
 func (x *ServerTLS) GetPrivateKeyFile() string {
 	if x != nil {
 		return x.PrivateKeyFile
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
 	}
 	return ""
 }
@@ -884,7 +952,8 @@ type Pool struct {
 	// Tokens of context that the backend accepts, input and output together.
 	// 0 means not known, not checked.
 	ContextWindow int64 `protobuf:"varint,6,opt,name=context_window,json=contextWindow,proto3" json:"context_window,omitempty"`
-	// What a million tokens cost, in US dollars.
+	// What a million tokens cost, in US dollars. A public pool without a price is
+	// warned of: say free, if it is.
 	Price *Price `protobuf:"bytes,7,opt,name=price,proto3" json:"price,omitempty"`
 	// The credential that Envoy injects for this pool, and for no other.
 	Credential *Credential `protobuf:"bytes,8,opt,name=credential,proto3" json:"credential,omitempty"`
@@ -894,6 +963,14 @@ type Pool struct {
 	Tls *UpstreamTLS `protobuf:"bytes,10,opt,name=tls,proto3" json:"tls,omitempty"`
 	// How input tokens are counted. Default: by the model's name.
 	Tokenizer *Tokenizer `protobuf:"bytes,11,opt,name=tokenizer,proto3" json:"tokenizer,omitempty"`
+	// Prices that hold from a date on, in the order of their dates; until the first
+	// of them, price holds. A request costs what was in force when it came.
+	Prices []*PricePeriod `protobuf:"bytes,12,rep,name=prices,proto3" json:"prices,omitempty"`
+	// What an attempt costs that was given up after it was sent, without an answer
+	// (a timeout, a reset, a client that left before it): billed, as much as it may
+	// have cost; or free, for backends that stop working for a client that is gone.
+	// Default: billed for public pools, free for private ones
+	AbandonedAttempts string `protobuf:"bytes,13,opt,name=abandoned_attempts,json=abandonedAttempts,proto3" json:"abandoned_attempts,omitempty"`
 	// The most output tokens that the backend gives one answer. A request that names
 	// no ceiling is given the smallest of its targets'. 0 means not known.
 	MaxOutputTokens int64 `protobuf:"varint,14,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
@@ -1006,6 +1083,20 @@ func (x *Pool) GetTokenizer() *Tokenizer {
 		return x.Tokenizer
 	}
 	return nil
+}
+
+func (x *Pool) GetPrices() []*PricePeriod {
+	if x != nil {
+		return x.Prices
+	}
+	return nil
+}
+
+func (x *Pool) GetAbandonedAttempts() string {
+	if x != nil {
+		return x.AbandonedAttempts
+	}
+	return ""
 }
 
 func (x *Pool) GetMaxOutputTokens() int64 {
@@ -1197,15 +1288,33 @@ func (x *Endpoint) GetWeight() uint32 {
 	return 0
 }
 
-// Price in US dollars for a million tokens of each class.
+// Price in US dollars for a million tokens of each class. A class without a price
+// costs as the nearest one that has one: nothing is free unless the file says so.
 type Price struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Input that the backend had to compute.
-	Input float64 `protobuf:"fixed64,1,opt,name=input,proto3" json:"input,omitempty"`
-	// Input that the backend had cached. Default: the price of input.
+	// Input that the backend had to compute. Default: the price of output
+	Input *float64 `protobuf:"fixed64,1,opt,name=input,proto3,oneof" json:"input,omitempty"`
+	// Input that the backend had cached. Default: the price of input
 	CachedInput *float64 `protobuf:"fixed64,2,opt,name=cached_input,json=cachedInput,proto3,oneof" json:"cached_input,omitempty"`
-	// Output, reasoning included.
-	Output        float64 `protobuf:"fixed64,3,opt,name=output,proto3" json:"output,omitempty"`
+	// Output. Default: the price of input
+	Output *float64 `protobuf:"fixed64,3,opt,name=output,proto3,oneof" json:"output,omitempty"`
+	// Input that the backend computed and wrote into its cache. Default: the price of
+	// input
+	CacheWrite *float64 `protobuf:"fixed64,4,opt,name=cache_write,json=cacheWrite,proto3,oneof" json:"cache_write,omitempty"`
+	// Reasoning, which is a part of the output. Default: the price of output
+	Reasoning *float64 `protobuf:"fixed64,5,opt,name=reasoning,proto3,oneof" json:"reasoning,omitempty"`
+	// Sound that the model heard. Default: the price of input
+	AudioInput *float64 `protobuf:"fixed64,6,opt,name=audio_input,json=audioInput,proto3,oneof" json:"audio_input,omitempty"`
+	// Sound that the model made. Default: the price of output
+	AudioOutput *float64 `protobuf:"fixed64,7,opt,name=audio_output,json=audioOutput,proto3,oneof" json:"audio_output,omitempty"`
+	// Images and videos that the model saw. Default: the price of input
+	ImageInput *float64 `protobuf:"fixed64,8,opt,name=image_input,json=imageInput,proto3,oneof" json:"image_input,omitempty"`
+	// Images that the model made. Default: the price of output
+	ImageOutput *float64 `protobuf:"fixed64,9,opt,name=image_output,json=imageOutput,proto3,oneof" json:"image_output,omitempty"`
+	// For each request, beside its tokens; not for a million. Default: nothing
+	PerRequest float64 `protobuf:"fixed64,10,opt,name=per_request,json=perRequest,proto3" json:"per_request,omitempty"`
+	// Says that nothing is charged at all. It stands alone.
+	Free          bool `protobuf:"varint,11,opt,name=free,proto3" json:"free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1241,8 +1350,8 @@ func (*Price) Descriptor() ([]byte, []int) {
 }
 
 func (x *Price) GetInput() float64 {
-	if x != nil {
-		return x.Input
+	if x != nil && x.Input != nil {
+		return *x.Input
 	}
 	return 0
 }
@@ -1255,10 +1364,123 @@ func (x *Price) GetCachedInput() float64 {
 }
 
 func (x *Price) GetOutput() float64 {
-	if x != nil {
-		return x.Output
+	if x != nil && x.Output != nil {
+		return *x.Output
 	}
 	return 0
+}
+
+func (x *Price) GetCacheWrite() float64 {
+	if x != nil && x.CacheWrite != nil {
+		return *x.CacheWrite
+	}
+	return 0
+}
+
+func (x *Price) GetReasoning() float64 {
+	if x != nil && x.Reasoning != nil {
+		return *x.Reasoning
+	}
+	return 0
+}
+
+func (x *Price) GetAudioInput() float64 {
+	if x != nil && x.AudioInput != nil {
+		return *x.AudioInput
+	}
+	return 0
+}
+
+func (x *Price) GetAudioOutput() float64 {
+	if x != nil && x.AudioOutput != nil {
+		return *x.AudioOutput
+	}
+	return 0
+}
+
+func (x *Price) GetImageInput() float64 {
+	if x != nil && x.ImageInput != nil {
+		return *x.ImageInput
+	}
+	return 0
+}
+
+func (x *Price) GetImageOutput() float64 {
+	if x != nil && x.ImageOutput != nil {
+		return *x.ImageOutput
+	}
+	return 0
+}
+
+func (x *Price) GetPerRequest() float64 {
+	if x != nil {
+		return x.PerRequest
+	}
+	return 0
+}
+
+func (x *Price) GetFree() bool {
+	if x != nil {
+		return x.Free
+	}
+	return false
+}
+
+// PricePeriod is a price that holds from a date on.
+type PricePeriod struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The date, as "2026-07-01" (midnight UTC) or, with a time and an offset,
+	// "2026-07-01T00:00:00+08:00". Each is later than the one before.
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// What holds then. A class that is absent costs as its nearest one, not as it
+	// did before.
+	Price         *Price `protobuf:"bytes,2,opt,name=price,proto3" json:"price,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PricePeriod) Reset() {
+	*x = PricePeriod{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PricePeriod) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PricePeriod) ProtoMessage() {}
+
+func (x *PricePeriod) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PricePeriod.ProtoReflect.Descriptor instead.
+func (*PricePeriod) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PricePeriod) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *PricePeriod) GetPrice() *Price {
+	if x != nil {
+		return x.Price
+	}
+	return nil
 }
 
 // Credential is a secret header that Envoy adds for a pool.
@@ -1277,7 +1499,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1511,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[14]
+	mi := &file_weir_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1524,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Credential) GetSecret() *SecretRef {
@@ -1362,7 +1584,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1596,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[15]
+	mi := &file_weir_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1609,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Model) GetName() string {
@@ -1476,7 +1698,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1710,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[16]
+	mi := &file_weir_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1723,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rule) GetName() string {
@@ -1546,7 +1768,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1780,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[17]
+	mi := &file_weir_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1793,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Target) GetPool() string {
@@ -1601,7 +1823,7 @@ type WeightedPool struct {
 
 func (x *WeightedPool) Reset() {
 	*x = WeightedPool{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1835,7 @@ func (x *WeightedPool) String() string {
 func (*WeightedPool) ProtoMessage() {}
 
 func (x *WeightedPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[18]
+	mi := &file_weir_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1848,7 @@ func (x *WeightedPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedPool.ProtoReflect.Descriptor instead.
 func (*WeightedPool) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WeightedPool) GetPool() string {
@@ -1650,6 +1872,8 @@ type Team struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Roles that every key of the team has.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// From where the team may call.
+	Network *Network `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
 	// The organisation that the team belongs to, where limits tell several apart.
 	Organisation  string `protobuf:"bytes,5,opt,name=organisation,proto3" json:"organisation,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1658,7 +1882,7 @@ type Team struct {
 
 func (x *Team) Reset() {
 	*x = Team{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1894,7 @@ func (x *Team) String() string {
 func (*Team) ProtoMessage() {}
 
 func (x *Team) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[19]
+	mi := &file_weir_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1907,7 @@ func (x *Team) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Team.ProtoReflect.Descriptor instead.
 func (*Team) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Team) GetName() string {
@@ -1696,6 +1920,13 @@ func (x *Team) GetName() string {
 func (x *Team) GetRoles() []string {
 	if x != nil {
 		return x.Roles
+	}
+	return nil
+}
+
+func (x *Team) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
 	}
 	return nil
 }
@@ -1722,7 +1953,7 @@ type Application struct {
 
 func (x *Application) Reset() {
 	*x = Application{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1965,7 @@ func (x *Application) String() string {
 func (*Application) ProtoMessage() {}
 
 func (x *Application) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[20]
+	mi := &file_weir_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1978,7 @@ func (x *Application) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Application.ProtoReflect.Descriptor instead.
 func (*Application) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Application) GetName() string {
@@ -1797,14 +2028,17 @@ type Role struct {
 	// for more is refused; one that names no ceiling is given this one. 0: any.
 	MaxOutputTokens int64 `protobuf:"varint,9,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
 	// When the role permits anything. Absent: always.
-	Hours         *Hours `protobuf:"bytes,10,opt,name=hours,proto3" json:"hours,omitempty"`
+	Hours *Hours `protobuf:"bytes,10,opt,name=hours,proto3" json:"hours,omitempty"`
+	// From where the role permits anything; the networks of key and team apply as
+	// well, whatever the role says.
+	Network       *Network `protobuf:"bytes,30,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2050,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[21]
+	mi := &file_weir_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2063,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Role) GetName() string {
@@ -1902,6 +2136,13 @@ func (x *Role) GetHours() *Hours {
 	return nil
 }
 
+func (x *Role) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
 // Hours are times of the week. A request is judged when it arrives; an answer
 // that has begun is not cut off.
 type Hours struct {
@@ -1917,7 +2158,7 @@ type Hours struct {
 
 func (x *Hours) Reset() {
 	*x = Hours{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2170,7 @@ func (x *Hours) String() string {
 func (*Hours) ProtoMessage() {}
 
 func (x *Hours) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[22]
+	mi := &file_weir_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2183,7 @@ func (x *Hours) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hours.ProtoReflect.Descriptor instead.
 func (*Hours) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Hours) GetTimeZone() string {
@@ -1976,7 +2217,7 @@ type HourWindow struct {
 
 func (x *HourWindow) Reset() {
 	*x = HourWindow{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2229,7 @@ func (x *HourWindow) String() string {
 func (*HourWindow) ProtoMessage() {}
 
 func (x *HourWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[23]
+	mi := &file_weir_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2242,7 @@ func (x *HourWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HourWindow.ProtoReflect.Descriptor instead.
 func (*HourWindow) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HourWindow) GetDays() []string {
@@ -2047,14 +2288,16 @@ type Key struct {
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Refuse the key for good: it was lost or stolen. `weir key revoke` does the same
 	// without a change of the file.
-	Revoked       bool `protobuf:"varint,9,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	Revoked bool `protobuf:"varint,9,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	// From where the key may be used; the team's network applies as well.
+	Network       *Network `protobuf:"bytes,16,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2309,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[24]
+	mi := &file_weir_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2322,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Key) GetName() string {
@@ -2154,6 +2397,13 @@ func (x *Key) GetRevoked() bool {
 		return x.Revoked
 	}
 	return false
+}
+
+func (x *Key) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
 }
 
 type isKey_Material interface {
@@ -2235,7 +2485,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2497,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[25]
+	mi := &file_weir_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2510,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Limit) GetName() string {
@@ -2414,7 +2664,7 @@ type Alerts struct {
 
 func (x *Alerts) Reset() {
 	*x = Alerts{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2676,7 @@ func (x *Alerts) String() string {
 func (*Alerts) ProtoMessage() {}
 
 func (x *Alerts) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[26]
+	mi := &file_weir_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2689,7 @@ func (x *Alerts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alerts.ProtoReflect.Descriptor instead.
 func (*Alerts) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Alerts) GetWebhooks() []*Webhook {
@@ -2463,7 +2713,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2725,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[27]
+	mi := &file_weir_config_v1_config_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2738,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{27}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Webhook) GetUrl() string {
@@ -2516,7 +2766,7 @@ type LimitStore struct {
 
 func (x *LimitStore) Reset() {
 	*x = LimitStore{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2778,7 @@ func (x *LimitStore) String() string {
 func (*LimitStore) ProtoMessage() {}
 
 func (x *LimitStore) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[28]
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2791,7 @@ func (x *LimitStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitStore.ProtoReflect.Descriptor instead.
 func (*LimitStore) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{28}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LimitStore) GetRedis() *RedisStore {
@@ -2592,7 +2842,7 @@ type RedisStore struct {
 
 func (x *RedisStore) Reset() {
 	*x = RedisStore{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2854,7 @@ func (x *RedisStore) String() string {
 func (*RedisStore) ProtoMessage() {}
 
 func (x *RedisStore) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2867,7 @@ func (x *RedisStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisStore.ProtoReflect.Descriptor instead.
 func (*RedisStore) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RedisStore) GetAddresses() []string {
@@ -2722,7 +2972,7 @@ type RedisTLS struct {
 
 func (x *RedisTLS) Reset() {
 	*x = RedisTLS{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2984,7 @@ func (x *RedisTLS) String() string {
 func (*RedisTLS) ProtoMessage() {}
 
 func (x *RedisTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2997,7 @@ func (x *RedisTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisTLS.ProtoReflect.Descriptor instead.
 func (*RedisTLS) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RedisTLS) GetCaFile() string {
@@ -2793,7 +3043,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +3055,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +3068,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StageMode) GetStage() string {
@@ -2850,7 +3100,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +3112,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +3125,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2914,7 +3164,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3176,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3189,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2974,7 +3224,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	mi := &file_weir_config_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +3236,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	mi := &file_weir_config_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +3249,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Simulator) GetName() string {
@@ -3023,11 +3273,694 @@ func (x *Simulator) GetProfile() string {
 	return ""
 }
 
+// TokenIssuer is an identity provider whose tokens (JWT) are accepted in
+// "Authorization: Bearer". Envoy verifies signature, issuer, audience and times,
+// with a minute of tolerance; a token that does not expire is refused.
+type TokenIssuer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, unique among issuers; issuer:<name> stands for the key in
+	// limits, rules and events.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The token's claim iss, exactly.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The token's claim aud names one of these.
+	Audiences []string `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	// Types that are valid to be assigned to KeySet:
+	//
+	//	*TokenIssuer_JwksFile
+	//	*TokenIssuer_Jwks
+	KeySet isTokenIssuer_KeySet `protobuf_oneof:"key_set"`
+	// What a token stands for: the first binding whose condition holds decides.
+	// A token that none binds is refused.
+	Bindings      []*ClaimBinding `protobuf:"bytes,6,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenIssuer) Reset() {
+	*x = TokenIssuer{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenIssuer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenIssuer) ProtoMessage() {}
+
+func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenIssuer.ProtoReflect.Descriptor instead.
+func (*TokenIssuer) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TokenIssuer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TokenIssuer) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *TokenIssuer) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *TokenIssuer) GetKeySet() isTokenIssuer_KeySet {
+	if x != nil {
+		return x.KeySet
+	}
+	return nil
+}
+
+func (x *TokenIssuer) GetJwksFile() string {
+	if x != nil {
+		if x, ok := x.KeySet.(*TokenIssuer_JwksFile); ok {
+			return x.JwksFile
+		}
+	}
+	return ""
+}
+
+func (x *TokenIssuer) GetJwks() *RemoteKeySet {
+	if x != nil {
+		if x, ok := x.KeySet.(*TokenIssuer_Jwks); ok {
+			return x.Jwks
+		}
+	}
+	return nil
+}
+
+func (x *TokenIssuer) GetBindings() []*ClaimBinding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+type isTokenIssuer_KeySet interface {
+	isTokenIssuer_KeySet()
+}
+
+type TokenIssuer_JwksFile struct {
+	// A file with the issuer's public keys (JWKS). It is watched.
+	JwksFile string `protobuf:"bytes,4,opt,name=jwks_file,json=jwksFile,proto3,oneof"`
+}
+
+type TokenIssuer_Jwks struct {
+	// Where Envoy fetches the issuer's public keys.
+	Jwks *RemoteKeySet `protobuf:"bytes,5,opt,name=jwks,proto3,oneof"`
+}
+
+func (*TokenIssuer_JwksFile) isTokenIssuer_KeySet() {}
+
+func (*TokenIssuer_Jwks) isTokenIssuer_KeySet() {}
+
+// RemoteKeySet is a JWKS that Envoy fetches and keeps.
+type RemoteKeySet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// https://host[:port]/path. http on loopback only.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// PEM file with the authorities to trust. Default: the system's.
+	CaFile string `protobuf:"bytes,2,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// How long fetched keys are used before they are fetched again. Default: 300s
+	Refresh       *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoteKeySet) Reset() {
+	*x = RemoteKeySet{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoteKeySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoteKeySet) ProtoMessage() {}
+
+func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoteKeySet.ProtoReflect.Descriptor instead.
+func (*RemoteKeySet) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RemoteKeySet) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *RemoteKeySet) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *RemoteKeySet) GetRefresh() *durationpb.Duration {
+	if x != nil {
+		return x.Refresh
+	}
+	return nil
+}
+
+// ClaimBinding says what a token's claims stand for, in CEL over claims (a map
+// of what the token holds). A result that names nothing that is configured
+// refuses the token.
+type ClaimBinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tokens that this binding is for: an expression of type bool, as
+	// "llm" in claims.scope.split(" "). A claim that is not there makes it false.
+	// Default: all
+	When string `protobuf:"bytes,1,opt,name=when,proto3" json:"when,omitempty"`
+	// The team that pays, a string: "research", or claims.department. Exactly one
+	// of team and application.
+	Team string `protobuf:"bytes,2,opt,name=team,proto3" json:"team,omitempty"`
+	// The application that calls, a string.
+	Application string `protobuf:"bytes,3,opt,name=application,proto3" json:"application,omitempty"`
+	// Roles, a list of strings, beside those of the application and the team:
+	// claims.groups.filter(g, g in ["chat-user", "embedder"]).
+	Roles string `protobuf:"bytes,4,opt,name=roles,proto3" json:"roles,omitempty"`
+	// The user, a string that stands in events and may have limits of its own.
+	// Default: claims.sub
+	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimBinding) Reset() {
+	*x = ClaimBinding{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimBinding) ProtoMessage() {}
+
+func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimBinding.ProtoReflect.Descriptor instead.
+func (*ClaimBinding) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ClaimBinding) GetWhen() string {
+	if x != nil {
+		return x.When
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetRoles() string {
+	if x != nil {
+		return x.Roles
+	}
+	return ""
+}
+
+func (x *ClaimBinding) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// Workload is a caller that is known by its SPIFFE ID, from its client
+// certificate or from a mesh's proxy (trust_client_cert_header). A key or a token
+// that it sends besides decides alone: who calls is then the key's, and a key that
+// is refused is not made up for by the certificate.
+type Workload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, unique among workloads; workload:<name> stands for the key in
+	// limits, rules and events.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// spiffe://trust-domain/path, exactly, or spiffe://trust-domain/path/* for all
+	// below; the longest that fits counts.
+	SpiffeId string `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	// The application that the workload belongs to, or
+	Application string `protobuf:"bytes,3,opt,name=application,proto3" json:"application,omitempty"`
+	// the team, for a workload without application. Exactly one of the two.
+	Team string `protobuf:"bytes,4,opt,name=team,proto3" json:"team,omitempty"`
+	// Roles, beside those of the application and the team.
+	Roles         []string `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Workload) Reset() {
+	*x = Workload{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Workload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Workload) ProtoMessage() {}
+
+func (x *Workload) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Workload.ProtoReflect.Descriptor instead.
+func (*Workload) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Workload) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Workload) GetSpiffeId() string {
+	if x != nil {
+		return x.SpiffeId
+	}
+	return ""
+}
+
+func (x *Workload) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *Workload) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
+func (x *Workload) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+// ProxyTrust says whom to believe about a client's address. The address is that
+// of the connection, unless that is a trusted proxy's: then it is what the proxy
+// says in x-forwarded-for, and so on from right to left.
+type ProxyTrust struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most proxies before weir, and so the most entries of x-forwarded-for
+	// that are believed. Default: 1, with trusted_proxies
+	TrustedHops uint32 `protobuf:"varint,1,opt,name=trusted_hops,json=trustedHops,proto3" json:"trusted_hops,omitempty"`
+	// Addresses of the proxies, as 10.1.2.3 or 10.0.0.0/24.
+	TrustedProxies []string `protobuf:"bytes,2,rep,name=trusted_proxies,json=trustedProxies,proto3" json:"trusted_proxies,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ProxyTrust) Reset() {
+	*x = ProxyTrust{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyTrust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyTrust) ProtoMessage() {}
+
+func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyTrust.ProtoReflect.Descriptor instead.
+func (*ProxyTrust) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ProxyTrust) GetTrustedHops() uint32 {
+	if x != nil {
+		return x.TrustedHops
+	}
+	return 0
+}
+
+func (x *ProxyTrust) GetTrustedProxies() []string {
+	if x != nil {
+		return x.TrustedProxies
+	}
+	return nil
+}
+
+// Network says from where requests are accepted: addresses, as 10.1.2.3, or
+// ranges of them, as 10.0.0.0/8 and 2001:db8::/32.
+type Network struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only from here. Empty: from everywhere.
+	Allow []string `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
+	// Never from here, also when allow names it.
+	Deny          []string `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Network) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *Network) GetDeny() []string {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+// Doctor sends probes through the proxies and proves on each that every policy is
+// in force. The listeners of an Envoy that `weir up` runs are probed always.
+type Doctor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How often. Default: 30s
+	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Where Envoys that you run can be reached: one entry for each listener of each
+	// of them. What is connected and not named here is reported as not probed.
+	Proxies []*DoctorProxy `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// What probes show a listener that asks for a client certificate.
+	Certificate   *DoctorCertificate `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doctor) Reset() {
+	*x = Doctor{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doctor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doctor) ProtoMessage() {}
+
+func (x *Doctor) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doctor.ProtoReflect.Descriptor instead.
+func (*Doctor) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Doctor) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Doctor) GetProxies() []*DoctorProxy {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+func (x *Doctor) GetCertificate() *DoctorCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// DoctorCertificate is a client certificate.
+type DoctorCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM file with the certificate chain.
+	CertificateFile string `protobuf:"bytes,1,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// PEM file with the private key.
+	PrivateKeyFile string `protobuf:"bytes,2,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DoctorCertificate) Reset() {
+	*x = DoctorCertificate{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorCertificate) ProtoMessage() {}
+
+func (x *DoctorCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorCertificate.ProtoReflect.Descriptor instead.
+func (*DoctorCertificate) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *DoctorCertificate) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *DoctorCertificate) GetPrivateKeyFile() string {
+	if x != nil {
+		return x.PrivateKeyFile
+	}
+	return ""
+}
+
+// DoctorProxy is a way to one listener of one Envoy.
+type DoctorProxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Envoy's node id, as `weir envoy bootstrap --node` set it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// http(s)://host[:port], as weir reaches it.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// The listener of this configuration that is there. May be left out when there
+	// is one only.
+	Listener string `protobuf:"bytes,3,opt,name=listener,proto3" json:"listener,omitempty"`
+	// PEM file with the authorities to trust. Default: the system's.
+	CaFile string `protobuf:"bytes,4,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// The name to ask for and to verify. Default: the URL's host.
+	ServerName    string `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorProxy) Reset() {
+	*x = DoctorProxy{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorProxy) ProtoMessage() {}
+
+func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorProxy.ProtoReflect.Descriptor instead.
+func (*DoctorProxy) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *DoctorProxy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *DoctorProxy) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\a\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\t\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -3048,16 +3981,24 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
 	"simulators\x12;\n" +
 	"\vlimit_store\x18\x13 \x01(\v2\x1a.weir.config.v1.LimitStoreR\n" +
-	"limitStore\x12.\n" +
+	"limitStore\x12@\n" +
+	"\rtoken_issuers\x18\x10 \x03(\v2\x1b.weir.config.v1.TokenIssuerR\ftokenIssuers\x126\n" +
+	"\tworkloads\x18\x11 \x03(\v2\x18.weir.config.v1.WorkloadR\tworkloads\x12;\n" +
+	"\vproxy_trust\x18\x12 \x01(\v2\x1a.weir.config.v1.ProxyTrustR\n" +
+	"proxyTrust\x12.\n" +
+	"\x06doctor\x18\x15 \x01(\v2\x16.weir.config.v1.DoctorR\x06doctor\x12.\n" +
 	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
-	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\x94\x01\n" +
+	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\xcd\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
-	"\x03tls\x18\x03 \x01(\v2\x19.weir.config.v1.ServerTLSR\x03tls\"r\n" +
+	"\x03tls\x18\x03 \x01(\v2\x19.weir.config.v1.ServerTLSR\x03tls\x127\n" +
+	"\x18trust_client_cert_header\x18\x04 \x01(\bR\x15trustClientCertHeader\"\xe4\x01\n" +
 	"\tServerTLS\x122\n" +
 	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
-	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"M\n" +
+	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\x12$\n" +
+	"\x0eclient_ca_file\x18\x03 \x01(\tR\fclientCaFile\x12J\n" +
+	"\x12client_certificate\x18\x04 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\brequiredR\boptionalR\x11clientCertificate\"M\n" +
 	"\x05Admin\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12*\n" +
 	"\x03api\x18\x02 \x01(\v2\x18.weir.config.v1.AdminAPIR\x03api\"\xee\x01\n" +
@@ -3089,7 +4030,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa1\x05\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\x9c\x06\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12D\n" +
 	"\aadapter\x18\x02 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aadapter\x124\n" +
@@ -3105,6 +4046,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03tls\x18\n" +
 	" \x01(\v2\x1b.weir.config.v1.UpstreamTLSR\x03tls\x127\n" +
 	"\ttokenizer\x18\v \x01(\v2\x19.weir.config.v1.TokenizerR\ttokenizer\x123\n" +
+	"\x06prices\x18\f \x03(\v2\x1b.weir.config.v1.PricePeriodR\x06prices\x12D\n" +
+	"\x12abandoned_attempts\x18\r \x01(\tB\x15\xbaH\x12r\x10R\x00R\x06billedR\x04freeR\x11abandonedAttempts\x123\n" +
 	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\"[\n" +
 	"\tTokenizer\x12\x1e\n" +
 	"\n" +
@@ -3118,12 +4061,37 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"serverName\"G\n" +
 	"\bEndpoint\x12\x19\n" +
 	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x12 \n" +
-	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06weight\"\xb9\x01\n" +
-	"\x05Price\x12-\n" +
-	"\x05input\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05input\x12?\n" +
-	"\fcached_input\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\vcachedInput\x88\x01\x01\x12/\n" +
-	"\x06output\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x06outputB\x0f\n" +
-	"\r_cached_input\"\xaa\x01\n" +
+	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x06weight\"\x81\x06\n" +
+	"\x05Price\x122\n" +
+	"\x05input\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05input\x88\x01\x01\x12?\n" +
+	"\fcached_input\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\vcachedInput\x88\x01\x01\x124\n" +
+	"\x06output\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x06output\x88\x01\x01\x12=\n" +
+	"\vcache_write\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x03R\n" +
+	"cacheWrite\x88\x01\x01\x12:\n" +
+	"\treasoning\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x04R\treasoning\x88\x01\x01\x12=\n" +
+	"\vaudio_input\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x05R\n" +
+	"audioInput\x88\x01\x01\x12?\n" +
+	"\faudio_output\x18\a \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x06R\vaudioOutput\x88\x01\x01\x12=\n" +
+	"\vimage_input\x18\b \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\aR\n" +
+	"imageInput\x88\x01\x01\x12?\n" +
+	"\fimage_output\x18\t \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\bR\vimageOutput\x88\x01\x01\x128\n" +
+	"\vper_request\x18\n" +
+	" \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00R\n" +
+	"perRequest\x12\x12\n" +
+	"\x04free\x18\v \x01(\bR\x04freeB\b\n" +
+	"\x06_inputB\x0f\n" +
+	"\r_cached_inputB\t\n" +
+	"\a_outputB\x0e\n" +
+	"\f_cache_writeB\f\n" +
+	"\n" +
+	"_reasoningB\x0e\n" +
+	"\f_audio_inputB\x0f\n" +
+	"\r_audio_outputB\x0e\n" +
+	"\f_image_inputB\x0f\n" +
+	"\r_image_output\"_\n" +
+	"\vPricePeriod\x12\x1b\n" +
+	"\x04from\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x123\n" +
+	"\x05price\x18\x02 \x01(\v2\x15.weir.config.v1.PriceB\x06\xbaH\x03\xc8\x01\x01R\x05price\"\xaa\x01\n" +
 	"\n" +
 	"Credential\x129\n" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
@@ -3151,15 +4119,16 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
 	"\fWeightedPool\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04pool\x12#\n" +
-	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xa3\x01\n" +
+	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xd6\x01\n" +
 	"\x04Team\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x14\n" +
-	"\x05roles\x18\x02 \x03(\tR\x05roles\x12K\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x121\n" +
+	"\anetwork\x18\x04 \x01(\v2\x17.weir.config.v1.NetworkR\anetwork\x12K\n" +
 	"\forganisation\x18\x05 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\forganisation\"z\n" +
 	"\vApplication\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1b\n" +
 	"\x04team\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04team\x12\x14\n" +
-	"\x05roles\x18\x03 \x03(\tR\x05roles\"\xf8\x03\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\"\xab\x04\n" +
 	"\x04Role\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12 \n" +
 	"\x06models\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\x06models\x12\x16\n" +
@@ -3172,7 +4141,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x12max_context_tokens\x18\b \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x10maxContextTokens\x12:\n" +
 	"\x11max_output_tokens\x18\t \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fmaxOutputTokens\x12+\n" +
 	"\x05hours\x18\n" +
-	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\"o\n" +
+	" \x01(\v2\x15.weir.config.v1.HoursR\x05hours\x121\n" +
+	"\anetwork\x18\x1e \x01(\v2\x17.weir.config.v1.NetworkR\anetwork\"o\n" +
 	"\x05Hours\x12$\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\btimeZone\x12@\n" +
 	"\awindows\x18\x02 \x03(\v2\x1a.weir.config.v1.HourWindowB\n" +
@@ -3181,7 +4151,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"HourWindow\x12C\n" +
 	"\x04days\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x18\x01\"%r#R\x03monR\x03tueR\x03wedR\x03thuR\x03friR\x03satR\x03sunR\x04days\x12\x1b\n" +
 	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
-	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xfd\x02\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\"\xb0\x03\n" +
 	"\x03Key\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x127\n" +
 	"\x04hash\x18\x02 \x01(\tB!\xbaH\x1er\x1c2\x1a^hmac-sha256:[0-9a-f]{64}$H\x00R\x04hash\x123\n" +
@@ -3192,7 +4162,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\bdisabled\x18\a \x01(\bR\bdisabled\x129\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x18\n" +
-	"\arevoked\x18\t \x01(\bR\arevokedB\x11\n" +
+	"\arevoked\x18\t \x01(\bR\arevoked\x121\n" +
+	"\anetwork\x18\x10 \x01(\v2\x17.weir.config.v1.NetworkR\anetworkB\x11\n" +
 	"\bmaterial\x12\x05\xbaH\x02\b\x01\"\x99\a\n" +
 	"\x05Limit\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12Z\n" +
@@ -3248,9 +4219,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x10certificate_file\x18\x02 \x01(\tR\x0fcertificateFile\x12(\n" +
 	"\x10private_key_file\x18\x03 \x01(\tR\x0eprivateKeyFile\x12\x1f\n" +
 	"\vserver_name\x18\x04 \x01(\tR\n" +
-	"serverName\"u\n" +
-	"\tStageMode\x127\n" +
-	"\x05stage\x18\x01 \x01(\tB!\xbaH\x1er\x1cR\x04authR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
+	"serverName\"~\n" +
+	"\tStageMode\x12@\n" +
+	"\x05stage\x18\x01 \x01(\tB*\xbaH'r%R\x04authR\anetworkR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
 	"\x04mode\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\aenforceR\x06shadowR\x03offR\x04mode\"\xaf\x01\n" +
 	"\rRequestBounds\x123\n" +
 	"\x0emax_body_bytes\x18\x01 \x01(\x03B\r\xbaH\n" +
@@ -3265,7 +4236,56 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\tSimulator\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1f\n" +
 	"\x06listen\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06listen\x12D\n" +
-	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofileB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofile\"\xce\x02\n" +
+	"\vTokenIssuer\x128\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\"\n" +
+	"\x06issuer\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06issuer\x12/\n" +
+	"\taudiences\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\b\x01\"\ar\x05\x10\x01\x18\x80\x04R\taudiences\x12&\n" +
+	"\tjwks_file\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\bjwksFile\x122\n" +
+	"\x04jwks\x18\x05 \x01(\v2\x1c.weir.config.v1.RemoteKeySetH\x00R\x04jwks\x12B\n" +
+	"\bbindings\x18\x06 \x03(\v2\x1c.weir.config.v1.ClaimBindingB\b\xbaH\x05\x92\x01\x02\b\x01R\bbindingsB\x10\n" +
+	"\akey_set\x12\x05\xbaH\x02\b\x01\"\x89\x01\n" +
+	"\fRemoteKeySet\x12\x19\n" +
+	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x12\x17\n" +
+	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12E\n" +
+	"\arefresh\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\n" +
+	"R\arefresh\"\x82\x01\n" +
+	"\fClaimBinding\x12\x12\n" +
+	"\x04when\x18\x01 \x01(\tR\x04when\x12\x12\n" +
+	"\x04team\x18\x02 \x01(\tR\x04team\x12 \n" +
+	"\vapplication\x18\x03 \x01(\tR\vapplication\x12\x14\n" +
+	"\x05roles\x18\x04 \x01(\tR\x05roles\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\"\xb6\x01\n" +
+	"\bWorkload\x128\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12$\n" +
+	"\tspiffe_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\bspiffeId\x12 \n" +
+	"\vapplication\x18\x03 \x01(\tR\vapplication\x12\x12\n" +
+	"\x04team\x18\x04 \x01(\tR\x04team\x12\x14\n" +
+	"\x05roles\x18\x05 \x03(\tR\x05roles\"a\n" +
+	"\n" +
+	"ProxyTrust\x12*\n" +
+	"\ftrusted_hops\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18\x10R\vtrustedHops\x12'\n" +
+	"\x0ftrusted_proxies\x18\x02 \x03(\tR\x0etrustedProxies\"3\n" +
+	"\aNetwork\x12\x14\n" +
+	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x12\n" +
+	"\x04deny\x18\x02 \x03(\tR\x04deny\"\xcc\x01\n" +
+	"\x06Doctor\x12F\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x05R\binterval\x125\n" +
+	"\aproxies\x18\x02 \x03(\v2\x1b.weir.config.v1.DoctorProxyR\aproxies\x12C\n" +
+	"\vcertificate\x18\x03 \x01(\v2!.weir.config.v1.DoctorCertificateR\vcertificate\"z\n" +
+	"\x11DoctorCertificate\x122\n" +
+	"\x10certificate_file\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0fcertificateFile\x121\n" +
+	"\x10private_key_file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x0eprivateKeyFile\"\x9e\x01\n" +
+	"\vDoctorProxy\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12\x19\n" +
+	"\x03url\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x12\x1a\n" +
+	"\blistener\x18\x03 \x01(\tR\blistener\x12\x17\n" +
+	"\aca_file\x18\x04 \x01(\tR\x06caFile\x12\x1f\n" +
+	"\vserver_name\x18\x05 \x01(\tR\n" +
+	"serverNameB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -3279,7 +4299,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -3295,85 +4315,110 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*UpstreamTLS)(nil),           // 11: weir.config.v1.UpstreamTLS
 	(*Endpoint)(nil),              // 12: weir.config.v1.Endpoint
 	(*Price)(nil),                 // 13: weir.config.v1.Price
-	(*Credential)(nil),            // 14: weir.config.v1.Credential
-	(*Model)(nil),                 // 15: weir.config.v1.Model
-	(*Rule)(nil),                  // 16: weir.config.v1.Rule
-	(*Target)(nil),                // 17: weir.config.v1.Target
-	(*WeightedPool)(nil),          // 18: weir.config.v1.WeightedPool
-	(*Team)(nil),                  // 19: weir.config.v1.Team
-	(*Application)(nil),           // 20: weir.config.v1.Application
-	(*Role)(nil),                  // 21: weir.config.v1.Role
-	(*Hours)(nil),                 // 22: weir.config.v1.Hours
-	(*HourWindow)(nil),            // 23: weir.config.v1.HourWindow
-	(*Key)(nil),                   // 24: weir.config.v1.Key
-	(*Limit)(nil),                 // 25: weir.config.v1.Limit
-	(*Alerts)(nil),                // 26: weir.config.v1.Alerts
-	(*Webhook)(nil),               // 27: weir.config.v1.Webhook
-	(*LimitStore)(nil),            // 28: weir.config.v1.LimitStore
-	(*RedisStore)(nil),            // 29: weir.config.v1.RedisStore
-	(*RedisTLS)(nil),              // 30: weir.config.v1.RedisTLS
-	(*StageMode)(nil),             // 31: weir.config.v1.StageMode
-	(*RequestBounds)(nil),         // 32: weir.config.v1.RequestBounds
-	(*Usage)(nil),                 // 33: weir.config.v1.Usage
-	(*Simulator)(nil),             // 34: weir.config.v1.Simulator
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*PricePeriod)(nil),           // 14: weir.config.v1.PricePeriod
+	(*Credential)(nil),            // 15: weir.config.v1.Credential
+	(*Model)(nil),                 // 16: weir.config.v1.Model
+	(*Rule)(nil),                  // 17: weir.config.v1.Rule
+	(*Target)(nil),                // 18: weir.config.v1.Target
+	(*WeightedPool)(nil),          // 19: weir.config.v1.WeightedPool
+	(*Team)(nil),                  // 20: weir.config.v1.Team
+	(*Application)(nil),           // 21: weir.config.v1.Application
+	(*Role)(nil),                  // 22: weir.config.v1.Role
+	(*Hours)(nil),                 // 23: weir.config.v1.Hours
+	(*HourWindow)(nil),            // 24: weir.config.v1.HourWindow
+	(*Key)(nil),                   // 25: weir.config.v1.Key
+	(*Limit)(nil),                 // 26: weir.config.v1.Limit
+	(*Alerts)(nil),                // 27: weir.config.v1.Alerts
+	(*Webhook)(nil),               // 28: weir.config.v1.Webhook
+	(*LimitStore)(nil),            // 29: weir.config.v1.LimitStore
+	(*RedisStore)(nil),            // 30: weir.config.v1.RedisStore
+	(*RedisTLS)(nil),              // 31: weir.config.v1.RedisTLS
+	(*StageMode)(nil),             // 32: weir.config.v1.StageMode
+	(*RequestBounds)(nil),         // 33: weir.config.v1.RequestBounds
+	(*Usage)(nil),                 // 34: weir.config.v1.Usage
+	(*Simulator)(nil),             // 35: weir.config.v1.Simulator
+	(*TokenIssuer)(nil),           // 36: weir.config.v1.TokenIssuer
+	(*RemoteKeySet)(nil),          // 37: weir.config.v1.RemoteKeySet
+	(*ClaimBinding)(nil),          // 38: weir.config.v1.ClaimBinding
+	(*Workload)(nil),              // 39: weir.config.v1.Workload
+	(*ProxyTrust)(nil),            // 40: weir.config.v1.ProxyTrust
+	(*Network)(nil),               // 41: weir.config.v1.Network
+	(*Doctor)(nil),                // 42: weir.config.v1.Doctor
+	(*DoctorCertificate)(nil),     // 43: weir.config.v1.DoctorCertificate
+	(*DoctorProxy)(nil),           // 44: weir.config.v1.DoctorProxy
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
 	3,  // 1: weir.config.v1.Config.admin:type_name -> weir.config.v1.Admin
 	8,  // 2: weir.config.v1.Config.key_hash_secret:type_name -> weir.config.v1.SecretRef
 	9,  // 3: weir.config.v1.Config.pools:type_name -> weir.config.v1.Pool
-	15, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
-	19, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
-	20, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
-	21, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
-	24, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
-	25, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	31, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	32, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	33, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	34, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	28, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
-	26, // 15: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
-	2,  // 16: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	4,  // 17: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
-	2,  // 18: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
-	5,  // 19: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
-	6,  // 20: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
-	7,  // 21: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
-	12, // 22: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	13, // 23: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	14, // 24: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	35, // 25: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	11, // 26: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	10, // 27: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	8,  // 28: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	16, // 29: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	17, // 30: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	35, // 31: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	35, // 32: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	17, // 33: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	18, // 34: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	22, // 35: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	23, // 36: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 37: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	36, // 38: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	35, // 39: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	35, // 40: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	27, // 41: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 42: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	29, // 43: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	8,  // 44: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	30, // 45: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	35, // 46: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	35, // 47: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	35, // 48: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	16, // 4: weir.config.v1.Config.models:type_name -> weir.config.v1.Model
+	20, // 5: weir.config.v1.Config.teams:type_name -> weir.config.v1.Team
+	21, // 6: weir.config.v1.Config.applications:type_name -> weir.config.v1.Application
+	22, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
+	25, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
+	26, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
+	32, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	33, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	34, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	35, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	29, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
+	36, // 15: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
+	39, // 16: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
+	40, // 17: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
+	42, // 18: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
+	27, // 19: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 20: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	4,  // 21: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
+	2,  // 22: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
+	5,  // 23: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
+	6,  // 24: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
+	7,  // 25: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
+	12, // 26: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	13, // 27: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	15, // 28: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	45, // 29: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 30: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	10, // 31: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	14, // 32: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
+	13, // 33: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 34: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 35: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 36: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	45, // 37: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	45, // 38: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	18, // 39: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 40: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 41: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 42: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 43: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 44: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 45: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	46, // 46: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 47: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	45, // 48: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	45, // 49: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 50: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 51: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 52: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 53: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 54: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	45, // 55: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	45, // 56: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	45, // 57: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 58: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 59: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	45, // 60: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	45, // 61: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 62: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 63: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -3395,10 +4440,14 @@ func file_weir_config_v1_config_proto_init() {
 		(*SecretRef_Generated)(nil),
 	}
 	file_weir_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
-	file_weir_config_v1_config_proto_msgTypes[24].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
+	file_weir_config_v1_config_proto_msgTypes[25].OneofWrappers = []any{
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
+	}
+	file_weir_config_v1_config_proto_msgTypes[36].OneofWrappers = []any{
+		(*TokenIssuer_JwksFile)(nil),
+		(*TokenIssuer_Jwks)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3406,7 +4455,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

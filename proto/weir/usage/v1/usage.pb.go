@@ -132,10 +132,17 @@ type Decision struct {
 	// A limit that only reports and had no room.
 	ReportedLimit string `protobuf:"bytes,24,opt,name=reported_limit,json=reportedLimit,proto3" json:"reported_limit,omitempty"`
 	// Who the caller says acts, and the organisation that the team belongs to.
-	User          string `protobuf:"bytes,25,opt,name=user,proto3" json:"user,omitempty"`
-	Organisation  string `protobuf:"bytes,26,opt,name=organisation,proto3" json:"organisation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	User         string `protobuf:"bytes,25,opt,name=user,proto3" json:"user,omitempty"`
+	Organisation string `protobuf:"bytes,26,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	// How the caller was known: key, jwt or workload. The client's address is not
+	// recorded.
+	Identity string `protobuf:"bytes,27,opt,name=identity,proto3" json:"identity,omitempty"`
+	// The output that all answers together may have: what was reserved, or else what
+	// the client or the model's default allows. An attempt that is charged though it
+	// gave no answer is charged for so much. Absent where no target is.
+	AllowedOutputTokens int64 `protobuf:"varint,40,opt,name=allowed_output_tokens,json=allowedOutputTokens,proto3" json:"allowed_output_tokens,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Decision) Reset() {
@@ -350,13 +357,39 @@ func (x *Decision) GetOrganisation() string {
 	return ""
 }
 
-// TargetPrice is a pool's price in nano-dollars per million tokens.
+func (x *Decision) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *Decision) GetAllowedOutputTokens() int64 {
+	if x != nil {
+		return x.AllowedOutputTokens
+	}
+	return 0
+}
+
+// TargetPrice is a pool's price when the request was decided, in nano-dollars per
+// million tokens. A class that is absent costs as its nearest one: those of input as
+// input, those of output as output.
 type TargetPrice struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Pool        string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	Input       int64                  `protobuf:"varint,2,opt,name=input,proto3" json:"input,omitempty"`
 	CachedInput int64                  `protobuf:"varint,3,opt,name=cached_input,json=cachedInput,proto3" json:"cached_input,omitempty"`
 	Output      int64                  `protobuf:"varint,4,opt,name=output,proto3" json:"output,omitempty"`
+	CacheWrite  *int64                 `protobuf:"varint,5,opt,name=cache_write,json=cacheWrite,proto3,oneof" json:"cache_write,omitempty"`
+	AudioInput  *int64                 `protobuf:"varint,6,opt,name=audio_input,json=audioInput,proto3,oneof" json:"audio_input,omitempty"`
+	ImageInput  *int64                 `protobuf:"varint,7,opt,name=image_input,json=imageInput,proto3,oneof" json:"image_input,omitempty"`
+	Reasoning   *int64                 `protobuf:"varint,8,opt,name=reasoning,proto3,oneof" json:"reasoning,omitempty"`
+	AudioOutput *int64                 `protobuf:"varint,9,opt,name=audio_output,json=audioOutput,proto3,oneof" json:"audio_output,omitempty"`
+	ImageOutput *int64                 `protobuf:"varint,10,opt,name=image_output,json=imageOutput,proto3,oneof" json:"image_output,omitempty"`
+	// For one request, in nano-dollars.
+	Request int64 `protobuf:"varint,11,opt,name=request,proto3" json:"request,omitempty"`
+	// Whether an attempt that was given up without an answer is charged.
+	BillsAbandoned bool `protobuf:"varint,12,opt,name=bills_abandoned,json=billsAbandoned,proto3" json:"bills_abandoned,omitempty"`
 	// Input tokens reserved for this pool: the most that it can count.
 	ReservedInputTokens int64 `protobuf:"varint,13,opt,name=reserved_input_tokens,json=reservedInputTokens,proto3" json:"reserved_input_tokens,omitempty"`
 	unknownFields       protoimpl.UnknownFields
@@ -421,6 +454,62 @@ func (x *TargetPrice) GetOutput() int64 {
 	return 0
 }
 
+func (x *TargetPrice) GetCacheWrite() int64 {
+	if x != nil && x.CacheWrite != nil {
+		return *x.CacheWrite
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetAudioInput() int64 {
+	if x != nil && x.AudioInput != nil {
+		return *x.AudioInput
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetImageInput() int64 {
+	if x != nil && x.ImageInput != nil {
+		return *x.ImageInput
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetReasoning() int64 {
+	if x != nil && x.Reasoning != nil {
+		return *x.Reasoning
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetAudioOutput() int64 {
+	if x != nil && x.AudioOutput != nil {
+		return *x.AudioOutput
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetImageOutput() int64 {
+	if x != nil && x.ImageOutput != nil {
+		return *x.ImageOutput
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetRequest() int64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetBillsAbandoned() bool {
+	if x != nil {
+		return x.BillsAbandoned
+	}
+	return false
+}
+
 func (x *TargetPrice) GetReservedInputTokens() int64 {
 	if x != nil {
 		return x.ReservedInputTokens
@@ -437,8 +526,16 @@ type Attempt struct {
 	// Why the attempt ended without an answer: connect_failure, reset, timeout,
 	// first_token_timeout, no_content (it began, and the next target was tried
 	// before its first content), status, no_response (no response began, and Envoy does
-	// not say why), or empty for the attempt that answered.
+	// not say why), client_gone (before it answered), or empty for the attempt that
+	// answered.
 	Failure string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	// What the attempt is charged though it gave no answer, as its provider may: an
+	// upper bound, beyond what the event's own tokens tell of it. Absent where it is
+	// charged nothing so.
+	Tokens      *Tokens `protobuf:"bytes,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	CostNanousd int64   `protobuf:"varint,5,opt,name=cost_nanousd,json=costNanousd,proto3" json:"cost_nanousd,omitempty"`
+	// How the tokens are known: estimated, where there are any.
+	Certainty Certainty `protobuf:"varint,6,opt,name=certainty,proto3,enum=weir.usage.v1.Certainty" json:"certainty,omitempty"`
 	// For how long the backend asked not to be called, in milliseconds.
 	RestMs        int64 `protobuf:"varint,9,opt,name=rest_ms,json=restMs,proto3" json:"rest_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -496,6 +593,27 @@ func (x *Attempt) GetFailure() string {
 	return ""
 }
 
+func (x *Attempt) GetTokens() *Tokens {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *Attempt) GetCostNanousd() int64 {
+	if x != nil {
+		return x.CostNanousd
+	}
+	return 0
+}
+
+func (x *Attempt) GetCertainty() Certainty {
+	if x != nil {
+		return x.Certainty
+	}
+	return Certainty_CERTAINTY_UNSPECIFIED
+}
+
 func (x *Attempt) GetRestMs() int64 {
 	if x != nil {
 		return x.RestMs
@@ -503,24 +621,216 @@ func (x *Attempt) GetRestMs() int64 {
 	return 0
 }
 
-// Tokens are the classes of usage; they are disjoint and add up.
+// Abandoned is what the attempts without an answer are charged together.
+type Abandoned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attempts      int32                  `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Tokens        *Tokens                `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	CostNanousd   int64                  `protobuf:"varint,3,opt,name=cost_nanousd,json=costNanousd,proto3" json:"cost_nanousd,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Abandoned) Reset() {
+	*x = Abandoned{}
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Abandoned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Abandoned) ProtoMessage() {}
+
+func (x *Abandoned) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Abandoned.ProtoReflect.Descriptor instead.
+func (*Abandoned) Descriptor() ([]byte, []int) {
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Abandoned) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Abandoned) GetTokens() *Tokens {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *Abandoned) GetCostNanousd() int64 {
+	if x != nil {
+		return x.CostNanousd
+	}
+	return 0
+}
+
+// Costs are what a request cost by what it was paid for, in nano-dollars. With what
+// each request costs, and with the abandoned attempts, they add up to its cost.
+type Costs struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Input       int64                  `protobuf:"varint,1,opt,name=input,proto3" json:"input,omitempty"`
+	CachedInput int64                  `protobuf:"varint,2,opt,name=cached_input,json=cachedInput,proto3" json:"cached_input,omitempty"`
+	CacheWrite  int64                  `protobuf:"varint,3,opt,name=cache_write,json=cacheWrite,proto3" json:"cache_write,omitempty"`
+	AudioInput  int64                  `protobuf:"varint,4,opt,name=audio_input,json=audioInput,proto3" json:"audio_input,omitempty"`
+	ImageInput  int64                  `protobuf:"varint,5,opt,name=image_input,json=imageInput,proto3" json:"image_input,omitempty"`
+	// Of the text of the answer.
+	Output      int64 `protobuf:"varint,6,opt,name=output,proto3" json:"output,omitempty"`
+	Reasoning   int64 `protobuf:"varint,7,opt,name=reasoning,proto3" json:"reasoning,omitempty"`
+	AudioOutput int64 `protobuf:"varint,8,opt,name=audio_output,json=audioOutput,proto3" json:"audio_output,omitempty"`
+	ImageOutput int64 `protobuf:"varint,9,opt,name=image_output,json=imageOutput,proto3" json:"image_output,omitempty"`
+	// For the request itself.
+	Request       int64 `protobuf:"varint,10,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Costs) Reset() {
+	*x = Costs{}
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Costs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Costs) ProtoMessage() {}
+
+func (x *Costs) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Costs.ProtoReflect.Descriptor instead.
+func (*Costs) Descriptor() ([]byte, []int) {
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Costs) GetInput() int64 {
+	if x != nil {
+		return x.Input
+	}
+	return 0
+}
+
+func (x *Costs) GetCachedInput() int64 {
+	if x != nil {
+		return x.CachedInput
+	}
+	return 0
+}
+
+func (x *Costs) GetCacheWrite() int64 {
+	if x != nil {
+		return x.CacheWrite
+	}
+	return 0
+}
+
+func (x *Costs) GetAudioInput() int64 {
+	if x != nil {
+		return x.AudioInput
+	}
+	return 0
+}
+
+func (x *Costs) GetImageInput() int64 {
+	if x != nil {
+		return x.ImageInput
+	}
+	return 0
+}
+
+func (x *Costs) GetOutput() int64 {
+	if x != nil {
+		return x.Output
+	}
+	return 0
+}
+
+func (x *Costs) GetReasoning() int64 {
+	if x != nil {
+		return x.Reasoning
+	}
+	return 0
+}
+
+func (x *Costs) GetAudioOutput() int64 {
+	if x != nil {
+		return x.AudioOutput
+	}
+	return 0
+}
+
+func (x *Costs) GetImageOutput() int64 {
+	if x != nil {
+		return x.ImageOutput
+	}
+	return 0
+}
+
+func (x *Costs) GetRequest() int64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+// Tokens are the classes of usage. Those of input are disjoint and add up to all
+// input; reasoning, audio_output and image_output are parts of output, disjoint too.
 type Tokens struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Input that was computed, without the cached part.
+	// Input that was computed, and is in no other class.
 	Input int64 `protobuf:"varint,1,opt,name=input,proto3" json:"input,omitempty"`
 	// Input that the backend had cached.
 	CachedInput int64 `protobuf:"varint,2,opt,name=cached_input,json=cachedInput,proto3" json:"cached_input,omitempty"`
-	// Output, reasoning included.
+	// All output.
 	Output int64 `protobuf:"varint,3,opt,name=output,proto3" json:"output,omitempty"`
 	// The part of output that was reasoning.
-	Reasoning     int64 `protobuf:"varint,4,opt,name=reasoning,proto3" json:"reasoning,omitempty"`
+	Reasoning int64 `protobuf:"varint,4,opt,name=reasoning,proto3" json:"reasoning,omitempty"`
+	// Input that was computed and written into the backend's cache.
+	CacheWrite int64 `protobuf:"varint,5,opt,name=cache_write,json=cacheWrite,proto3" json:"cache_write,omitempty"`
+	// Sound.
+	AudioInput int64 `protobuf:"varint,6,opt,name=audio_input,json=audioInput,proto3" json:"audio_input,omitempty"`
+	// Images and videos.
+	ImageInput int64 `protobuf:"varint,7,opt,name=image_input,json=imageInput,proto3" json:"image_input,omitempty"`
+	// The part of output that was sound.
+	AudioOutput int64 `protobuf:"varint,8,opt,name=audio_output,json=audioOutput,proto3" json:"audio_output,omitempty"`
+	// The part of output that was images.
+	ImageOutput   int64 `protobuf:"varint,9,opt,name=image_output,json=imageOutput,proto3" json:"image_output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Tokens) Reset() {
 	*x = Tokens{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +842,7 @@ func (x *Tokens) String() string {
 func (*Tokens) ProtoMessage() {}
 
 func (x *Tokens) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +855,7 @@ func (x *Tokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tokens.ProtoReflect.Descriptor instead.
 func (*Tokens) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{3}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Tokens) GetInput() int64 {
@@ -576,6 +886,41 @@ func (x *Tokens) GetReasoning() int64 {
 	return 0
 }
 
+func (x *Tokens) GetCacheWrite() int64 {
+	if x != nil {
+		return x.CacheWrite
+	}
+	return 0
+}
+
+func (x *Tokens) GetAudioInput() int64 {
+	if x != nil {
+		return x.AudioInput
+	}
+	return 0
+}
+
+func (x *Tokens) GetImageInput() int64 {
+	if x != nil {
+		return x.ImageInput
+	}
+	return 0
+}
+
+func (x *Tokens) GetAudioOutput() int64 {
+	if x != nil {
+		return x.AudioOutput
+	}
+	return 0
+}
+
+func (x *Tokens) GetImageOutput() int64 {
+	if x != nil {
+		return x.ImageOutput
+	}
+	return 0
+}
+
 // Event is the record of one request, written once, when it has ended.
 type Event struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -597,7 +942,7 @@ type Event struct {
 	Tokens          *Tokens   `protobuf:"bytes,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	InputCertainty  Certainty `protobuf:"varint,10,opt,name=input_certainty,json=inputCertainty,proto3,enum=weir.usage.v1.Certainty" json:"input_certainty,omitempty"`
 	OutputCertainty Certainty `protobuf:"varint,11,opt,name=output_certainty,json=outputCertainty,proto3,enum=weir.usage.v1.Certainty" json:"output_certainty,omitempty"`
-	// What the request cost, in nano-dollars.
+	// What the request cost, in nano-dollars, its abandoned attempts included.
 	CostNanousd int64 `protobuf:"varint,12,opt,name=cost_nanousd,json=costNanousd,proto3" json:"cost_nanousd,omitempty"`
 	// Why the model stopped, as the backend said: stop, length, tool_calls, …
 	FinishReason string `protobuf:"bytes,13,opt,name=finish_reason,json=finishReason,proto3" json:"finish_reason,omitempty"`
@@ -608,14 +953,19 @@ type Event struct {
 	// Envoy's response flags, as UF, UT, DC; "-" for none.
 	Flags string `protobuf:"bytes,16,opt,name=flags,proto3" json:"flags,omitempty"`
 	// Envoy's response code details: why it answered as it did.
-	Details       string `protobuf:"bytes,17,opt,name=details,proto3" json:"details,omitempty"`
+	Details string `protobuf:"bytes,17,opt,name=details,proto3" json:"details,omitempty"`
+	// What of the cost is for attempts that gave no answer; their tokens are not among
+	// those above.
+	Abandoned *Abandoned `protobuf:"bytes,18,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
+	// The rest of the cost, by class.
+	Costs         *Costs `protobuf:"bytes,19,opt,name=costs,proto3" json:"costs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +977,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +990,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{4}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Event) GetDecision() *Decision {
@@ -762,11 +1112,25 @@ func (x *Event) GetDetails() string {
 	return ""
 }
 
+func (x *Event) GetAbandoned() *Abandoned {
+	if x != nil {
+		return x.Abandoned
+	}
+	return nil
+}
+
+func (x *Event) GetCosts() *Costs {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
 var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x06\n" +
+	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\a\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -794,23 +1158,74 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x06limits\x18\x17 \x03(\tR\x06limits\x12%\n" +
 	"\x0ereported_limit\x18\x18 \x01(\tR\rreportedLimit\x12\x12\n" +
 	"\x04user\x18\x19 \x01(\tR\x04user\x12\"\n" +
-	"\forganisation\x18\x1a \x01(\tR\forganisation\"\xa6\x01\n" +
+	"\forganisation\x18\x1a \x01(\tR\forganisation\x12\x1a\n" +
+	"\bidentity\x18\x1b \x01(\tR\bidentity\x122\n" +
+	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\"\xae\x04\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\x03R\x05input\x12!\n" +
 	"\fcached_input\x18\x03 \x01(\x03R\vcachedInput\x12\x16\n" +
-	"\x06output\x18\x04 \x01(\x03R\x06output\x122\n" +
-	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokens\"h\n" +
+	"\x06output\x18\x04 \x01(\x03R\x06output\x12$\n" +
+	"\vcache_write\x18\x05 \x01(\x03H\x00R\n" +
+	"cacheWrite\x88\x01\x01\x12$\n" +
+	"\vaudio_input\x18\x06 \x01(\x03H\x01R\n" +
+	"audioInput\x88\x01\x01\x12$\n" +
+	"\vimage_input\x18\a \x01(\x03H\x02R\n" +
+	"imageInput\x88\x01\x01\x12!\n" +
+	"\treasoning\x18\b \x01(\x03H\x03R\treasoning\x88\x01\x01\x12&\n" +
+	"\faudio_output\x18\t \x01(\x03H\x04R\vaudioOutput\x88\x01\x01\x12&\n" +
+	"\fimage_output\x18\n" +
+	" \x01(\x03H\x05R\vimageOutput\x88\x01\x01\x12\x18\n" +
+	"\arequest\x18\v \x01(\x03R\arequest\x12'\n" +
+	"\x0fbills_abandoned\x18\f \x01(\bR\x0ebillsAbandoned\x122\n" +
+	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokensB\x0e\n" +
+	"\f_cache_writeB\x0e\n" +
+	"\f_audio_inputB\x0e\n" +
+	"\f_image_inputB\f\n" +
+	"\n" +
+	"_reasoningB\x0f\n" +
+	"\r_audio_outputB\x0f\n" +
+	"\r_image_output\"\xf2\x01\n" +
 	"\aAttempt\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x18\n" +
-	"\afailure\x18\x03 \x01(\tR\afailure\x12\x17\n" +
-	"\arest_ms\x18\t \x01(\x03R\x06restMs\"w\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure\x12-\n" +
+	"\x06tokens\x18\x04 \x01(\v2\x15.weir.usage.v1.TokensR\x06tokens\x12!\n" +
+	"\fcost_nanousd\x18\x05 \x01(\x03R\vcostNanousd\x126\n" +
+	"\tcertainty\x18\x06 \x01(\x0e2\x18.weir.usage.v1.CertaintyR\tcertainty\x12\x17\n" +
+	"\arest_ms\x18\t \x01(\x03R\x06restMs\"y\n" +
+	"\tAbandoned\x12\x1a\n" +
+	"\battempts\x18\x01 \x01(\x05R\battempts\x12-\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x15.weir.usage.v1.TokensR\x06tokens\x12!\n" +
+	"\fcost_nanousd\x18\x03 \x01(\x03R\vcostNanousd\"\xb9\x02\n" +
+	"\x05Costs\x12\x14\n" +
+	"\x05input\x18\x01 \x01(\x03R\x05input\x12!\n" +
+	"\fcached_input\x18\x02 \x01(\x03R\vcachedInput\x12\x1f\n" +
+	"\vcache_write\x18\x03 \x01(\x03R\n" +
+	"cacheWrite\x12\x1f\n" +
+	"\vaudio_input\x18\x04 \x01(\x03R\n" +
+	"audioInput\x12\x1f\n" +
+	"\vimage_input\x18\x05 \x01(\x03R\n" +
+	"imageInput\x12\x16\n" +
+	"\x06output\x18\x06 \x01(\x03R\x06output\x12\x1c\n" +
+	"\treasoning\x18\a \x01(\x03R\treasoning\x12!\n" +
+	"\faudio_output\x18\b \x01(\x03R\vaudioOutput\x12!\n" +
+	"\fimage_output\x18\t \x01(\x03R\vimageOutput\x12\x18\n" +
+	"\arequest\x18\n" +
+	" \x01(\x03R\arequest\"\xa0\x02\n" +
 	"\x06Tokens\x12\x14\n" +
 	"\x05input\x18\x01 \x01(\x03R\x05input\x12!\n" +
 	"\fcached_input\x18\x02 \x01(\x03R\vcachedInput\x12\x16\n" +
 	"\x06output\x18\x03 \x01(\x03R\x06output\x12\x1c\n" +
-	"\treasoning\x18\x04 \x01(\x03R\treasoning\"\x99\x05\n" +
+	"\treasoning\x18\x04 \x01(\x03R\treasoning\x12\x1f\n" +
+	"\vcache_write\x18\x05 \x01(\x03R\n" +
+	"cacheWrite\x12\x1f\n" +
+	"\vaudio_input\x18\x06 \x01(\x03R\n" +
+	"audioInput\x12\x1f\n" +
+	"\vimage_input\x18\a \x01(\x03R\n" +
+	"imageInput\x12!\n" +
+	"\faudio_output\x18\b \x01(\x03R\vaudioOutput\x12!\n" +
+	"\fimage_output\x18\t \x01(\x03R\vimageOutput\"\xfd\x05\n" +
 	"\x05Event\x123\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.weir.usage.v1.DecisionR\bdecision\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x1f\n" +
@@ -830,7 +1245,9 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x06chunks\x18\x0e \x01(\x03R\x06chunks\x12%\n" +
 	"\x0eresponse_bytes\x18\x0f \x01(\x03R\rresponseBytes\x12\x14\n" +
 	"\x05flags\x18\x10 \x01(\tR\x05flags\x12\x18\n" +
-	"\adetails\x18\x11 \x01(\tR\adetails*n\n" +
+	"\adetails\x18\x11 \x01(\tR\adetails\x126\n" +
+	"\tabandoned\x18\x12 \x01(\v2\x18.weir.usage.v1.AbandonedR\tabandoned\x12*\n" +
+	"\x05costs\x18\x13 \x01(\v2\x14.weir.usage.v1.CostsR\x05costs*n\n" +
 	"\tCertainty\x12\x19\n" +
 	"\x15CERTAINTY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CERTAINTY_REPORTED\x10\x01\x12\x15\n" +
@@ -850,31 +1267,38 @@ func file_weir_usage_v1_usage_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_usage_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weir_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_weir_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_weir_usage_v1_usage_proto_goTypes = []any{
 	(Certainty)(0),                // 0: weir.usage.v1.Certainty
 	(*Decision)(nil),              // 1: weir.usage.v1.Decision
 	(*TargetPrice)(nil),           // 2: weir.usage.v1.TargetPrice
 	(*Attempt)(nil),               // 3: weir.usage.v1.Attempt
-	(*Tokens)(nil),                // 4: weir.usage.v1.Tokens
-	(*Event)(nil),                 // 5: weir.usage.v1.Event
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*Abandoned)(nil),             // 4: weir.usage.v1.Abandoned
+	(*Costs)(nil),                 // 5: weir.usage.v1.Costs
+	(*Tokens)(nil),                // 6: weir.usage.v1.Tokens
+	(*Event)(nil),                 // 7: weir.usage.v1.Event
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_weir_usage_v1_usage_proto_depIdxs = []int32{
-	6, // 0: weir.usage.v1.Decision.time:type_name -> google.protobuf.Timestamp
-	0, // 1: weir.usage.v1.Decision.input_certainty:type_name -> weir.usage.v1.Certainty
-	2, // 2: weir.usage.v1.Decision.prices:type_name -> weir.usage.v1.TargetPrice
-	1, // 3: weir.usage.v1.Event.decision:type_name -> weir.usage.v1.Decision
-	6, // 4: weir.usage.v1.Event.end:type_name -> google.protobuf.Timestamp
-	3, // 5: weir.usage.v1.Event.attempts:type_name -> weir.usage.v1.Attempt
-	4, // 6: weir.usage.v1.Event.tokens:type_name -> weir.usage.v1.Tokens
-	0, // 7: weir.usage.v1.Event.input_certainty:type_name -> weir.usage.v1.Certainty
-	0, // 8: weir.usage.v1.Event.output_certainty:type_name -> weir.usage.v1.Certainty
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	8,  // 0: weir.usage.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	0,  // 1: weir.usage.v1.Decision.input_certainty:type_name -> weir.usage.v1.Certainty
+	2,  // 2: weir.usage.v1.Decision.prices:type_name -> weir.usage.v1.TargetPrice
+	6,  // 3: weir.usage.v1.Attempt.tokens:type_name -> weir.usage.v1.Tokens
+	0,  // 4: weir.usage.v1.Attempt.certainty:type_name -> weir.usage.v1.Certainty
+	6,  // 5: weir.usage.v1.Abandoned.tokens:type_name -> weir.usage.v1.Tokens
+	1,  // 6: weir.usage.v1.Event.decision:type_name -> weir.usage.v1.Decision
+	8,  // 7: weir.usage.v1.Event.end:type_name -> google.protobuf.Timestamp
+	3,  // 8: weir.usage.v1.Event.attempts:type_name -> weir.usage.v1.Attempt
+	6,  // 9: weir.usage.v1.Event.tokens:type_name -> weir.usage.v1.Tokens
+	0,  // 10: weir.usage.v1.Event.input_certainty:type_name -> weir.usage.v1.Certainty
+	0,  // 11: weir.usage.v1.Event.output_certainty:type_name -> weir.usage.v1.Certainty
+	4,  // 12: weir.usage.v1.Event.abandoned:type_name -> weir.usage.v1.Abandoned
+	5,  // 13: weir.usage.v1.Event.costs:type_name -> weir.usage.v1.Costs
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weir_usage_v1_usage_proto_init() }
@@ -882,13 +1306,14 @@ func file_weir_usage_v1_usage_proto_init() {
 	if File_weir_usage_v1_usage_proto != nil {
 		return
 	}
+	file_weir_usage_v1_usage_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_usage_v1_usage_proto_rawDesc), len(file_weir_usage_v1_usage_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
