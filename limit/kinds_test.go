@@ -200,7 +200,7 @@ func TestBreaker(t *testing.T) {
 	if res := l.Reserve(ls, request("nothing", 0, 0)); !res.OK {
 		t.Errorf("who takes nothing is refused: %+v", res)
 	}
-	was := l.Reset("day", func(Scope) bool { return true })
+	was := l.Reset(ls[0], func(Scope) bool { return true })
 	if len(was) != 1 || was[0].Used != 995 || !was[0].Open || open() {
 		t.Errorf("%+v", was)
 	}

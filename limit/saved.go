@@ -184,16 +184,17 @@ func (l *Ledger) past(t time.Time) (passed, wall time.Duration) {
 // Reset gives back all that was used of a limit in the scopes that match, and
 // closes their breakers; what open requests hold stays held. It returns what the
 // counts were.
-func (l *Ledger) Reset(limit string, match func(Scope) bool) []State {
+func (l *Ledger) Reset(lim *plan.Limit, match func(Scope) bool) []State {
 	l.lock()
 	defer l.unlock()
 	var list []State
 	for _, c := range l.counters {
-		if c.id.limit != limit || !match(c.id.scope) {
+		if c.id.limit != lim.Name || !match(c.id.scope) {
 			continue
 		}
-		c.expire()
-		list = append(list, State{Scope: c.id.scope, Used: c.sum, Reserved: c.held, Open: c.open(), Reset: c.reset()})
+		if c.expire(); c.sum > 0 || c.open() {
+			list = append(list, state(lim, c))
+		}
 		c.slots, c.young, c.sum, c.broken, c.alerted, c.told = nil, nil, 0, 0, 0, 0
 		l.change(c)
 	}

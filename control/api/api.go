@@ -45,6 +45,9 @@ var calls = map[string]call{
 	adminv1connect.KeyServiceSetKeyStateProcedure: {"key.state", []string{Operator}, false},
 	adminv1connect.KeyServiceRevokeKeyProcedure:   {"key.revoke", []string{Operator}, false},
 	adminv1connect.AuditServiceListAuditProcedure: {"audit.list", everyone, true},
+
+	adminv1connect.BudgetServiceListBudgetsProcedure: {"budget.list", everyone, true},
+	adminv1connect.BudgetServiceResetBudgetProcedure: {"budget.reset", []string{Finance}, false},
 }
 
 const (
@@ -55,6 +58,7 @@ const (
 // Options are what the API is made of.
 type Options struct {
 	Keeper  *control.Keeper
+	Budgets Budgets
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Now     func() time.Time // default: time.Now
@@ -84,6 +88,7 @@ func New(o Options) *Server {
 	o.Metrics.MustRegister(s.calls)
 	s.Mount(adminv1connect.NewKeyServiceHandler(&keys{o.Keeper}, s.HandlerOptions()...))
 	s.Mount(adminv1connect.NewAuditServiceHandler(&audit{o.Keeper.Store}, s.HandlerOptions()...))
+	s.Mount(adminv1connect.NewBudgetServiceHandler(&budgets{o.Budgets, o.Keeper.Store, o.Now}, s.HandlerOptions()...))
 	return s
 }
 

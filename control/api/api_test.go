@@ -46,8 +46,9 @@ import (
 // world is an API with a real store.
 type world struct {
 	*Server
-	store control.Store
-	log   *strings.Builder
+	store   control.Store
+	budgets *book
+	log     *strings.Builder
 }
 
 func newWorld(t *testing.T) *world {
@@ -63,14 +64,15 @@ func newWorld(t *testing.T) *world {
 	p.SetHashSecret([]byte("a secret of tests"))
 	w := &world{store: store, log: &strings.Builder{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
-	w.Server = New(Options{Log: log, Metrics: prometheus.NewRegistry(), Keeper: &control.Keeper{
+	w.budgets = newBook()
+	w.Server = New(Options{Log: log, Metrics: prometheus.NewRegistry(), Budgets: w.budgets, Keeper: &control.Keeper{
 		Store: store, Plan: func() *plan.Plan { return p }, Follower: control.NewFollower(store, p.Stored, log),
 	}})
 	return w
 }
 
 // as serves the API to one caller, whoever connects.
-func (w *world) as(t *testing.T, actor *control.Actor) (adminv1connect.KeyServiceClient, adminv1connect.AuditServiceClient) {
+func (w *world) as(t *testing.T, actor *control.Actor) (adminv1connect.KeyServiceClient, adminv1connect.AuditServiceClient, adminv1connect.BudgetServiceClient) {
 	t.Helper()
 	s := w.bounded(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if actor != nil {
@@ -85,11 +87,12 @@ func (w *world) as(t *testing.T, actor *control.Actor) (adminv1connect.KeyServic
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 	base := "http://" + l.Addr().String()
-	return adminv1connect.NewKeyServiceClient(http.DefaultClient, base), adminv1connect.NewAuditServiceClient(http.DefaultClient, base)
+	return adminv1connect.NewKeyServiceClient(http.DefaultClient, base), adminv1connect.NewAuditServiceClient(http.DefaultClient, base),
+		adminv1connect.NewBudgetServiceClient(http.DefaultClient, base)
 }
 
 // everyCall makes each call there is, by its procedure.
-func everyCall(keys adminv1connect.KeyServiceClient, audit adminv1connect.AuditServiceClient) map[string]func(context.Context) error {
+func everyCall(keys adminv1connect.KeyServiceClient, audit adminv1connect.AuditServiceClient, budgets adminv1connect.BudgetServiceClient) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		adminv1connect.KeyServiceCreateKeyProcedure: func(ctx context.Context) error {
 			_, err := keys.CreateKey(ctx, connect.NewRequest(&adminv1.CreateKeyRequest{Name: "k", Team: "core"}))
@@ -115,6 +118,14 @@ func everyCall(keys adminv1connect.KeyServiceClient, audit adminv1connect.AuditS
 			_, err := keys.RevokeKey(ctx, connect.NewRequest(&adminv1.RevokeKeyRequest{Name: "there"}))
 			return err
 		},
+		adminv1connect.BudgetServiceListBudgetsProcedure: func(ctx context.Context) error {
+			_, err := budgets.ListBudgets(ctx, connect.NewRequest(&adminv1.ListBudgetsRequest{}))
+			return err
+		},
+		adminv1connect.BudgetServiceResetBudgetProcedure: func(ctx context.Context) error {
+			_, err := budgets.ResetBudget(ctx, connect.NewRequest(&adminv1.ResetBudgetRequest{Name: "month"}))
+			return err
+		},
 		adminv1connect.AuditServiceListAuditProcedure: func(ctx context.Context) error {
 			_, err := audit.ListAudit(ctx, connect.NewRequest(&adminv1.ListAuditRequest{}))
 			return err
@@ -138,7 +149,7 @@ func TestRoles(t *testing.T) {
 		var denied []string
 		for procedure, call := range all {
 			c := calls[procedure]
-			may := c.reads && len(roles) > 0 && slices.Contains(everyone, roles[0]) || len(roles) > 0 && roles[0] == Operator
+			may := len(roles) > 0 && (c.reads && slices.Contains(everyone, roles[0]) || slices.Contains(c.roles, roles[0]))
 			err := call(t.Context())
 			if got := connect.CodeOf(err); may && err != nil && got != connect.CodeFailedPrecondition || // it was revoked before
 				!may && got != connect.CodePermissionDenied {
@@ -184,7 +195,7 @@ func TestUnidentified(t *testing.T) {
 // and holds no secret.
 func TestWrongCalls(t *testing.T) {
 	w := newWorld(t)
-	keys, audit := w.as(t, &control.Actor{Name: "test", Roles: []string{Operator}})
+	keys, audit, _ := w.as(t, &control.Actor{Name: "test", Roles: []string{Operator}})
 	ctx := t.Context()
 	made, err := keys.CreateKey(ctx, connect.NewRequest(&adminv1.CreateKeyRequest{Name: "k", Team: "core", Ttl: durationpb.New(time.Hour)}))
 	if err != nil || made.Msg.Key.ExpireTime == nil {
@@ -277,7 +288,7 @@ func TestWrongCalls(t *testing.T) {
 // Pages of the audit have every record once, the newest first.
 func TestAuditPages(t *testing.T) {
 	w := newWorld(t)
-	_, audit := w.as(t, &control.Actor{Name: "test", Roles: []string{Viewer}})
+	_, audit, _ := w.as(t, &control.Actor{Name: "test", Roles: []string{Viewer}})
 	for i := range 23 {
 		if err := w.store.Note(t.Context(), control.Record{Time: time.UnixMicro(int64(i + 1)), Actor: fmt.Sprint(i % 2)}); err != nil {
 			t.Fatal(err)

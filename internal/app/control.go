@@ -154,7 +154,7 @@ func (a *app) serveControl(p *plan.Plan) error {
 	if err != nil {
 		return fmt.Errorf("admin API: %w", err)
 	}
-	server := api.New(api.Options{Keeper: a.controls.keeper, Log: a.log, Metrics: a.reg})
+	server := api.New(api.Options{Keeper: a.controls.keeper, Budgets: budgets{a.limits, a.plan.Load}, Log: a.log, Metrics: a.reg})
 	local := server.SocketServer()
 	a.serveHTTP("admin API on its socket", local, func() error { return local.Serve(l) })
 	if p.AdminAPI == nil {

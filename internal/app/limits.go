@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -39,13 +40,13 @@ type ledger interface {
 	Restore(limits []*plan.Limit, r *limit.Request, admitted time.Time)
 	Count(limits []*plan.Limit, r *limit.Request, used []limit.Used, admitted, ended time.Time)
 	States(limits []*plan.Limit, r *limit.Request) []limit.State
-	All(limits []*plan.Limit) []limit.State
-	Reset(limit string, match func(limit.Scope) bool) []limit.State
+	All(ctx context.Context, limits []*plan.Limit) ([]limit.State, error)
+	Reset(ctx context.Context, l *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error)
 	Held() int
 	Debts(fn func(limit string, n int64))
-	// Fresh says that a limit with this name is new, and Introduce that all was
-	// counted that the new ones have behind them.
-	Fresh(name string)
+	// Fresh says that a limit is new, and Introduce that all was counted that the new
+	// ones have behind them.
+	Fresh(l *plan.Limit)
 	Introduce(ctx context.Context)
 }
 
@@ -53,7 +54,17 @@ type ledger interface {
 type alone struct{ *limit.Ledger }
 
 // Fresh drops what is left of a limit that was there before: it is not whole.
-func (l alone) Fresh(name string) { l.Reset(name, func(limit.Scope) bool { return true }) }
+func (a alone) Fresh(l *plan.Limit) { a.Ledger.Reset(l, func(limit.Scope) bool { return true }) }
+
+// All and Reset cannot fail.
+func (a alone) All(_ context.Context, limits []*plan.Limit) ([]limit.State, error) {
+	return a.Ledger.All(limits), nil
+}
+
+// Reset is described at limit.Ledger.
+func (a alone) Reset(_ context.Context, l *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
+	return a.Ledger.Reset(l, match), nil
+}
 
 // Introduce has nobody to tell.
 func (alone) Introduce(context.Context) {}
@@ -194,7 +205,7 @@ func (k *keeper) begin(ctx context.Context, p *plan.Plan) (finish func() error, 
 		return func() error { k.follow(p); return nil }, nil
 	}
 	for _, l := range fresh {
-		k.ledger.Fresh(l.Name)
+		k.ledger.Fresh(l)
 	}
 	at, err := k.count(ctx, k.ledger.Count, fresh)
 	if err != nil {
@@ -260,6 +271,34 @@ func (k *keeper) save(ctx context.Context) error {
 	}
 	k.usage.Keep(at.Segment)
 	return nil
+}
+
+// budgets are the counts as the admin API shows and resets them.
+type budgets struct {
+	*keeper
+	plan func() *plan.Plan
+}
+
+// Limit implements api.Budgets.
+func (b budgets) Limit(name string) *plan.Limit {
+	for _, l := range b.plan().Limits {
+		if l.Name == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// All implements api.Budgets.
+func (b budgets) All(ctx context.Context) ([]limit.State, error) {
+	return b.ledger.All(ctx, b.plan().Limits)
+}
+
+// Reset implements api.Budgets: it is kept when it returns, so that a restart does
+// not count again what was given back.
+func (b budgets) Reset(ctx context.Context, l *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
+	was, err := b.ledger.Reset(ctx, l, match)
+	return was, errors.Join(err, b.save(ctx))
 }
 
 // run keeps the counts until ctx ends.

@@ -52,7 +52,7 @@ func (k *keeper) restoreOne(ctx context.Context, a account, p *plan.Plan) error 
 		return nil
 	}
 	for _, l := range fresh {
-		k.ledger.Fresh(l.Name)
+		k.ledger.Fresh(l)
 	}
 	_, err = k.count(ctx, a.count, fresh)
 	return err

@@ -55,6 +55,9 @@ func (c *compilation) compileLimits() {
 		c.amount(path, l, limit)
 		c.span(path, l, limit)
 		c.breach(path, l, limit)
+		if limit.PerUser && len(c.cfg.TokenIssuers) == 0 {
+			c.fault(path+".per", "users are named by tokens, and there are no token_issuers: all callers would be one user")
+		}
 		if c.filtered(path, l) && !c.counts(limit) {
 			c.fault(path, "counts nothing: no caller and no model that a role permits match all of its filters")
 		}

@@ -184,10 +184,9 @@ func (l *Ledger) counts(ctx context.Context, s *script, list []found, limits fun
 	return out, rep.now, nil
 }
 
-// All tells of every count of the limits that is not empty, in no order; nothing
-// while the server has no answer.
-func (l *Ledger) All(limits []*plan.Limit) []limit.State {
-	ctx, cancel := context.WithTimeout(context.Background(), adminBound)
+// All tells of every count of the limits that is not empty, in no order.
+func (l *Ledger) All(ctx context.Context, limits []*plan.Limit) ([]limit.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminBound)
 	defer cancel()
 	of := func(id identity) *plan.Limit {
 		for _, lim := range limits {
@@ -215,10 +214,9 @@ func (l *Ledger) All(limits []*plan.Limit) []limit.State {
 		return nil
 	})
 	if err != nil {
-		l.opt.Logger.Warn("limits: the counts cannot be read", "err", err)
-		return nil
+		return nil, fmt.Errorf("the counts cannot be read: %w", err)
 	}
-	return states
+	return states, nil
 }
 
 // longest is the window of a limit that is not known here: nothing of it is past.
@@ -227,35 +225,34 @@ const longest = 366 * 24 * time.Hour
 // Reset gives back all that was used of a limit in the scopes that match, and
 // closes their breakers; what open requests hold stays held. It returns what the
 // counts were. The other replicas take it over within a second.
-func (l *Ledger) Reset(name string, match func(limit.Scope) bool) []limit.State {
-	ctx, cancel := context.WithTimeout(context.Background(), adminBound)
+func (l *Ledger) Reset(ctx context.Context, lim *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminBound)
 	defer cancel()
 	of := func(id identity) *plan.Limit {
-		if lim, ok := l.known.Load(id.limit); ok && lim.(*plan.Limit).Period == id.period {
-			return lim.(*plan.Limit)
+		if lim.Unit == id.unit && lim.Period == id.period {
+			return lim
 		}
-		return &plan.Limit{Name: id.limit, Unit: id.unit, Period: id.period, Window: longest}
+		return &plan.Limit{Name: id.limit, Unit: id.unit, Period: id.period, Window: longest} // it was another one before
 	}
 	var states []limit.State
-	err := l.scan(ctx, func(id identity) bool { return id.limit == name && match(id.scope) }, func(list []found) error {
+	err := l.scan(ctx, func(id identity) bool { return id.limit == lim.Name && match(id.scope) }, func(list []found) error {
 		counts, now, err := l.counts(ctx, resetScript, list, of)
 		if err != nil {
 			return err
 		}
 		for i, c := range counts {
-			s := c.state(of(list[i].id), 0, list[i].id.scope, now)
-			s.Limit, s.Left = nil, 0
-			states = append(states, s)
+			if c.used > 0 || c.broken > now {
+				states = append(states, c.state(lim, l.split(lim).share.Amount, list[i].id.scope, now))
+			}
 		}
 		return l.publishReset(ctx, list)
 	})
 	if err != nil {
-		l.opt.Logger.Error("limits: a reset was not carried out everywhere", "limit", name, "err", err)
-		return states
+		return states, fmt.Errorf("not everything was reset: %w", err)
 	}
-	l.own.Reset(name, match)
-	l.pot.Reset(name, match)
-	return states
+	l.own.Reset(lim, match)
+	l.pot.Reset(lim, match)
+	return states, nil
 }
 
 // resets is the stream of what was reset.
@@ -305,8 +302,9 @@ func (k *keeper) takeResets(ctx context.Context) {
 			continue
 		}
 		same := func(s limit.Scope) bool { return s == id.scope }
-		l.own.Reset(id.limit, same)
-		l.pot.Reset(id.limit, same)
+		lim := &plan.Limit{Name: id.limit}
+		l.own.Reset(lim, same)
+		l.pot.Reset(lim, same)
 	}
 }
 

@@ -215,8 +215,12 @@ func playAlike(t *testing.T, w *world, rng *rand.Rand, refused map[string]int) {
 			sameStates(t, here.States(limits, r), there.States(limits, r))
 		}
 		if rng.IntN(100) == 0 {
-			here.Reset("money", func(limit.Scope) bool { return true })
-			there.Reset("money", func(limit.Scope) bool { return true })
+			a := here.Reset(limits[4], func(limit.Scope) bool { return true })
+			b, err := there.Reset(t.Context(), limits[4], func(limit.Scope) bool { return true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameStates(t, a, b)
 		}
 	}
 	if here.Held() != there.Held() {

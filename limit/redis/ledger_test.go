@@ -523,8 +523,8 @@ func TestResetReachesAllReplicas(t *testing.T) {
 	if res := one.Reserve(limits, request("c", 1)); res.OK || !res.Open {
 		t.Fatalf("%+v", res)
 	}
-	states := one.Reset("day", func(s limit.Scope) bool { return s.Team == "t" })
-	if len(states) != 1 || states[0].Used != 100 || !states[0].Open {
+	states, err := one.Reset(t.Context(), limits[0], func(s limit.Scope) bool { return s.Team == "t" })
+	if err != nil || len(states) != 1 || states[0].Used != 100 || !states[0].Open {
 		t.Errorf("%+v", states)
 	}
 	if res := one.Reserve(limits, request("d", 30)); !res.OK {
@@ -534,7 +534,7 @@ func TestResetReachesAllReplicas(t *testing.T) {
 	if n := len(two.own.Counts()); n != 0 {
 		t.Errorf("the other one still knows %+v, which was reset", two.own.Counts())
 	}
-	if all := one.All(limits); len(all) != 1 || all[0].Reserved != 30 || all[0].Used != 0 {
+	if all, err := one.All(t.Context(), limits); err != nil || len(all) != 1 || all[0].Reserved != 30 || all[0].Used != 0 {
 		t.Errorf("%+v", all)
 	}
 }
@@ -548,7 +548,7 @@ func TestNewLimitsCountWhatWasBefore(t *testing.T) {
 	old, fresh := tokens(1000)[0], &plan.Limit{Name: "fresh", Unit: plan.UnitOutputTokens, Amount: 1000, Window: time.Hour}
 	one.Reserve([]*plan.Limit{old}, request("running", 40))
 	for i, m := range []*manual{one, two} {
-		m.Fresh("fresh")
+		m.Fresh(fresh)
 		m.Count([]*plan.Limit{fresh}, request(fmt.Sprint("before-", i), 10), output(int64(100+i)), b.time(), b.time())
 		m.Introduce(t.Context())
 		m.Introduce(t.Context())
@@ -564,6 +564,39 @@ func TestNewLimitsCountWhatWasBefore(t *testing.T) {
 	one.step()
 	two.mustCount(t, []*plan.Limit{fresh}, 1208, 0)
 	two.mustCount(t, []*plan.Limit{old}, 7, 0)
+}
+
+// A check is the server's for a probe; for others only while a count refuses.
+func TestCheck(t *testing.T) {
+	b := newBench(t)
+	m := b.process("one", 1)
+	limits := tokens(100)
+	probe := request(ai.ProbeID(strings.Repeat("0", 32)), 60)
+	if res := m.Check(limits, probe); !res.Unavailable {
+		t.Errorf("a probe before the server was reached: %+v", res)
+	}
+	if res := m.Check(limits, request("a", 60)); !res.OK {
+		t.Errorf("%+v", res)
+	}
+	m.mustOpen(t)
+	m.Reserve(limits, request("a", 60))
+	if res := m.Check(limits, probe); res.OK || res.Limit != limits[0] {
+		t.Errorf("a probe: %+v", res)
+	}
+	b.advance(2 * tightFor)
+	if res := m.Check(limits, request("b", 60)); !res.OK {
+		t.Errorf("%+v", res)
+	}
+	if res := m.Reserve(limits, request("b", 60)); res.OK {
+		t.Errorf("%+v", res)
+	}
+	if res := m.Check(limits, request("b", 60)); res.OK || res.Tokens.Remaining != 40 {
+		t.Errorf("after a refusal: %+v", res)
+	}
+	if res := m.Check(limits, request("b", 40)); !res.OK || res.Held {
+		t.Errorf("what fits: %+v", res)
+	}
+	m.mustCount(t, limits, 0, 60)
 }
 
 func TestUsersBeyondTheBoundShare(t *testing.T) {
@@ -726,8 +759,8 @@ func TestClusterAndSentinel(t *testing.T) {
 			m.Settle("a", output(10))
 			m.step()
 			m.mustCount(t, limits, 10, 0)
-			if all := m.All(limits); len(all) != 1 {
-				t.Errorf("%+v", all)
+			if all, err := m.All(t.Context(), limits); err != nil || len(all) != 1 {
+				t.Errorf("%+v, %v", all, err)
 			}
 		})
 	}

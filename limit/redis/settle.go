@@ -261,14 +261,14 @@ func (l *Ledger) countThere(list []demand, id string, used []limit.Used, admitte
 	}
 }
 
-// Fresh says that a limit with this name is new: what this replica knows of one
+// Fresh says that a limit is new: what this replica knows of one
 // that was there before is not whole. What it has behind it is counted from now on
 // by Count, and the server is told by Introduce.
-func (l *Ledger) Fresh(name string) {
+func (l *Ledger) Fresh(lim *plan.Limit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.own.Reset(name, func(limit.Scope) bool { return true })
-	l.unsaid[name] = true
+	l.own.Reset(lim, func(limit.Scope) bool { return true })
+	l.unsaid[lim.Name] = true
 }
 
 // Introduce tells the server what this replica knows of the limits that are new,

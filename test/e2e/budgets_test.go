@@ -141,6 +141,31 @@ request_bounds:`)
 	if a := spend(); a.status != 429 {
 		t.Errorf("after the restart: status %d", a.status)
 	}
+	w.resetBudget(t)
+	if a := spend(); a.status != 200 {
+		t.Errorf("after the reset: status %d: %s", a.status, a.body)
+	}
+}
+
+// resetBudget gives the budget back by the command line, which is audited.
+func (w *world) resetBudget(t *testing.T) {
+	t.Helper()
+	run := func(want string, args ...string) {
+		t.Helper()
+		out, errs, code := weir(t, "", append(args, "--data", w.dir)...)
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("weir %s: exit %d: %s%s, want %q", strings.Join(args, " "), code, out, errs, want)
+		}
+	}
+	run("$0.0005", "budget", "list", "research-month")
+	run("given back", "budget", "reset", "research-month", "--all", "--note", "agreed")
+	run("budget.reset", "audit", "list", "--object", "budget/research-month")
+	if _, errs, code := weir(t, "", "budget", "reset", "research-month", "--data", w.dir); code != 2 || !strings.Contains(errs, "--scope, or --all") {
+		t.Errorf("a reset of no scope: exit %d: %s", code, errs)
+	}
+	if _, errs, code := weir(t, "", "budget", "reset", "research-mont", "--all", "--data", w.dir); code == 0 || !strings.Contains(errs, "not found") {
+		t.Errorf("a reset of no limit: exit %d: %s", code, errs)
+	}
 }
 
 // spent is the cost of all requests, in nano-dollars.

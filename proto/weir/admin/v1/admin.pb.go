@@ -1301,6 +1301,367 @@ func (x *ListAuditResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Budget is one count of a limit.
+type Budget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The limit's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whose count it is: by organisation, team, application, key, user, model, pool;
+	// empty where the limit tells none apart.
+	Scope map[string]string `protobuf:"bytes,2,rep,name=scope,proto3" json:"scope,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// requests, tokens, input_tokens, output_tokens, usd or concurrency. Amounts in usd
+	// are in nano-dollars.
+	Unit string `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`
+	// The window, as 1m0s, or the period: day, week, month.
+	Span   string `protobuf:"bytes,4,opt,name=span,proto3" json:"span,omitempty"`
+	Amount int64  `protobuf:"varint,5,opt,name=amount,proto3" json:"amount,omitempty"`
+	Used   int64  `protobuf:"varint,6,opt,name=used,proto3" json:"used,omitempty"`
+	// Of requests that are open.
+	Reserved int64 `protobuf:"varint,7,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	Left     int64 `protobuf:"varint,8,opt,name=left,proto3" json:"left,omitempty"`
+	// The breaker is open: all that costs anything is refused.
+	Open bool `protobuf:"varint,9,opt,name=open,proto3" json:"open,omitempty"`
+	// When nothing will be counted any more if nothing else comes.
+	ResetTime     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=reset_time,json=resetTime,proto3" json:"reset_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Budget) Reset() {
+	*x = Budget{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Budget) ProtoMessage() {}
+
+func (x *Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
+func (*Budget) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Budget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Budget) GetScope() map[string]string {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *Budget) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Budget) GetSpan() string {
+	if x != nil {
+		return x.Span
+	}
+	return ""
+}
+
+func (x *Budget) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *Budget) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Budget) GetReserved() int64 {
+	if x != nil {
+		return x.Reserved
+	}
+	return 0
+}
+
+func (x *Budget) GetLeft() int64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Budget) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *Budget) GetResetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ResetTime
+	}
+	return nil
+}
+
+// ListBudgetsRequest selects counts. What is empty selects all.
+type ListBudgetsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The limit's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only counts whose scope has these values.
+	Scope map[string]string `protobuf:"bytes,2,rep,name=scope,proto3" json:"scope,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// At most this many; default 100, at most 1000.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before, with the same filters.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBudgetsRequest) Reset() {
+	*x = ListBudgetsRequest{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBudgetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBudgetsRequest) ProtoMessage() {}
+
+func (x *ListBudgetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBudgetsRequest.ProtoReflect.Descriptor instead.
+func (*ListBudgetsRequest) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListBudgetsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListBudgetsRequest) GetScope() map[string]string {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *ListBudgetsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListBudgetsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListBudgetsResponse is one page.
+type ListBudgetsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Budgets       []*Budget              `protobuf:"bytes,1,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBudgetsResponse) Reset() {
+	*x = ListBudgetsResponse{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBudgetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBudgetsResponse) ProtoMessage() {}
+
+func (x *ListBudgetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBudgetsResponse.ProtoReflect.Descriptor instead.
+func (*ListBudgetsResponse) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListBudgetsResponse) GetBudgets() []*Budget {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+func (x *ListBudgetsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ResetBudgetRequest says which counts to give back.
+type ResetBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The limit's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only counts whose scope has these values; empty: all of the limit.
+	Scope map[string]string `protobuf:"bytes,2,rep,name=scope,proto3" json:"scope,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Why, at most 256 bytes: it stands in the audit.
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetBudgetRequest) Reset() {
+	*x = ResetBudgetRequest{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetBudgetRequest) ProtoMessage() {}
+
+func (x *ResetBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetBudgetRequest.ProtoReflect.Descriptor instead.
+func (*ResetBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ResetBudgetRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResetBudgetRequest) GetScope() map[string]string {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *ResetBudgetRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// ResetBudgetResponse has the counts as they were.
+type ResetBudgetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Budgets       []*Budget              `protobuf:"bytes,1,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetBudgetResponse) Reset() {
+	*x = ResetBudgetResponse{}
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetBudgetResponse) ProtoMessage() {}
+
+func (x *ResetBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetBudgetResponse.ProtoReflect.Descriptor instead.
+func (*ResetBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_weir_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ResetBudgetResponse) GetBudgets() []*Budget {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
 var File_weir_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_weir_admin_v1_admin_proto_rawDesc = "" +
@@ -1395,7 +1756,47 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\a \x01(\tR\tpageToken\"q\n" +
 	"\x11ListAuditResponse\x124\n" +
 	"\arecords\x18\x01 \x03(\v2\x1a.weir.admin.v1.AuditRecordR\arecords\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*j\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe1\x02\n" +
+	"\x06Budget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
+	"\x05scope\x18\x02 \x03(\v2 .weir.admin.v1.Budget.ScopeEntryR\x05scope\x12\x12\n" +
+	"\x04unit\x18\x03 \x01(\tR\x04unit\x12\x12\n" +
+	"\x04span\x18\x04 \x01(\tR\x04span\x12\x16\n" +
+	"\x06amount\x18\x05 \x01(\x03R\x06amount\x12\x12\n" +
+	"\x04used\x18\x06 \x01(\x03R\x04used\x12\x1a\n" +
+	"\breserved\x18\a \x01(\x03R\breserved\x12\x12\n" +
+	"\x04left\x18\b \x01(\x03R\x04left\x12\x12\n" +
+	"\x04open\x18\t \x01(\bR\x04open\x129\n" +
+	"\n" +
+	"reset_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tresetTime\x1a8\n" +
+	"\n" +
+	"ScopeEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe2\x01\n" +
+	"\x12ListBudgetsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
+	"\x05scope\x18\x02 \x03(\v2,.weir.admin.v1.ListBudgetsRequest.ScopeEntryR\x05scope\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x1a8\n" +
+	"\n" +
+	"ScopeEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"n\n" +
+	"\x13ListBudgetsResponse\x12/\n" +
+	"\abudgets\x18\x01 \x03(\v2\x15.weir.admin.v1.BudgetR\abudgets\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x01\n" +
+	"\x12ResetBudgetRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
+	"\x05scope\x18\x02 \x03(\v2,.weir.admin.v1.ResetBudgetRequest.ScopeEntryR\x05scope\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x1a8\n" +
+	"\n" +
+	"ScopeEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"F\n" +
+	"\x13ResetBudgetResponse\x12/\n" +
+	"\abudgets\x18\x01 \x03(\v2\x15.weir.admin.v1.BudgetR\abudgets*j\n" +
 	"\bKeyState\x12\x19\n" +
 	"\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10KEY_STATE_ACTIVE\x10\x01\x12\x16\n" +
@@ -1414,7 +1815,10 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\vSetKeyState\x12!.weir.admin.v1.SetKeyStateRequest\x1a\".weir.admin.v1.SetKeyStateResponse\x12N\n" +
 	"\tRevokeKey\x12\x1f.weir.admin.v1.RevokeKeyRequest\x1a .weir.admin.v1.RevokeKeyResponse2c\n" +
 	"\fAuditService\x12S\n" +
-	"\tListAudit\x12\x1f.weir.admin.v1.ListAuditRequest\x1a .weir.admin.v1.ListAuditResponse\"\x03\x90\x02\x01B7Z5github.com/weirproxy/weir/proto/weir/admin/v1;adminv1b\x06proto3"
+	"\tListAudit\x12\x1f.weir.admin.v1.ListAuditRequest\x1a .weir.admin.v1.ListAuditResponse\"\x03\x90\x02\x012\xc0\x01\n" +
+	"\rBudgetService\x12Y\n" +
+	"\vListBudgets\x12!.weir.admin.v1.ListBudgetsRequest\x1a\".weir.admin.v1.ListBudgetsResponse\"\x03\x90\x02\x01\x12T\n" +
+	"\vResetBudget\x12!.weir.admin.v1.ResetBudgetRequest\x1a\".weir.admin.v1.ResetBudgetResponseB7Z5github.com/weirproxy/weir/proto/weir/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_weir_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1429,7 +1833,7 @@ func file_weir_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_weir_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_weir_admin_v1_admin_proto_goTypes = []any{
 	(KeyState)(0),                 // 0: weir.admin.v1.KeyState
 	(KeySource)(0),                // 1: weir.admin.v1.KeySource
@@ -1449,49 +1853,67 @@ var file_weir_admin_v1_admin_proto_goTypes = []any{
 	(*AuditRecord)(nil),           // 15: weir.admin.v1.AuditRecord
 	(*ListAuditRequest)(nil),      // 16: weir.admin.v1.ListAuditRequest
 	(*ListAuditResponse)(nil),     // 17: weir.admin.v1.ListAuditResponse
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*Budget)(nil),                // 18: weir.admin.v1.Budget
+	(*ListBudgetsRequest)(nil),    // 19: weir.admin.v1.ListBudgetsRequest
+	(*ListBudgetsResponse)(nil),   // 20: weir.admin.v1.ListBudgetsResponse
+	(*ResetBudgetRequest)(nil),    // 21: weir.admin.v1.ResetBudgetRequest
+	(*ResetBudgetResponse)(nil),   // 22: weir.admin.v1.ResetBudgetResponse
+	nil,                           // 23: weir.admin.v1.Budget.ScopeEntry
+	nil,                           // 24: weir.admin.v1.ListBudgetsRequest.ScopeEntry
+	nil,                           // 25: weir.admin.v1.ResetBudgetRequest.ScopeEntry
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_weir_admin_v1_admin_proto_depIdxs = []int32{
 	1,  // 0: weir.admin.v1.Key.source:type_name -> weir.admin.v1.KeySource
 	0,  // 1: weir.admin.v1.Key.state:type_name -> weir.admin.v1.KeyState
-	18, // 2: weir.admin.v1.Key.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 3: weir.admin.v1.Key.create_time:type_name -> google.protobuf.Timestamp
-	18, // 4: weir.admin.v1.Key.rotate_time:type_name -> google.protobuf.Timestamp
-	18, // 5: weir.admin.v1.Key.overlap_end_time:type_name -> google.protobuf.Timestamp
-	18, // 6: weir.admin.v1.CreateKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 7: weir.admin.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	26, // 2: weir.admin.v1.Key.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 3: weir.admin.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	26, // 4: weir.admin.v1.Key.rotate_time:type_name -> google.protobuf.Timestamp
+	26, // 5: weir.admin.v1.Key.overlap_end_time:type_name -> google.protobuf.Timestamp
+	26, // 6: weir.admin.v1.CreateKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 7: weir.admin.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 8: weir.admin.v1.CreateKeyResponse.key:type_name -> weir.admin.v1.Key
 	2,  // 9: weir.admin.v1.ListKeysResponse.keys:type_name -> weir.admin.v1.Key
 	2,  // 10: weir.admin.v1.GetKeyResponse.key:type_name -> weir.admin.v1.Key
-	19, // 11: weir.admin.v1.RotateKeyRequest.overlap:type_name -> google.protobuf.Duration
-	18, // 12: weir.admin.v1.RotateKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 11: weir.admin.v1.RotateKeyRequest.overlap:type_name -> google.protobuf.Duration
+	26, // 12: weir.admin.v1.RotateKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
 	2,  // 13: weir.admin.v1.RotateKeyResponse.key:type_name -> weir.admin.v1.Key
 	0,  // 14: weir.admin.v1.SetKeyStateRequest.state:type_name -> weir.admin.v1.KeyState
 	2,  // 15: weir.admin.v1.SetKeyStateResponse.key:type_name -> weir.admin.v1.Key
 	2,  // 16: weir.admin.v1.RevokeKeyResponse.key:type_name -> weir.admin.v1.Key
-	18, // 17: weir.admin.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	18, // 18: weir.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
+	26, // 17: weir.admin.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	26, // 18: weir.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
 	15, // 19: weir.admin.v1.ListAuditResponse.records:type_name -> weir.admin.v1.AuditRecord
-	3,  // 20: weir.admin.v1.KeyService.CreateKey:input_type -> weir.admin.v1.CreateKeyRequest
-	5,  // 21: weir.admin.v1.KeyService.ListKeys:input_type -> weir.admin.v1.ListKeysRequest
-	7,  // 22: weir.admin.v1.KeyService.GetKey:input_type -> weir.admin.v1.GetKeyRequest
-	9,  // 23: weir.admin.v1.KeyService.RotateKey:input_type -> weir.admin.v1.RotateKeyRequest
-	11, // 24: weir.admin.v1.KeyService.SetKeyState:input_type -> weir.admin.v1.SetKeyStateRequest
-	13, // 25: weir.admin.v1.KeyService.RevokeKey:input_type -> weir.admin.v1.RevokeKeyRequest
-	16, // 26: weir.admin.v1.AuditService.ListAudit:input_type -> weir.admin.v1.ListAuditRequest
-	4,  // 27: weir.admin.v1.KeyService.CreateKey:output_type -> weir.admin.v1.CreateKeyResponse
-	6,  // 28: weir.admin.v1.KeyService.ListKeys:output_type -> weir.admin.v1.ListKeysResponse
-	8,  // 29: weir.admin.v1.KeyService.GetKey:output_type -> weir.admin.v1.GetKeyResponse
-	10, // 30: weir.admin.v1.KeyService.RotateKey:output_type -> weir.admin.v1.RotateKeyResponse
-	12, // 31: weir.admin.v1.KeyService.SetKeyState:output_type -> weir.admin.v1.SetKeyStateResponse
-	14, // 32: weir.admin.v1.KeyService.RevokeKey:output_type -> weir.admin.v1.RevokeKeyResponse
-	17, // 33: weir.admin.v1.AuditService.ListAudit:output_type -> weir.admin.v1.ListAuditResponse
-	27, // [27:34] is the sub-list for method output_type
-	20, // [20:27] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	23, // 20: weir.admin.v1.Budget.scope:type_name -> weir.admin.v1.Budget.ScopeEntry
+	26, // 21: weir.admin.v1.Budget.reset_time:type_name -> google.protobuf.Timestamp
+	24, // 22: weir.admin.v1.ListBudgetsRequest.scope:type_name -> weir.admin.v1.ListBudgetsRequest.ScopeEntry
+	18, // 23: weir.admin.v1.ListBudgetsResponse.budgets:type_name -> weir.admin.v1.Budget
+	25, // 24: weir.admin.v1.ResetBudgetRequest.scope:type_name -> weir.admin.v1.ResetBudgetRequest.ScopeEntry
+	18, // 25: weir.admin.v1.ResetBudgetResponse.budgets:type_name -> weir.admin.v1.Budget
+	3,  // 26: weir.admin.v1.KeyService.CreateKey:input_type -> weir.admin.v1.CreateKeyRequest
+	5,  // 27: weir.admin.v1.KeyService.ListKeys:input_type -> weir.admin.v1.ListKeysRequest
+	7,  // 28: weir.admin.v1.KeyService.GetKey:input_type -> weir.admin.v1.GetKeyRequest
+	9,  // 29: weir.admin.v1.KeyService.RotateKey:input_type -> weir.admin.v1.RotateKeyRequest
+	11, // 30: weir.admin.v1.KeyService.SetKeyState:input_type -> weir.admin.v1.SetKeyStateRequest
+	13, // 31: weir.admin.v1.KeyService.RevokeKey:input_type -> weir.admin.v1.RevokeKeyRequest
+	16, // 32: weir.admin.v1.AuditService.ListAudit:input_type -> weir.admin.v1.ListAuditRequest
+	19, // 33: weir.admin.v1.BudgetService.ListBudgets:input_type -> weir.admin.v1.ListBudgetsRequest
+	21, // 34: weir.admin.v1.BudgetService.ResetBudget:input_type -> weir.admin.v1.ResetBudgetRequest
+	4,  // 35: weir.admin.v1.KeyService.CreateKey:output_type -> weir.admin.v1.CreateKeyResponse
+	6,  // 36: weir.admin.v1.KeyService.ListKeys:output_type -> weir.admin.v1.ListKeysResponse
+	8,  // 37: weir.admin.v1.KeyService.GetKey:output_type -> weir.admin.v1.GetKeyResponse
+	10, // 38: weir.admin.v1.KeyService.RotateKey:output_type -> weir.admin.v1.RotateKeyResponse
+	12, // 39: weir.admin.v1.KeyService.SetKeyState:output_type -> weir.admin.v1.SetKeyStateResponse
+	14, // 40: weir.admin.v1.KeyService.RevokeKey:output_type -> weir.admin.v1.RevokeKeyResponse
+	17, // 41: weir.admin.v1.AuditService.ListAudit:output_type -> weir.admin.v1.ListAuditResponse
+	20, // 42: weir.admin.v1.BudgetService.ListBudgets:output_type -> weir.admin.v1.ListBudgetsResponse
+	22, // 43: weir.admin.v1.BudgetService.ResetBudget:output_type -> weir.admin.v1.ResetBudgetResponse
+	35, // [35:44] is the sub-list for method output_type
+	26, // [26:35] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_weir_admin_v1_admin_proto_init() }
@@ -1509,9 +1931,9 @@ func file_weir_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_admin_v1_admin_proto_rawDesc), len(file_weir_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   24,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_weir_admin_v1_admin_proto_goTypes,
 		DependencyIndexes: file_weir_admin_v1_admin_proto_depIdxs,

@@ -30,6 +30,8 @@ const (
 	KeyServiceName = "weir.admin.v1.KeyService"
 	// AuditServiceName is the fully-qualified name of the AuditService service.
 	AuditServiceName = "weir.admin.v1.AuditService"
+	// BudgetServiceName is the fully-qualified name of the BudgetService service.
+	BudgetServiceName = "weir.admin.v1.BudgetService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -54,6 +56,12 @@ const (
 	KeyServiceRevokeKeyProcedure = "/weir.admin.v1.KeyService/RevokeKey"
 	// AuditServiceListAuditProcedure is the fully-qualified name of the AuditService's ListAudit RPC.
 	AuditServiceListAuditProcedure = "/weir.admin.v1.AuditService/ListAudit"
+	// BudgetServiceListBudgetsProcedure is the fully-qualified name of the BudgetService's ListBudgets
+	// RPC.
+	BudgetServiceListBudgetsProcedure = "/weir.admin.v1.BudgetService/ListBudgets"
+	// BudgetServiceResetBudgetProcedure is the fully-qualified name of the BudgetService's ResetBudget
+	// RPC.
+	BudgetServiceResetBudgetProcedure = "/weir.admin.v1.BudgetService/ResetBudget"
 )
 
 // KeyServiceClient is a client for the weir.admin.v1.KeyService service.
@@ -342,4 +350,110 @@ type UnimplementedAuditServiceHandler struct{}
 
 func (UnimplementedAuditServiceHandler) ListAudit(context.Context, *connect.Request[v1.ListAuditRequest]) (*connect.Response[v1.ListAuditResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weir.admin.v1.AuditService.ListAudit is not implemented"))
+}
+
+// BudgetServiceClient is a client for the weir.admin.v1.BudgetService service.
+type BudgetServiceClient interface {
+	// ListBudgets lists every count of the limits in force that is not empty, of the
+	// process that is asked or of all that share a store: by limit and scope.
+	ListBudgets(context.Context, *connect.Request[v1.ListBudgetsRequest]) (*connect.Response[v1.ListBudgetsResponse], error)
+	// ResetBudget gives back all that was used of a limit, and closes its breaker.
+	// What open requests hold stays held.
+	ResetBudget(context.Context, *connect.Request[v1.ResetBudgetRequest]) (*connect.Response[v1.ResetBudgetResponse], error)
+}
+
+// NewBudgetServiceClient constructs a client for the weir.admin.v1.BudgetService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewBudgetServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) BudgetServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	budgetServiceMethods := v1.File_weir_admin_v1_admin_proto.Services().ByName("BudgetService").Methods()
+	return &budgetServiceClient{
+		listBudgets: connect.NewClient[v1.ListBudgetsRequest, v1.ListBudgetsResponse](
+			httpClient,
+			baseURL+BudgetServiceListBudgetsProcedure,
+			connect.WithSchema(budgetServiceMethods.ByName("ListBudgets")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		resetBudget: connect.NewClient[v1.ResetBudgetRequest, v1.ResetBudgetResponse](
+			httpClient,
+			baseURL+BudgetServiceResetBudgetProcedure,
+			connect.WithSchema(budgetServiceMethods.ByName("ResetBudget")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// budgetServiceClient implements BudgetServiceClient.
+type budgetServiceClient struct {
+	listBudgets *connect.Client[v1.ListBudgetsRequest, v1.ListBudgetsResponse]
+	resetBudget *connect.Client[v1.ResetBudgetRequest, v1.ResetBudgetResponse]
+}
+
+// ListBudgets calls weir.admin.v1.BudgetService.ListBudgets.
+func (c *budgetServiceClient) ListBudgets(ctx context.Context, req *connect.Request[v1.ListBudgetsRequest]) (*connect.Response[v1.ListBudgetsResponse], error) {
+	return c.listBudgets.CallUnary(ctx, req)
+}
+
+// ResetBudget calls weir.admin.v1.BudgetService.ResetBudget.
+func (c *budgetServiceClient) ResetBudget(ctx context.Context, req *connect.Request[v1.ResetBudgetRequest]) (*connect.Response[v1.ResetBudgetResponse], error) {
+	return c.resetBudget.CallUnary(ctx, req)
+}
+
+// BudgetServiceHandler is an implementation of the weir.admin.v1.BudgetService service.
+type BudgetServiceHandler interface {
+	// ListBudgets lists every count of the limits in force that is not empty, of the
+	// process that is asked or of all that share a store: by limit and scope.
+	ListBudgets(context.Context, *connect.Request[v1.ListBudgetsRequest]) (*connect.Response[v1.ListBudgetsResponse], error)
+	// ResetBudget gives back all that was used of a limit, and closes its breaker.
+	// What open requests hold stays held.
+	ResetBudget(context.Context, *connect.Request[v1.ResetBudgetRequest]) (*connect.Response[v1.ResetBudgetResponse], error)
+}
+
+// NewBudgetServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewBudgetServiceHandler(svc BudgetServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	budgetServiceMethods := v1.File_weir_admin_v1_admin_proto.Services().ByName("BudgetService").Methods()
+	budgetServiceListBudgetsHandler := connect.NewUnaryHandler(
+		BudgetServiceListBudgetsProcedure,
+		svc.ListBudgets,
+		connect.WithSchema(budgetServiceMethods.ByName("ListBudgets")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	budgetServiceResetBudgetHandler := connect.NewUnaryHandler(
+		BudgetServiceResetBudgetProcedure,
+		svc.ResetBudget,
+		connect.WithSchema(budgetServiceMethods.ByName("ResetBudget")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/weir.admin.v1.BudgetService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case BudgetServiceListBudgetsProcedure:
+			budgetServiceListBudgetsHandler.ServeHTTP(w, r)
+		case BudgetServiceResetBudgetProcedure:
+			budgetServiceResetBudgetHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedBudgetServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedBudgetServiceHandler struct{}
+
+func (UnimplementedBudgetServiceHandler) ListBudgets(context.Context, *connect.Request[v1.ListBudgetsRequest]) (*connect.Response[v1.ListBudgetsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weir.admin.v1.BudgetService.ListBudgets is not implemented"))
+}
+
+func (UnimplementedBudgetServiceHandler) ResetBudget(context.Context, *connect.Request[v1.ResetBudgetRequest]) (*connect.Response[v1.ResetBudgetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weir.admin.v1.BudgetService.ResetBudget is not implemented"))
 }
