@@ -1,6 +1,9 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"math"
 	"net/url"
 	"slices"
@@ -61,8 +64,17 @@ func (c *compilation) compileLimits() {
 		if c.filtered(path, l) && !c.counts(limit) {
 			c.fault(path, "counts nothing: no caller and no model that a role permits match all of its filters")
 		}
+		limit.Basis = basis(limit)
 		c.out.Limits = append(c.out.Limits, limit)
 	}
+}
+
+// basis is a hash of what a limit counts, and over what time.
+func basis(l *plan.Limit) string {
+	// Maps are printed in the order of their keys.
+	sum := sha256.Sum256(fmt.Append(nil, l.Unit, l.Window, l.Period, l.Zone, l.PerOrganisation, l.PerTeam, l.PerApplication, l.PerKey, l.PerUser,
+		l.PerModel, l.PerPool, l.Organisations, l.Teams, l.Applications, l.Keys, l.Models, l.Pools))
+	return hex.EncodeToString(sum[:4])
 }
 
 // amount is what the limit holds: money in nano-dollars, anything else as it is.
