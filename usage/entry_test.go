@@ -265,3 +265,62 @@ func FuzzDecodeALS(f *testing.F) {
 		}
 	})
 }
+
+// An entry for another replica's decision is handed on as it came, and taken there
+// as if Envoy had sent it there.
+func TestEntriesAreHandedOn(t *testing.T) {
+	t.Parallel()
+	raw := &accesslogdata.HTTPAccessLogEntry{
+		CommonProperties: &accesslogdata.AccessLogCommon{
+			StartTime: timestamppb.New(time.Unix(1, 0)),
+			Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{ai.MetadataNamespace: {Fields: map[string]*structpb.Value{
+				ai.MetaID: structpb.NewStringValue("0123456789ab7000800000000000000a"),
+			}}}},
+		},
+		Response: &accesslogdata.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(200)},
+	}
+	e, err := DecodeALS(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent [][]byte
+	theirs := true
+	r := &Recorder{opt: Options{HandOn: func(id ID, entry func() ([]byte, error)) bool {
+		b, err := entry()
+		if id != *e.ID || err != nil {
+			t.Errorf("handed on %s: %v", id, err)
+		}
+		if theirs {
+			sent = append(sent, b)
+		}
+		return theirs
+	}}}
+	if !r.elsewhere(&e, raw) || len(sent) != 1 {
+		t.Fatal("not handed on")
+	}
+	got, err := decodeHanded(sent[0])
+	if diff := cmp.Diff(e, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	theirs = false
+	if r.elsewhere(&e, raw) {
+		t.Error("an entry of its own is handed on")
+	}
+	if e.ID = nil; r.elsewhere(&e, raw) {
+		t.Error("an entry that weir was not asked about is handed on")
+	}
+}
+
+func FuzzHanded(f *testing.F) {
+	raw, err := proto.Marshal(&accesslogdata.HTTPAccessLogEntry{CommonProperties: &accesslogdata.AccessLogCommon{StartTime: timestamppb.New(time.Unix(1, 0))}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add([]byte{0x0a, 0x7f})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if e, err := decodeHanded(b); err == nil && (e.Status < 0 || e.Status > 999 || len(e.Usage) > maxState) {
+			t.Errorf("%+v", e)
+		}
+	})
+}

@@ -41,7 +41,10 @@ type Options struct {
 	Retention time.Duration        // of single events in the store; 0 keeps them
 	OnEvent   func(*usagev1.Event) // called for each event, one at a time, by Run; may be nil
 	OnSettled func(*usagev1.Event) // called for each event of an admitted request; must be quick; may be nil
-	Logger    *slog.Logger         // default: slog.Default()
+	// HandOn gives an entry of the gRPC access log to the replica that the id names; it
+	// is false when that is this one. Must be quick; may be nil: there are no others.
+	HandOn func(id ID, entry func() ([]byte, error)) bool
+	Logger *slog.Logger // default: slog.Default()
 
 	// Grace is for how long after Open no decision is closed by its deadline, so
 	// that entries of the time when weir was down can come; default 10 s.

@@ -27,6 +27,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit/redis"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/tokens"
 	"github.com/weirproxy/weir/usage"
@@ -70,6 +71,7 @@ type ServerTLS struct{ CertFile, KeyFile, ClientCAFile string }
 type Options struct {
 	ConfigPath string
 	DataDir    string // overrides the configuration's
+	Replica    string // of several that share a limit store; the host's name if empty
 	Stdout     io.Writer
 	Stderr     io.Writer
 	Log        *slog.Logger
@@ -109,7 +111,8 @@ type app struct {
 	reg     *prometheus.Registry
 	plan    atomic.Pointer[plan.Plan]
 	limits  *keeper
-	rests   *route.Rests // pools that asked to be left alone
+	rests   *route.Rests  // pools that asked to be left alone
+	shared  *redis.Ledger // the ledger of the limit store; nil without one
 	learned *lessons
 	usage   *usage.Recorder
 	xds     *xds.Server
@@ -228,15 +231,22 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 		return fmt.Errorf("usage store: %w", err)
 	}
 	a.onStop(func() { _ = store.Close() })
-	if a.limits, err = newKeeper(ctx, filepath.Join(a.dir, LimitsFile), a.reg, a.log); err != nil {
+	if a.shared, err = a.newShared(p); err != nil {
 		return err
 	}
-	a.onStop(func() { _ = a.limits.store.Close() })
+	if a.limits, err = newKeeper(ctx, a.dir, a.shared, a.reg, a.log); err != nil {
+		return err
+	}
+	a.onStop(a.limits.closeStores)
 	a.learned = newLessons(a.reg, a.log)
+	var handOn func(usage.ID, func() ([]byte, error)) bool
+	if a.shared != nil {
+		handOn = func(id usage.ID, entry func() ([]byte, error)) bool { return a.shared.HandOn(id, entry) }
+	}
 	a.usage, err = usage.Open(usage.Options{
 		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.limits,
 		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent,
-		OnSettled: a.settled, Logger: a.log,
+		OnSettled: a.settled, HandOn: handOn, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("usage journal: %w", err)
@@ -255,7 +265,11 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 	}
 	a.limits.usage = a.usage
 	alerts := newAlerter(a.webhooks, a.reg, a.log)
-	a.limits.ledger.OnAlert = alerts.alert
+	if a.shared != nil {
+		a.shared.OnAlert = alerts.alert
+	} else {
+		a.limits.accounts[0].ledger.OnAlert = alerts.alert
+	}
 	if err := a.limits.restore(ctx, p); err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}
@@ -263,6 +277,9 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 	a.background("limits", a.limits.run)
 	a.background("alerts", alerts.run)
 	a.background("usage", a.usage.Run)
+	if a.shared != nil {
+		a.runShared(a.shared)
+	}
 	return nil
 }
 
@@ -297,10 +314,17 @@ func (a *app) newExtProc() *extproc.Server {
 		if a.plan.Load() == nil {
 			return errors.New("no configuration is in force yet")
 		}
+		if a.shared != nil {
+			return a.shared.Ready()
+		}
 		return nil
 	}
+	var newID func(time.Time) string // the default
+	if a.shared != nil {
+		newID = extproc.MarkedIDs(a.shared.Mark())
+	}
 	return extproc.NewServer(extproc.Options{
-		Plan: a.plan.Load, Pipeline: pipe, Journal: a.usage,
+		Plan: a.plan.Load, Pipeline: pipe, Journal: a.usage, NewID: newID,
 		Metrics: extproc.NewMetrics(a.reg, pipe.Stages()), Log: a.log,
 	})
 }

@@ -2,15 +2,19 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
+	"github.com/weirproxy/weir/limit/redis"
 	"github.com/weirproxy/weir/limit/sqlite"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/usage"
@@ -24,14 +28,66 @@ const LimitsFile = "limits.db"
 // journal.
 const saveEvery = time.Second
 
-// keeper keeps the ledger's counts on disk, and settles what has ended.
+// PotFile holds what was admitted while the limit store was away, where there is one.
+const PotFile = "limits-pot.db"
+
+// ledger is where limits are counted: in this process, or at the limit store together
+// with other replicas.
+type ledger interface {
+	quota.Ledger
+	Settle(id string, used []limit.Used)
+	SettleHeld(id string)
+	Restore(limits []*plan.Limit, r *limit.Request, admitted time.Time)
+	Count(limits []*plan.Limit, r *limit.Request, used []limit.Used, admitted, ended time.Time)
+	States(limits []*plan.Limit, r *limit.Request) []limit.State
+	All(ctx context.Context, limits []*plan.Limit) ([]limit.State, error)
+	Reset(ctx context.Context, l *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error)
+	Held() int
+	Debts(fn func(limit string, n int64))
+	// Fresh says that a limit is new, and Introduce that all was counted that the new
+	// ones have behind them.
+	Fresh(l *plan.Limit)
+	Introduce(ctx context.Context)
+}
+
+// alone is a ledger that counts for this process only.
+type alone struct{ *limit.Ledger }
+
+// Fresh drops what is left of a limit that was there before: it is not whole.
+func (l alone) Fresh(lim *plan.Limit) { l.Ledger.Reset(lim, func(limit.Scope) bool { return true }) }
+
+func (l alone) All(_ context.Context, limits []*plan.Limit) ([]limit.State, error) {
+	return l.Ledger.All(limits), nil
+}
+
+func (l alone) Reset(_ context.Context, lim *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
+	return l.Ledger.Reset(lim, match), nil
+}
+
+// Introduce has nobody to tell.
+func (alone) Introduce(context.Context) {}
+
+// tally counts what a request used that has ended.
+type tally func(limits []*plan.Limit, r *limit.Request, used []limit.Used, admitted, ended time.Time)
+
+// account is what is kept on disk of what this process has counted.
+type account struct {
+	ledger *limit.Ledger
+	store  *sqlite.Store
+	count  tally
+	// whole says that a limit of which nothing was kept is counted from the usage
+	// store. Of a pot nothing was used that was not kept.
+	whole bool
+}
+
+// keeper keeps what was counted on disk, and settles what has ended.
 type keeper struct {
-	ledger  *limit.Ledger
-	outputs *limit.Outputs
-	store   *sqlite.Store
-	usage   *usage.Recorder
-	log     *slog.Logger
-	failed  prometheus.Counter
+	ledger   ledger
+	accounts []account
+	outputs  *limit.Outputs
+	usage    *usage.Recorder
+	log      *slog.Logger
+	failed   prometheus.Counter
 
 	saving sync.Mutex // one at a time
 
@@ -39,19 +95,45 @@ type keeper struct {
 	names []sqlite.Name
 }
 
-func newKeeper(ctx context.Context, path string, reg prometheus.Registerer, log *slog.Logger) (*keeper, error) {
-	store, err := sqlite.Open(ctx, path)
-	if err != nil {
-		return nil, err
-	}
+// newKeeper makes a keeper of a ledger at the limit store, or of one of this process
+// if that is nil.
+func newKeeper(ctx context.Context, dir string, shared *redis.Ledger, reg prometheus.Registerer, log *slog.Logger) (*keeper, error) {
 	k := &keeper{
-		ledger: limit.New(time.Now), outputs: limit.NewOutputs(), store: store, log: log,
+		outputs: limit.NewOutputs(), log: log,
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "weir_limit_save_failures_total", Help: "Times that the counts of the limits could not be kept; what they count stays in the journal.",
 		}),
 	}
+	if shared == nil {
+		own := alone{limit.New(time.Now)}
+		k.ledger, k.accounts = own, []account{{ledger: own.Ledger, count: own.Count, whole: true}}
+	} else {
+		pot := func(limits []*plan.Limit, r *limit.Request, used []limit.Used, admitted, ended time.Time) {
+			shared.Pot().Count(shared.Pots(limits), r, used, admitted, ended)
+		}
+		k.ledger, k.accounts = shared, []account{
+			{ledger: shared.Own(), count: shared.Count, whole: true},
+			{ledger: shared.Pot(), count: pot},
+		}
+	}
+	for i, file := range []string{LimitsFile, PotFile}[:len(k.accounts)] {
+		store, err := sqlite.Open(ctx, filepath.Join(dir, file))
+		if err != nil {
+			k.closeStores()
+			return nil, err
+		}
+		k.accounts[i].store = store
+	}
 	reg.MustRegister(k.failed, newLimitMetrics(k.ledger, k.outputs))
 	return k, nil
+}
+
+func (k *keeper) closeStores() {
+	for _, a := range k.accounts {
+		if a.store != nil {
+			_ = a.store.Close()
+		}
+	}
 }
 
 // Settle implements usage.Settler.
@@ -120,19 +202,20 @@ func (k *keeper) begin(ctx context.Context, p *plan.Plan) (finish func() error, 
 	if len(fresh) == 0 {
 		return func() error { k.follow(p); return nil }, nil
 	}
-	for _, l := range fresh { // what is left of one that was there before is not whole
-		k.ledger.Reset(l, func(limit.Scope) bool { return true })
+	for _, l := range fresh {
+		k.ledger.Fresh(l)
 	}
-	at, err := k.count(ctx, fresh)
+	at, err := k.count(ctx, k.ledger.Count, fresh)
 	if err != nil {
 		return nil, err
 	}
+	k.ledger.Introduce(ctx)
 	return func() (err error) {
 		k.follow(p)
 		k.usage.Checkpoint(func(spool.Position) {
 			_, err = k.usage.After(at, func(e *usagev1.Event) error {
 				if missing := without(fresh, e.GetDecision().GetLimits()); len(missing) > 0 {
-					k.add(missing, e)
+					k.add(k.ledger.Count, missing, e)
 				}
 				return nil
 			})
@@ -161,16 +244,28 @@ func without(limits []*plan.Limit, names []string) []*plan.Limit {
 func (k *keeper) save(ctx context.Context) error {
 	k.saving.Lock()
 	defer k.saving.Unlock()
-	var changed []limit.Count
+	changed := make([][]limit.Count, len(k.accounts))
 	var at spool.Position
-	k.usage.Checkpoint(func(end spool.Position) { changed, at = k.ledger.Changed(), end })
+	k.usage.Checkpoint(func(end spool.Position) {
+		at = end
+		for i := range k.accounts {
+			changed[i] = k.accounts[i].ledger.Changed()
+		}
+	})
 	k.mu.Lock()
 	names := k.names
 	k.mu.Unlock()
-	if err := k.store.Save(ctx, changed, names, sqlite.Place{Segment: at.Segment, Offset: at.Offset, Time: time.Now()}); err != nil {
-		k.ledger.Unsaved(changed)
+	var failed error
+	for i, a := range k.accounts {
+		err := a.store.Save(ctx, changed[i], names, sqlite.Place{Segment: at.Segment, Offset: at.Offset, Time: time.Now()})
+		if err != nil {
+			a.ledger.Unsaved(changed[i])
+			failed = err
+		}
+	}
+	if failed != nil {
 		k.failed.Inc()
-		return err
+		return failed
 	}
 	k.usage.Keep(at.Segment)
 	return nil
@@ -193,15 +288,15 @@ func (b budgets) Limit(name string) *plan.Limit {
 }
 
 // All implements api.Budgets.
-func (b budgets) All(context.Context) ([]limit.State, error) {
-	return b.ledger.All(b.plan().Limits), nil
+func (b budgets) All(ctx context.Context) ([]limit.State, error) {
+	return b.ledger.All(ctx, b.plan().Limits)
 }
 
 // Reset implements api.Budgets: it is kept when it returns, so that a restart does
 // not count again what was given back.
 func (b budgets) Reset(ctx context.Context, l *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
-	was := b.ledger.Reset(l, match)
-	return was, b.save(ctx)
+	was, err := b.ledger.Reset(ctx, l, match)
+	return was, errors.Join(err, b.save(ctx))
 }
 
 // run keeps the counts until ctx ends.
@@ -229,14 +324,14 @@ func (k *keeper) close() {
 
 // limitMetrics are what the ledger tells.
 type limitMetrics struct {
-	ledger  *limit.Ledger
+	ledger  ledger
 	outputs *limit.Outputs
 	debt    *prometheus.Desc
 	overrun *prometheus.Desc
 	held    *prometheus.Desc
 }
 
-func newLimitMetrics(l *limit.Ledger, o *limit.Outputs) *limitMetrics {
+func newLimitMetrics(l ledger, o *limit.Outputs) *limitMetrics {
 	return &limitMetrics{
 		ledger: l, outputs: o,
 		debt:    prometheus.NewDesc("weir_limit_debt_total", "What requests used beyond their reservation, in the limit's unit (nano-dollars for money): it refuses others until the window has passed.", []string{"limit"}, nil),

@@ -154,6 +154,9 @@ func needsRestart(old, now *plan.Plan) []string {
 	if old.Admin != now.Admin {
 		fields = append(fields, "admin.address")
 	}
+	if !old.Store.Alike(now.Store) {
+		fields = append(fields, "limit_store")
+	}
 	if apiAddress(old) != apiAddress(now) {
 		fields = append(fields, "admin.api.address")
 	}

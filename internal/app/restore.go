@@ -18,11 +18,25 @@ import (
 // restart would be a way past every limit. A limit of which nothing was kept is
 // counted from the usage store.
 func (k *keeper) restore(ctx context.Context, p *plan.Plan) error {
-	state, err := k.store.Load(ctx)
+	for _, a := range k.accounts {
+		if err := k.restoreOne(ctx, a, p); err != nil {
+			return err
+		}
+	}
+	for _, d := range k.usage.Pending() {
+		k.hold(p.Limits, d)
+	}
+	k.follow(p)
+	return k.save(ctx)
+}
+
+// restoreOne puts back what one account counted.
+func (k *keeper) restoreOne(ctx context.Context, a account, p *plan.Plan) error {
+	state, err := a.store.Load(ctx)
 	if err != nil {
 		return err
 	}
-	k.ledger.Load(state.Counts)
+	a.ledger.Load(state.Counts)
 	var kept, fresh []*plan.Limit
 	for _, l := range p.Limits {
 		if contains(state.Names, l) {
@@ -31,17 +45,17 @@ func (k *keeper) restore(ctx context.Context, p *plan.Plan) error {
 			fresh = append(fresh, l)
 		}
 	}
-	if err := k.replay(ctx, kept, state.Place); err != nil {
+	if err := k.replay(ctx, a.count, kept, state.Place); err != nil {
 		return err
 	}
-	if _, err := k.count(ctx, fresh); err != nil {
-		return err
+	if !a.whole {
+		return nil
 	}
-	for _, d := range k.usage.Pending() {
-		k.hold(p.Limits, d)
+	for _, l := range fresh {
+		k.ledger.Fresh(l)
 	}
-	k.follow(p)
-	return k.save(ctx)
+	_, err = k.count(ctx, a.count, fresh)
+	return err
 }
 
 func contains(names []sqlite.Name, l *plan.Limit) bool {
@@ -55,11 +69,11 @@ func contains(names []sqlite.Name, l *plan.Limit) bool {
 
 // replay counts the events behind a place. When the journal does not reach back to
 // it, those of the store from then on: some may count twice, and none is missed.
-func (k *keeper) replay(ctx context.Context, limits []*plan.Limit, at sqlite.Place) error {
+func (k *keeper) replay(ctx context.Context, count tally, limits []*plan.Limit, at sqlite.Place) error {
 	if len(limits) == 0 {
 		return nil
 	}
-	add := func(e *usagev1.Event) error { k.add(limits, e); return nil }
+	add := func(e *usagev1.Event) error { k.add(count, limits, e); return nil }
 	whole, err := k.usage.After(spool.Position{Segment: at.Segment, Offset: at.Offset}, add)
 	if whole || err != nil {
 		return err
@@ -72,7 +86,7 @@ func (k *keeper) replay(ctx context.Context, limits []*plan.Limit, at sqlite.Pla
 
 // count counts limits from the usage store, as far as they reach back, up to the
 // place in the journal that it returns.
-func (k *keeper) count(ctx context.Context, limits []*plan.Limit) (spool.Position, error) {
+func (k *keeper) count(ctx context.Context, count tally, limits []*plan.Limit) (spool.Position, error) {
 	reach := time.Duration(0)
 	now := time.Now()
 	for _, l := range limits {
@@ -83,7 +97,7 @@ func (k *keeper) count(ctx context.Context, limits []*plan.Limit) (spool.Positio
 		reach = max(reach, l.Window)
 	}
 	began := time.Now()
-	at, err := k.usage.Recent(ctx, reach, func(e *usagev1.Event) error { k.add(limits, e); return nil })
+	at, err := k.usage.Recent(ctx, reach, func(e *usagev1.Event) error { k.add(count, limits, e); return nil })
 	if took := time.Since(began); took > time.Second {
 		k.log.Info("limits were counted from the usage store", "limits", len(limits), "back to", now.Add(-reach), "took", took)
 	}
@@ -91,10 +105,10 @@ func (k *keeper) count(ctx context.Context, limits []*plan.Limit) (spool.Positio
 }
 
 // add counts what an event of an admitted request says was used.
-func (k *keeper) add(limits []*plan.Limit, e *usagev1.Event) {
+func (k *keeper) add(count tally, limits []*plan.Limit, e *usagev1.Event) {
 	if d := e.GetDecision(); d.GetVerdict() == usage.VerdictAllowed && len(d.GetTargets()) > 0 {
 		r := requestOf(d)
-		k.ledger.Count(limits, &r, usedOf(e), d.GetTime().AsTime(), e.GetEnd().AsTime())
+		count(limits, &r, usedOf(e), d.GetTime().AsTime(), e.GetEnd().AsTime())
 	}
 }
 

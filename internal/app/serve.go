@@ -100,7 +100,7 @@ func (o *Options) checkListen() error {
 // and the usage receiver.
 func (o *Options) checkAdvertise() error {
 	if o.AdvertiseAddress != "" {
-		service := build.Service{Address: o.AdvertiseAddress, TLS: o.EnvoyTLS}
+		service := o.service(o.AdvertiseAddress)
 		if _, err := service.Cluster(build.ExtProcCluster); err != nil {
 			return fmt.Errorf("--advertise: %w (--envoy-tls-… name its files)", err)
 		}
@@ -118,6 +118,15 @@ func (o *Options) checkAdvertise() error {
 		}
 	}
 	return nil
+}
+
+// service is where Envoy finds weir: at one address, or at several, separated by commas.
+func (o *Options) service(addresses string) build.Service {
+	list := strings.Split(addresses, ",")
+	for i, a := range list {
+		list[i] = strings.TrimSpace(a)
+	}
+	return build.Service{Address: list[0], Others: list[1:], TLS: o.EnvoyTLS}
 }
 
 type serve struct{ *app }
@@ -171,6 +180,15 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	}
 	for _, r := range s.o.Roles {
 		live.SetServingStatus(string(r), healthv1.HealthCheckResponse_SERVING)
+	}
+	if s.shared != nil {
+		s.shared.OnShut(func(shut bool) { // the other replicas can decide
+			status := healthv1.HealthCheckResponse_SERVING
+			if shut {
+				status = healthv1.HealthCheckResponse_NOT_SERVING
+			}
+			live.SetServingStatus(string(RoleExtProc), status)
+		})
 	}
 	s.onStop(func() { open.end(g, stopBound) })
 	go func() {
@@ -276,7 +294,7 @@ func (s *serve) prepareXDS(ctx context.Context, g *grpc.Server, own net.Addr) er
 	if address == "" {
 		address = target(own)
 	}
-	service := build.Service{Address: address, TLS: s.o.EnvoyTLS}
+	service := s.o.service(address)
 	filter := s.o.WasmPath
 	if filter == "" {
 		var err error

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,8 @@ who it is, its admin address, and where weir is. Everything else comes by xDS.`,
 			if o.XDS.TLS, err = clientTLS(t); err != nil {
 				return misuse(cmd, err)
 			}
+			list := strings.Split(o.XDS.Address, ",")
+			o.XDS.Address, o.XDS.Others = list[0], list[1:]
 			b, err := envoy.Bootstrap(o)
 			if err != nil {
 				return misuse(cmd, err)
@@ -69,7 +72,7 @@ who it is, its admin address, and where weir is. Everything else comes by xDS.`,
 	if err != nil || host == "" {
 		host = "envoy"
 	}
-	cmd.Flags().StringVar(&o.XDS.Address, "xds", "127.0.0.1:10090", "where 'weir serve' listens, as Envoy sees it: host:port, or unix:/path")
+	cmd.Flags().StringVar(&o.XDS.Address, "xds", "127.0.0.1:10090", "where 'weir serve' listens, as Envoy sees it: host:port, or unix:/path; several replicas are separated by commas")
 	cmd.Flags().StringVar(&o.NodeID, "node", host, "this Envoy's name in weir's status")
 	cmd.Flags().StringVar(&o.Admin, "envoy-admin", "127.0.0.1:9901", "Envoy's admin address: host:port, or unix:/path; it has no authentication")
 	clientTLSFlags(cmd, &t, "")

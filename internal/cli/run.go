@@ -13,8 +13,8 @@ import (
 
 // runFlags are what `up` and `serve` share.
 type runFlags struct {
-	config, data, logLevel string
-	logJSON                bool
+	config, data, replica, logLevel string
+	logJSON                         bool
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
@@ -22,6 +22,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.data, "data", "", "data directory (default: data_dir of the configuration, or ./weir-data)")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log in JSON")
+	cmd.Flags().StringVar(&f.replica, "replica", "", "the name of this replica, one of several that share a limit_store; the same after a restart (default: the host's name)")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	_ = cmd.MarkFlagDirname("data")
 	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
@@ -68,7 +69,7 @@ A bad configuration exits with 2 and names every fault by file, line, column and
 				return err
 			}
 			return app.Up(cmd.Context(), app.Options{
-				ConfigPath: f.config, DataDir: f.data, EnvoyPath: envoyPath, EnvoyConcurrency: concurrency,
+				ConfigPath: f.config, DataDir: f.data, Replica: f.replica, EnvoyPath: envoyPath, EnvoyConcurrency: concurrency,
 				RequestLines: !quiet, Hurry: hurry, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), Log: log,
 			})
 		},
@@ -109,7 +110,7 @@ Each role has a health and a readiness check on the admin address:
 			if err != nil {
 				return err
 			}
-			o.ConfigPath, o.DataDir, o.Log = f.config, f.data, log
+			o.ConfigPath, o.DataDir, o.Replica, o.Log = f.config, f.data, f.replica, log
 			o.Stdout, o.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			if o.Roles, err = app.ParseRoles(strings.Split(roles, ",")); err != nil {
 				return misuse(cmd, fmt.Errorf("--roles: %w", err))
@@ -129,7 +130,7 @@ Each role has a health and a readiness check on the admin address:
 	cmd.Flags().StringVar(&o.TLS.CertFile, "tls-cert", "", "certificate for the gRPC address (PEM); with --tls-key and --tls-client-ca: mutual TLS")
 	cmd.Flags().StringVar(&o.TLS.KeyFile, "tls-key", "", "private key for --tls-cert (PEM)")
 	cmd.Flags().StringVar(&o.TLS.ClientCAFile, "tls-client-ca", "", "authorities whose client certificates are accepted (PEM)")
-	cmd.Flags().StringVar(&o.AdvertiseAddress, "advertise", "", "the address under which Envoy reaches the external processor and the usage receiver (default: --listen)")
+	cmd.Flags().StringVar(&o.AdvertiseAddress, "advertise", "", "the address under which Envoy reaches the external processor and the usage receiver, or those of several replicas, separated by commas (default: --listen)")
 	cmd.Flags().StringVar(&o.WasmPath, "wasm-path", "", "where the Wasm filter lies on Envoy's machine (default: in the data directory); 'weir envoy wasm' writes it")
 	clientTLSFlags(cmd, &envoyTLS, "envoy-")
 	_ = cmd.RegisterFlagCompletionFunc("roles", cobra.FixedCompletions([]string{"extproc", "xds", "usage", "extproc,xds,usage"}, cobra.ShellCompDirectiveNoFileComp))

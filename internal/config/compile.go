@@ -77,6 +77,7 @@ func (c *compilation) run() {
 	c.pricesForBudgets()
 	c.compileAlerts()
 	c.compileModes()
+	c.compileStore()
 	c.unasked()
 	c.compileDoctor()
 	if len(c.faults) == 0 {

@@ -48,6 +48,7 @@ func fill(c *configv1.Config) {
 	for _, l := range c.Limits {
 		fillLimit(c, l)
 	}
+	fillStore(c.LimitStore.GetRedis())
 	orMessage(&c.RequestBounds)
 	orValue(&c.RequestBounds.MaxBodyBytes, 32<<20)
 	orValue(&c.RequestBounds.MaxDepth, 64)
@@ -56,6 +57,19 @@ func fill(c *configv1.Config) {
 	orDuration(&c.Usage.Retention, 2160*time.Hour)
 	orMessage(&c.Doctor)
 	orDuration(&c.Doctor.Interval, 30*time.Second)
+}
+
+func fillStore(r *configv1.RedisStore) {
+	if r == nil {
+		return
+	}
+	orValue(&r.Name, "weir")
+	orValue(&r.Replicas, 1)
+	orValue(&r.WhenAway, "refuse")
+	if r.WhenAway == "allowance" {
+		orValue(&r.AllowancePercent, 5)
+	}
+	orDuration(&r.Timeout, 250*time.Millisecond)
 }
 
 func fillLimit(c *configv1.Config, l *configv1.Limit) {

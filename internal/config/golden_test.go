@@ -154,6 +154,10 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	for _, w := range p.Webhooks {
 		fmt.Fprintf(out, "webhook %s signed=%v\n", w.URL, len(w.Secret) > 0)
 	}
+	if s := p.Store; s != nil {
+		fmt.Fprintf(out, "limit store %s at %v sentinel=%q cluster=%v user=%q password=%q tls=%v replicas=%d allowance=%d timeout=%v\n",
+			s.Name, s.Addresses, s.SentinelMaster, s.Cluster, s.Username, s.Password, s.TLS != nil, s.Replicas, s.Allowance, s.Timeout)
+	}
 	for _, m := range p.ModelList {
 		fmt.Fprintf(out, "model %s %q max=%d first=%v attempt=%v\n", m.Name, m.Aliases, m.DefaultMaxTokens, m.FirstTokenTimeout, m.AttemptTimeout)
 		for _, r := range m.Rules {

@@ -45,7 +45,8 @@ type Plan struct {
 	Usage        Usage
 	Probe        probe.Key // of the doctor's probes
 	Doctor       Doctor
-	Webhooks     []Webhook // where alerts go
+	Webhooks     []Webhook   // where alerts go
+	Store        *LimitStore // where limits are counted; nil: in this process
 	// Simulators are the stand-in backends that `weir up` starts itself.
 	Simulators []Simulator
 	hashers    *sync.Pool // of *hasher, under the secret

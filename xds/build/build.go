@@ -38,6 +38,9 @@ const (
 type Service struct {
 	// Address is unix:/path/to.sock or host:port.
 	Address string
+	// Others are where the other replicas are. With them, requests go around those
+	// that are healthy; over TLS a server name must be given, which all prove.
+	Others []string
 	// TLS is required for a host:port that is not loopback.
 	TLS *ClientTLS
 }

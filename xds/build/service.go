@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,9 +27,27 @@ const serviceWindow = 16 << 20
 // maxSocketPath is what fits into sockaddr_un on Linux, the final zero left out.
 const maxSocketPath = 107
 
-// check tells what is wrong with an address.
+// addresses are all of the service's.
+func (s Service) addresses() []string { return append([]string{s.Address}, s.Others...) }
+
+// check tells what is wrong with the addresses.
 func (s Service) check() error {
-	if path, ok := strings.CutPrefix(s.Address, "unix:"); ok {
+	for i, a := range s.addresses() {
+		if err := s.checkOne(a); err != nil {
+			return err
+		}
+		if slices.Contains(s.addresses()[:i], a) {
+			return fmt.Errorf("address %q: named twice", a)
+		}
+	}
+	if len(s.Others) > 0 && s.TLS != nil && s.TLS.ServerName == "" {
+		return errors.New("several addresses: TLS needs a server name that all of them prove")
+	}
+	return nil
+}
+
+func (s Service) checkOne(address string) error {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		if !filepath.IsAbs(path) {
 			return fmt.Errorf("socket %q: not absolute", path)
 		}
@@ -40,12 +59,12 @@ func (s Service) check() error {
 		}
 		return nil
 	}
-	host, _, err := s.hostPort()
+	host, _, err := hostPort(address)
 	if err != nil {
 		return err
 	}
 	if a, err := netip.ParseAddr(host); s.TLS == nil && (err != nil || !a.IsLoopback()) {
-		return fmt.Errorf("address %q: mutual TLS is required beyond loopback", s.Address)
+		return fmt.Errorf("address %q: mutual TLS is required beyond loopback", address)
 	}
 	return nil
 }
@@ -61,17 +80,17 @@ func (s Service) namedTLS() *ClientTLS {
 	return &t
 }
 
-func (s Service) hostPort() (string, uint32, error) {
-	if s.Address == "" {
+func hostPort(address string) (string, uint32, error) {
+	if address == "" {
 		return "", 0, errors.New("no address")
 	}
-	host, port, err := net.SplitHostPort(s.Address)
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", 0, fmt.Errorf("address %q: want unix:/path or host:port", s.Address)
+		return "", 0, fmt.Errorf("address %q: want unix:/path or host:port", address)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
-		return "", 0, fmt.Errorf("address %q: port is not in 1 to 65535", s.Address)
+		return "", 0, fmt.Errorf("address %q: port is not in 1 to 65535", address)
 	}
 	return host, uint32(n), nil
 }
@@ -90,25 +109,56 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 		TransportSocket:               clientTLS(s.namedTLS()),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(s.http2())},
 	}
-	address := &corev3.Address{}
-	if path, ok := strings.CutPrefix(s.Address, "unix:"); ok {
-		address.Address = &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}
-	} else {
-		host, port, err := s.hostPort()
+	locality := &endpointv3.LocalityLbEndpoints{}
+	for _, a := range s.addresses() {
+		address, named, err := endpointAddress(a)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := netip.ParseAddr(host); err != nil {
+		if named {
 			c.ClusterDiscoveryType = byName()
 		}
-		address = socketAddress(host, port)
-	}
-	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
-		LbEndpoints: []*endpointv3.LbEndpoint{{
+		locality.LbEndpoints = append(locality.LbEndpoints, &endpointv3.LbEndpoint{
 			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}},
-		}},
-	}}}
+		})
+	}
+	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{locality}}
+	if len(s.Others) > 0 {
+		c.HealthChecks = []*corev3.HealthCheck{replicaCheck(name)}
+		// A replica that is not healthy is not asked, even if no other one is left.
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: percent(0)}
+	}
 	return c, nil
+}
+
+// endpointAddress is an address in Envoy's form, and whether it has to be looked up.
+func endpointAddress(address string) (a *corev3.Address, named bool, err error) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}, false, nil
+	}
+	host, port, err := hostPort(address)
+	if err != nil {
+		return nil, false, err
+	}
+	_, err = netip.ParseAddr(host)
+	return socketAddress(host, port), err != nil, nil
+}
+
+// replicaCheck asks a replica of weir by gRPC whether it serves a role.
+func replicaCheck(cluster string) *corev3.HealthCheck {
+	role := "xds"
+	switch cluster {
+	case ExtProcCluster:
+		role = "extproc"
+	case AccessLogCluster:
+		role = "usage"
+	}
+	return &corev3.HealthCheck{
+		Timeout: durationpb.New(time.Second), Interval: durationpb.New(time.Second),
+		NoTrafficInterval:  durationpb.New(time.Second),
+		UnhealthyThreshold: wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
+		HealthChecker: &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: role}},
+	}
 }
 
 // http2 pings where a network can lose a connection silently.

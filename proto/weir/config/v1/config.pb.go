@@ -66,6 +66,8 @@ type Config struct {
 	Usage *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	// For trying things out: `weir up` starts these stand-in backends itself.
 	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
+	// Where limits are counted. Default: in this process, for one replica of weir.
+	LimitStore *LimitStore `protobuf:"bytes,19,opt,name=limit_store,json=limitStore,proto3" json:"limit_store,omitempty"`
 	// Who issues tokens (JWT) that stand in for keys. Envoy verifies them.
 	TokenIssuers []*TokenIssuer `protobuf:"bytes,16,rep,name=token_issuers,json=tokenIssuers,proto3" json:"token_issuers,omitempty"`
 	// Workloads that call with a client certificate (SPIFFE) and need no key.
@@ -213,6 +215,13 @@ func (x *Config) GetUsage() *Usage {
 func (x *Config) GetSimulators() []*Simulator {
 	if x != nil {
 		return x.Simulators
+	}
+	return nil
+}
+
+func (x *Config) GetLimitStore() *LimitStore {
+	if x != nil {
+		return x.LimitStore
 	}
 	return nil
 }
@@ -2746,6 +2755,279 @@ func (x *Webhook) GetSecret() *SecretRef {
 	return nil
 }
 
+// LimitStore says where limits are counted that several replicas of weir share.
+type LimitStore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In Redis (6.2 or later) or Valkey.
+	Redis         *RedisStore `protobuf:"bytes,1,opt,name=redis,proto3" json:"redis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitStore) Reset() {
+	*x = LimitStore{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitStore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitStore) ProtoMessage() {}
+
+func (x *LimitStore) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitStore.ProtoReflect.Descriptor instead.
+func (*LimitStore) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *LimitStore) GetRedis() *RedisStore {
+	if x != nil {
+		return x.Redis
+	}
+	return nil
+}
+
+// RedisStore is a Redis or Valkey that counts limits for several replicas. Its
+// maxmemory-policy must be noeviction.
+type RedisStore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port, or unix:/path of a server on this machine. With sentinel_master:
+	// of the sentinels; with cluster: of some of its nodes.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The name of the master that the sentinels know.
+	SentinelMaster string `protobuf:"bytes,2,opt,name=sentinel_master,json=sentinelMaster,proto3" json:"sentinel_master,omitempty"`
+	// The addresses are nodes of a cluster. All counts are in one slot of it.
+	Cluster bool `protobuf:"varint,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// The user. Default: the server's default user.
+	Username string `protobuf:"bytes,4,opt,name=username,proto3" json:"username,omitempty"`
+	// The user's password.
+	Password *SecretRef `protobuf:"bytes,5,opt,name=password,proto3" json:"password,omitempty"`
+	// Speak TLS. Beyond this machine it is required, unless plaintext says otherwise.
+	Tls *RedisTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
+	// The name of the deployment: all its replicas have the same, and no other
+	// deployment at this server has it. Default: weir
+	Name string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	// How many replicas of weir there are. What the server loses is put together again
+	// when so many have said what they know. Default: 1
+	Replicas uint32 `protobuf:"varint,8,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// What happens to requests while the server has no answer. refuse: they are refused
+	// with limits_unavailable. allowance: each replica admits from a pot of its own.
+	// Default: refuse
+	WhenAway string `protobuf:"bytes,9,opt,name=when_away,json=whenAway,proto3" json:"when_away,omitempty"`
+	// The part of each limit, in per cent, that all pots together are. So much less is
+	// admitted while the server is there. Default with allowance: 5
+	AllowancePercent uint32 `protobuf:"varint,10,opt,name=allowance_percent,json=allowancePercent,proto3" json:"allowance_percent,omitempty"`
+	// How long a decision waits for the server. Default: 250ms
+	Timeout *durationpb.Duration `protobuf:"bytes,11,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// The network between weir and the server is trusted: counts and the password may
+	// go through it in the clear.
+	Plaintext     bool `protobuf:"varint,12,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedisStore) Reset() {
+	*x = RedisStore{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedisStore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedisStore) ProtoMessage() {}
+
+func (x *RedisStore) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedisStore.ProtoReflect.Descriptor instead.
+func (*RedisStore) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RedisStore) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *RedisStore) GetSentinelMaster() string {
+	if x != nil {
+		return x.SentinelMaster
+	}
+	return ""
+}
+
+func (x *RedisStore) GetCluster() bool {
+	if x != nil {
+		return x.Cluster
+	}
+	return false
+}
+
+func (x *RedisStore) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RedisStore) GetPassword() *SecretRef {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
+func (x *RedisStore) GetTls() *RedisTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *RedisStore) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RedisStore) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *RedisStore) GetWhenAway() string {
+	if x != nil {
+		return x.WhenAway
+	}
+	return ""
+}
+
+func (x *RedisStore) GetAllowancePercent() uint32 {
+	if x != nil {
+		return x.AllowancePercent
+	}
+	return 0
+}
+
+func (x *RedisStore) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *RedisStore) GetPlaintext() bool {
+	if x != nil {
+		return x.Plaintext
+	}
+	return false
+}
+
+// RedisTLS says how weir and the limit store prove who they are. The server's
+// certificate is always verified.
+type RedisTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM file with the authorities to trust. Default: the system's.
+	CaFile string `protobuf:"bytes,1,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// PEM file with weir's own certificate chain, where the server asks for one.
+	CertificateFile string `protobuf:"bytes,2,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
+	// PEM file with the key of that certificate.
+	PrivateKeyFile string `protobuf:"bytes,3,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
+	// The name to ask for and to verify. Default: the address's host.
+	ServerName    string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedisTLS) Reset() {
+	*x = RedisTLS{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedisTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedisTLS) ProtoMessage() {}
+
+func (x *RedisTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedisTLS.ProtoReflect.Descriptor instead.
+func (*RedisTLS) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RedisTLS) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *RedisTLS) GetCertificateFile() string {
+	if x != nil {
+		return x.CertificateFile
+	}
+	return ""
+}
+
+func (x *RedisTLS) GetPrivateKeyFile() string {
+	if x != nil {
+		return x.PrivateKeyFile
+	}
+	return ""
+}
+
+func (x *RedisTLS) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 // StageMode sets how a stage of the pipeline works.
 type StageMode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2761,7 +3043,7 @@ type StageMode struct {
 
 func (x *StageMode) Reset() {
 	*x = StageMode{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +3055,7 @@ func (x *StageMode) String() string {
 func (*StageMode) ProtoMessage() {}
 
 func (x *StageMode) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[29]
+	mi := &file_weir_config_v1_config_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +3068,7 @@ func (x *StageMode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageMode.ProtoReflect.Descriptor instead.
 func (*StageMode) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{29}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StageMode) GetStage() string {
@@ -2818,7 +3100,7 @@ type RequestBounds struct {
 
 func (x *RequestBounds) Reset() {
 	*x = RequestBounds{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3112,7 @@ func (x *RequestBounds) String() string {
 func (*RequestBounds) ProtoMessage() {}
 
 func (x *RequestBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[30]
+	mi := &file_weir_config_v1_config_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3125,7 @@ func (x *RequestBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestBounds.ProtoReflect.Descriptor instead.
 func (*RequestBounds) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{30}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RequestBounds) GetMaxBodyBytes() int64 {
@@ -2882,7 +3164,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3176,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[31]
+	mi := &file_weir_config_v1_config_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3189,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{31}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Usage) GetSettleDeadline() *durationpb.Duration {
@@ -2942,7 +3224,7 @@ type Simulator struct {
 
 func (x *Simulator) Reset() {
 	*x = Simulator{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	mi := &file_weir_config_v1_config_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3236,7 @@ func (x *Simulator) String() string {
 func (*Simulator) ProtoMessage() {}
 
 func (x *Simulator) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[32]
+	mi := &file_weir_config_v1_config_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3249,7 @@ func (x *Simulator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Simulator.ProtoReflect.Descriptor instead.
 func (*Simulator) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{32}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Simulator) GetName() string {
@@ -3017,7 +3299,7 @@ type TokenIssuer struct {
 
 func (x *TokenIssuer) Reset() {
 	*x = TokenIssuer{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	mi := &file_weir_config_v1_config_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3311,7 @@ func (x *TokenIssuer) String() string {
 func (*TokenIssuer) ProtoMessage() {}
 
 func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[33]
+	mi := &file_weir_config_v1_config_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3324,7 @@ func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenIssuer.ProtoReflect.Descriptor instead.
 func (*TokenIssuer) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{33}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TokenIssuer) GetName() string {
@@ -3131,7 +3413,7 @@ type RemoteKeySet struct {
 
 func (x *RemoteKeySet) Reset() {
 	*x = RemoteKeySet{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	mi := &file_weir_config_v1_config_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3425,7 @@ func (x *RemoteKeySet) String() string {
 func (*RemoteKeySet) ProtoMessage() {}
 
 func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[34]
+	mi := &file_weir_config_v1_config_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3438,7 @@ func (x *RemoteKeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteKeySet.ProtoReflect.Descriptor instead.
 func (*RemoteKeySet) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{34}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemoteKeySet) GetUrl() string {
@@ -3206,7 +3488,7 @@ type ClaimBinding struct {
 
 func (x *ClaimBinding) Reset() {
 	*x = ClaimBinding{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[35]
+	mi := &file_weir_config_v1_config_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +3500,7 @@ func (x *ClaimBinding) String() string {
 func (*ClaimBinding) ProtoMessage() {}
 
 func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[35]
+	mi := &file_weir_config_v1_config_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +3513,7 @@ func (x *ClaimBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimBinding.ProtoReflect.Descriptor instead.
 func (*ClaimBinding) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{35}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClaimBinding) GetWhen() string {
@@ -3293,7 +3575,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[36]
+	mi := &file_weir_config_v1_config_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3587,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[36]
+	mi := &file_weir_config_v1_config_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3600,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{36}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Workload) GetName() string {
@@ -3372,7 +3654,7 @@ type ProxyTrust struct {
 
 func (x *ProxyTrust) Reset() {
 	*x = ProxyTrust{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[37]
+	mi := &file_weir_config_v1_config_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +3666,7 @@ func (x *ProxyTrust) String() string {
 func (*ProxyTrust) ProtoMessage() {}
 
 func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[37]
+	mi := &file_weir_config_v1_config_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3397,7 +3679,7 @@ func (x *ProxyTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyTrust.ProtoReflect.Descriptor instead.
 func (*ProxyTrust) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{37}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProxyTrust) GetTrustedHops() uint32 {
@@ -3428,7 +3710,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[38]
+	mi := &file_weir_config_v1_config_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3722,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[38]
+	mi := &file_weir_config_v1_config_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3735,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{38}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Network) GetAllow() []string {
@@ -3487,7 +3769,7 @@ type Doctor struct {
 
 func (x *Doctor) Reset() {
 	*x = Doctor{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[39]
+	mi := &file_weir_config_v1_config_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3781,7 @@ func (x *Doctor) String() string {
 func (*Doctor) ProtoMessage() {}
 
 func (x *Doctor) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[39]
+	mi := &file_weir_config_v1_config_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3794,7 @@ func (x *Doctor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doctor.ProtoReflect.Descriptor instead.
 func (*Doctor) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{39}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Doctor) GetInterval() *durationpb.Duration {
@@ -3549,7 +3831,7 @@ type DoctorCertificate struct {
 
 func (x *DoctorCertificate) Reset() {
 	*x = DoctorCertificate{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[40]
+	mi := &file_weir_config_v1_config_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3843,7 @@ func (x *DoctorCertificate) String() string {
 func (*DoctorCertificate) ProtoMessage() {}
 
 func (x *DoctorCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[40]
+	mi := &file_weir_config_v1_config_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3856,7 @@ func (x *DoctorCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorCertificate.ProtoReflect.Descriptor instead.
 func (*DoctorCertificate) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{40}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DoctorCertificate) GetCertificateFile() string {
@@ -3611,7 +3893,7 @@ type DoctorProxy struct {
 
 func (x *DoctorProxy) Reset() {
 	*x = DoctorProxy{}
-	mi := &file_weir_config_v1_config_proto_msgTypes[41]
+	mi := &file_weir_config_v1_config_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3623,7 +3905,7 @@ func (x *DoctorProxy) String() string {
 func (*DoctorProxy) ProtoMessage() {}
 
 func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_config_v1_config_proto_msgTypes[41]
+	mi := &file_weir_config_v1_config_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3636,7 +3918,7 @@ func (x *DoctorProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorProxy.ProtoReflect.Descriptor instead.
 func (*DoctorProxy) Descriptor() ([]byte, []int) {
-	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{41}
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DoctorProxy) GetName() string {
@@ -3678,7 +3960,7 @@ var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\b\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\t\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -3697,7 +3979,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05usage\x18\x0e \x01(\v2\x15.weir.config.v1.UsageR\x05usage\x129\n" +
 	"\n" +
 	"simulators\x18\x0f \x03(\v2\x19.weir.config.v1.SimulatorR\n" +
-	"simulators\x12@\n" +
+	"simulators\x12;\n" +
+	"\vlimit_store\x18\x13 \x01(\v2\x1a.weir.config.v1.LimitStoreR\n" +
+	"limitStore\x12@\n" +
 	"\rtoken_issuers\x18\x10 \x03(\v2\x1b.weir.config.v1.TokenIssuerR\ftokenIssuers\x126\n" +
 	"\tworkloads\x18\x11 \x03(\v2\x18.weir.config.v1.WorkloadR\tworkloads\x12;\n" +
 	"\vproxy_trust\x18\x12 \x01(\v2\x1a.weir.config.v1.ProxyTrustR\n" +
@@ -3909,7 +4193,33 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\bwebhooks\x18\x01 \x03(\v2\x17.weir.config.v1.WebhookR\bwebhooks\"W\n" +
 	"\aWebhook\x12\x19\n" +
 	"\x03url\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03url\x121\n" +
-	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"~\n" +
+	"\x06secret\x18\x02 \x01(\v2\x19.weir.config.v1.SecretRefR\x06secret\"F\n" +
+	"\n" +
+	"LimitStore\x128\n" +
+	"\x05redis\x18\x01 \x01(\v2\x1a.weir.config.v1.RedisStoreB\x06\xbaH\x03\xc8\x01\x01R\x05redis\"\xaf\x04\n" +
+	"\n" +
+	"RedisStore\x12(\n" +
+	"\taddresses\x18\x01 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\taddresses\x12'\n" +
+	"\x0fsentinel_master\x18\x02 \x01(\tR\x0esentinelMaster\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\bR\acluster\x12\x1a\n" +
+	"\busername\x18\x04 \x01(\tR\busername\x125\n" +
+	"\bpassword\x18\x05 \x01(\v2\x19.weir.config.v1.SecretRefR\bpassword\x12*\n" +
+	"\x03tls\x18\x06 \x01(\v2\x18.weir.config.v1.RedisTLSR\x03tls\x12;\n" +
+	"\x04name\x18\a \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12$\n" +
+	"\breplicas\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\breplicas\x127\n" +
+	"\twhen_away\x18\t \x01(\tB\x1a\xbaH\x17r\x15R\x00R\x06refuseR\tallowanceR\bwhenAway\x124\n" +
+	"\x11allowance_percent\x18\n" +
+	" \x01(\rB\a\xbaH\x04*\x02\x182R\x10allowancePercent\x12E\n" +
+	"\atimeout\x18\v \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x02\b\x052\x04\x10\xc0\x84=R\atimeout\x12\x1c\n" +
+	"\tplaintext\x18\f \x01(\bR\tplaintext\"\x99\x01\n" +
+	"\bRedisTLS\x12\x17\n" +
+	"\aca_file\x18\x01 \x01(\tR\x06caFile\x12)\n" +
+	"\x10certificate_file\x18\x02 \x01(\tR\x0fcertificateFile\x12(\n" +
+	"\x10private_key_file\x18\x03 \x01(\tR\x0eprivateKeyFile\x12\x1f\n" +
+	"\vserver_name\x18\x04 \x01(\tR\n" +
+	"serverName\"~\n" +
 	"\tStageMode\x12@\n" +
 	"\x05stage\x18\x01 \x01(\tB*\xbaH'r%R\x04authR\anetworkR\x06tokensR\x05routeR\x05quotaR\x05stage\x12/\n" +
 	"\x04mode\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16R\aenforceR\x06shadowR\x03offR\x04mode\"\xaf\x01\n" +
@@ -3989,7 +4299,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -4020,21 +4330,24 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Limit)(nil),                 // 26: weir.config.v1.Limit
 	(*Alerts)(nil),                // 27: weir.config.v1.Alerts
 	(*Webhook)(nil),               // 28: weir.config.v1.Webhook
-	(*StageMode)(nil),             // 29: weir.config.v1.StageMode
-	(*RequestBounds)(nil),         // 30: weir.config.v1.RequestBounds
-	(*Usage)(nil),                 // 31: weir.config.v1.Usage
-	(*Simulator)(nil),             // 32: weir.config.v1.Simulator
-	(*TokenIssuer)(nil),           // 33: weir.config.v1.TokenIssuer
-	(*RemoteKeySet)(nil),          // 34: weir.config.v1.RemoteKeySet
-	(*ClaimBinding)(nil),          // 35: weir.config.v1.ClaimBinding
-	(*Workload)(nil),              // 36: weir.config.v1.Workload
-	(*ProxyTrust)(nil),            // 37: weir.config.v1.ProxyTrust
-	(*Network)(nil),               // 38: weir.config.v1.Network
-	(*Doctor)(nil),                // 39: weir.config.v1.Doctor
-	(*DoctorCertificate)(nil),     // 40: weir.config.v1.DoctorCertificate
-	(*DoctorProxy)(nil),           // 41: weir.config.v1.DoctorProxy
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*LimitStore)(nil),            // 29: weir.config.v1.LimitStore
+	(*RedisStore)(nil),            // 30: weir.config.v1.RedisStore
+	(*RedisTLS)(nil),              // 31: weir.config.v1.RedisTLS
+	(*StageMode)(nil),             // 32: weir.config.v1.StageMode
+	(*RequestBounds)(nil),         // 33: weir.config.v1.RequestBounds
+	(*Usage)(nil),                 // 34: weir.config.v1.Usage
+	(*Simulator)(nil),             // 35: weir.config.v1.Simulator
+	(*TokenIssuer)(nil),           // 36: weir.config.v1.TokenIssuer
+	(*RemoteKeySet)(nil),          // 37: weir.config.v1.RemoteKeySet
+	(*ClaimBinding)(nil),          // 38: weir.config.v1.ClaimBinding
+	(*Workload)(nil),              // 39: weir.config.v1.Workload
+	(*ProxyTrust)(nil),            // 40: weir.config.v1.ProxyTrust
+	(*Network)(nil),               // 41: weir.config.v1.Network
+	(*Doctor)(nil),                // 42: weir.config.v1.Doctor
+	(*DoctorCertificate)(nil),     // 43: weir.config.v1.DoctorCertificate
+	(*DoctorProxy)(nil),           // 44: weir.config.v1.DoctorProxy
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -4047,60 +4360,65 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	22, // 7: weir.config.v1.Config.roles:type_name -> weir.config.v1.Role
 	25, // 8: weir.config.v1.Config.keys:type_name -> weir.config.v1.Key
 	26, // 9: weir.config.v1.Config.limits:type_name -> weir.config.v1.Limit
-	29, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
-	30, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
-	31, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
-	32, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
-	33, // 14: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
-	36, // 15: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
-	37, // 16: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
-	39, // 17: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
-	27, // 18: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
-	2,  // 19: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	4,  // 20: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
-	2,  // 21: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
-	5,  // 22: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
-	6,  // 23: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
-	7,  // 24: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
-	12, // 25: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	13, // 26: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	15, // 27: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	42, // 28: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	11, // 29: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	10, // 30: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	14, // 31: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
-	13, // 32: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	8,  // 33: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	17, // 34: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	18, // 35: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	42, // 36: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	42, // 37: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	18, // 38: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 39: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	38, // 40: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 41: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	38, // 42: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 43: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 44: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	43, // 45: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	38, // 46: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	42, // 47: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	42, // 48: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 49: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 50: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	42, // 51: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	42, // 52: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	34, // 53: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	35, // 54: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	42, // 55: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	42, // 56: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	41, // 57: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	40, // 58: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	59, // [59:59] is the sub-list for method output_type
-	59, // [59:59] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	32, // 10: weir.config.v1.Config.stages:type_name -> weir.config.v1.StageMode
+	33, // 11: weir.config.v1.Config.request_bounds:type_name -> weir.config.v1.RequestBounds
+	34, // 12: weir.config.v1.Config.usage:type_name -> weir.config.v1.Usage
+	35, // 13: weir.config.v1.Config.simulators:type_name -> weir.config.v1.Simulator
+	29, // 14: weir.config.v1.Config.limit_store:type_name -> weir.config.v1.LimitStore
+	36, // 15: weir.config.v1.Config.token_issuers:type_name -> weir.config.v1.TokenIssuer
+	39, // 16: weir.config.v1.Config.workloads:type_name -> weir.config.v1.Workload
+	40, // 17: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
+	42, // 18: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
+	27, // 19: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
+	2,  // 20: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	4,  // 21: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
+	2,  // 22: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
+	5,  // 23: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
+	6,  // 24: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
+	7,  // 25: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
+	12, // 26: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	13, // 27: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	15, // 28: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	45, // 29: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 30: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	10, // 31: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	14, // 32: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
+	13, // 33: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 34: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 35: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 36: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	45, // 37: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	45, // 38: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	18, // 39: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 40: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 41: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 42: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 43: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 44: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 45: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	46, // 46: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 47: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	45, // 48: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	45, // 49: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 50: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 51: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 52: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 53: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 54: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	45, // 55: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	45, // 56: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	45, // 57: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 58: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 59: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	45, // 60: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	45, // 61: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 62: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 63: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -4127,7 +4445,7 @@ func file_weir_config_v1_config_proto_init() {
 		(*Key_Hash)(nil),
 		(*Key_Secret)(nil),
 	}
-	file_weir_config_v1_config_proto_msgTypes[33].OneofWrappers = []any{
+	file_weir_config_v1_config_proto_msgTypes[36].OneofWrappers = []any{
 		(*TokenIssuer_JwksFile)(nil),
 		(*TokenIssuer_Jwks)(nil),
 	}
@@ -4137,7 +4455,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
