@@ -54,14 +54,16 @@ type ledger interface {
 type alone struct{ *limit.Ledger }
 
 // Fresh drops what is left of a limit that was there before: it is not whole.
-func (l alone) Fresh(lim *plan.Limit) { l.Ledger.Reset(lim, func(limit.Scope) bool { return true }) }
+func (a alone) Fresh(l *plan.Limit) { a.Ledger.Reset(l, func(limit.Scope) bool { return true }) }
 
-func (l alone) All(_ context.Context, limits []*plan.Limit) ([]limit.State, error) {
-	return l.Ledger.All(limits), nil
+// All and Reset cannot fail.
+func (a alone) All(_ context.Context, limits []*plan.Limit) ([]limit.State, error) {
+	return a.Ledger.All(limits), nil
 }
 
-func (l alone) Reset(_ context.Context, lim *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
-	return l.Ledger.Reset(lim, match), nil
+// Reset is described at limit.Ledger.
+func (a alone) Reset(_ context.Context, l *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
+	return a.Ledger.Reset(l, match), nil
 }
 
 // Introduce has nobody to tell.

@@ -219,19 +219,23 @@ func (l *Ledger) All(ctx context.Context, limits []*plan.Limit) ([]limit.State, 
 	return states, nil
 }
 
+// longest is the window of a limit that is not known here: nothing of it is past.
+const longest = 366 * 24 * time.Hour
+
 // Reset gives back all that was used of a limit in the scopes that match, and
 // closes their breakers; what open requests hold stays held. It returns what the
-// counts were. The other replicas take it over within a second. After an error a
-// part of them may be reset.
+// counts were. The other replicas take it over within a second.
 func (l *Ledger) Reset(ctx context.Context, lim *plan.Limit, match func(limit.Scope) bool) ([]limit.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, adminBound)
 	defer cancel()
-	of := func(identity) *plan.Limit { return lim }
-	want := func(id identity) bool {
-		return id.limit == lim.Name && id.unit == lim.Unit && id.period == lim.Period && match(id.scope)
+	of := func(id identity) *plan.Limit {
+		if lim.Unit == id.unit && lim.Period == id.period {
+			return lim
+		}
+		return &plan.Limit{Name: id.limit, Unit: id.unit, Period: id.period, Window: longest} // it was another one before
 	}
 	var states []limit.State
-	err := l.scan(ctx, want, func(list []found) error {
+	err := l.scan(ctx, func(id identity) bool { return id.limit == lim.Name && match(id.scope) }, func(list []found) error {
 		counts, now, err := l.counts(ctx, resetScript, list, of)
 		if err != nil {
 			return err
@@ -244,7 +248,7 @@ func (l *Ledger) Reset(ctx context.Context, lim *plan.Limit, match func(limit.Sc
 		return l.publishReset(ctx, list)
 	})
 	if err != nil {
-		return states, fmt.Errorf("limit %s: it was not reset everywhere: %w", lim.Name, err)
+		return states, fmt.Errorf("not everything was reset: %w", err)
 	}
 	l.own.Reset(lim, match)
 	l.pot.Reset(lim, match)

@@ -525,7 +525,7 @@ func TestResetReachesAllReplicas(t *testing.T) {
 	}
 	states, err := one.Reset(t.Context(), limits[0], func(s limit.Scope) bool { return s.Team == "t" })
 	if err != nil || len(states) != 1 || states[0].Used != 100 || !states[0].Open {
-		t.Errorf("%+v, %v", states, err)
+		t.Errorf("%+v", states)
 	}
 	if res := one.Reserve(limits, request("d", 30)); !res.OK {
 		t.Errorf("%+v", res)
@@ -564,6 +564,39 @@ func TestNewLimitsCountWhatWasBefore(t *testing.T) {
 	one.step()
 	two.mustCount(t, []*plan.Limit{fresh}, 1208, 0)
 	two.mustCount(t, []*plan.Limit{old}, 7, 0)
+}
+
+// A check is the server's for a probe; for others only while a count refuses.
+func TestCheck(t *testing.T) {
+	b := newBench(t)
+	m := b.process("one", 1)
+	limits := tokens(100)
+	probe := request(ai.ProbeID(strings.Repeat("0", 32)), 60)
+	if res := m.Check(limits, probe); !res.Unavailable {
+		t.Errorf("a probe before the server was reached: %+v", res)
+	}
+	if res := m.Check(limits, request("a", 60)); !res.OK {
+		t.Errorf("%+v", res)
+	}
+	m.mustOpen(t)
+	m.Reserve(limits, request("a", 60))
+	if res := m.Check(limits, probe); res.OK || res.Limit != limits[0] {
+		t.Errorf("a probe: %+v", res)
+	}
+	b.advance(2 * tightFor)
+	if res := m.Check(limits, request("b", 60)); !res.OK {
+		t.Errorf("%+v", res)
+	}
+	if res := m.Reserve(limits, request("b", 60)); res.OK {
+		t.Errorf("%+v", res)
+	}
+	if res := m.Check(limits, request("b", 60)); res.OK || res.Tokens.Remaining != 40 {
+		t.Errorf("after a refusal: %+v", res)
+	}
+	if res := m.Check(limits, request("b", 40)); !res.OK || res.Held {
+		t.Errorf("what fits: %+v", res)
+	}
+	m.mustCount(t, limits, 0, 60)
 }
 
 func TestUsersBeyondTheBoundShare(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
 )
@@ -275,32 +276,58 @@ func (l *Ledger) fromPot(limits []*plan.Limit, r *limit.Request) limit.Result {
 }
 
 // Check tells whether Reserve would admit r now, and holds nothing. The server is
-// asked only when one of the counts refused somebody a moment ago.
+// asked for a probe, which wants to know, and otherwise only when one of the counts
+// refused somebody a moment ago: Reserve decides.
 func (l *Ledger) Check(limits []*plan.Limit, r *limit.Request) limit.Result {
-	if len(limits) == 0 || l.isTight.Load() == 0 || !l.ready() {
-		return limit.Result{OK: true} // Reserve decides
-	}
-	list := l.demands(limits, r)
-	if !l.refusedLately(list) {
+	probe := ai.IsProbeID(r.ID)
+	if len(limits) == 0 || !probe && l.isTight.Load() == 0 {
 		return limit.Result{OK: true}
 	}
+	list := l.demands(limits, r)
+	if len(list) == 0 || !probe && !l.refusedLately(list) {
+		return limit.Result{OK: true}
+	}
+	if l.ready() {
+		if res, ok := l.check(r, list); ok {
+			return res
+		}
+	}
+	if !probe {
+		return limit.Result{OK: true}
+	}
+	return l.checkPot(limits, r)
+}
+
+// check asks the server; ok is false when it has no answer.
+func (l *Ledger) check(r *limit.Request, list []demand) (limit.Result, bool) {
 	rep, err := l.askTwice(modeCheck, r, list)
 	if err != nil {
 		l.lost(err)
-		return limit.Result{OK: true}
+		return limit.Result{}, false
 	}
 	if rep.status != statusOK {
 		l.turn(rep)
-		return limit.Result{OK: true}
+		return limit.Result{}, false
 	}
 	out, err := readOutcome(&rep, list)
 	if err != nil {
 		l.lost(err)
-		return limit.Result{OK: true}
+		return limit.Result{}, false
 	}
-	res := l.result(rep.now, list, out, len(r.OptionsOf()))
 	l.tellAll(out.alerts)
-	return res
+	return l.result(rep.now, list, out, len(r.OptionsOf())), true
+}
+
+// checkPot tells whether fromPot would admit r.
+func (l *Ledger) checkPot(limits []*plan.Limit, r *limit.Request) limit.Result {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opt.Allowance > 0 && l.phase.Load().pot() && l.stood {
+		if res := l.pot.Check(l.Pots(limits), r); res.OK {
+			return res
+		}
+	}
+	return limit.Result{Unavailable: true, RetryAfter: time.Second}
 }
 
 // States tells of each count that r would be judged by, under the limits that

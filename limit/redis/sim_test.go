@@ -53,21 +53,26 @@ type player interface {
 	Settle(id string, used []limit.Used)
 	Release(id string)
 	Restore(limits []*plan.Limit, r *limit.Request, admitted time.Time)
-	All(ctx context.Context, limits []*plan.Limit) ([]limit.State, error)
 	Held() int
 	Mark() Mark
 	Ready() error
 
 	step()                                                      // does what a process does by itself
 	count(l *life, r *limit.Request, admitted, ended time.Time) // after a start
-	holds(id string) bool                                       // knows of a reservation
-	untold() int                                                // what the server is to be told
-	started() bool                                              // again, and has a place
+	all(limits []*plan.Limit) []limit.State
+	holds(id string) bool // knows of a reservation
+	untold() int          // what the server is to be told
+	started() bool        // again, and has a place
 }
 
 func (m *manual) holds(id string) bool { return m.own.Holds(id) || m.pot.Holds(id) }
-func (m *manual) untold() int          { return len(m.queue) }
-func (m *manual) started() bool        { return m.k.tries == 0 }
+func (m *manual) all(limits []*plan.Limit) []limit.State {
+	list, _ := m.All(context.Background(), limits)
+	return list
+}
+
+func (m *manual) untold() int   { return len(m.queue) }
+func (m *manual) started() bool { return m.k.tries == 0 }
 
 func (m *manual) count(l *life, r *limit.Request, admitted, ended time.Time) {
 	if l.pot {
@@ -80,16 +85,13 @@ func (m *manual) count(l *life, r *limit.Request, admitted, ended time.Time) {
 // inProcess is the ledger of one process.
 type inProcess struct{ *limit.Ledger }
 
-func (p inProcess) All(_ context.Context, limits []*plan.Limit) ([]limit.State, error) {
-	return p.Ledger.All(limits), nil
-}
-
-func (inProcess) Mark() Mark             { return Mark{} }
-func (inProcess) Ready() error           { return nil }
-func (inProcess) step()                  {}
-func (l inProcess) holds(id string) bool { return l.Holds(id) }
-func (inProcess) untold() int            { return 0 }
-func (inProcess) started() bool          { return false }
+func (inProcess) Mark() Mark                               { return Mark{} }
+func (inProcess) Ready() error                             { return nil }
+func (inProcess) step()                                    {}
+func (l inProcess) holds(id string) bool                   { return l.Holds(id) }
+func (l inProcess) all(limits []*plan.Limit) []limit.State { return l.All(limits) }
+func (inProcess) untold() int                              { return 0 }
+func (inProcess) started() bool                            { return false }
 func (l inProcess) count(f *life, r *limit.Request, admitted, ended time.Time) {
 	l.Count(f.limits, r, f.used, admitted, ended)
 }
@@ -637,18 +639,14 @@ func (s *sim) finish() {
 	}
 	s.now += 2 * simHold // what nobody asks more time for
 	s.settleDown()
-	all, err := s.ledgers[0].All(s.t.Context(), s.limits)
-	if err != nil {
-		s.t.Error(err)
-	}
-	for _, st := range all {
+	for _, st := range s.ledgers[0].all(s.limits) {
 		if st.Reserved != 0 {
 			s.t.Errorf("%s %v still has %d reserved", st.Limit.Name, st.Scope, st.Reserved)
 		}
 	}
 	s.now += 25 * time.Hour
 	s.settleDown()
-	if left, err := s.ledgers[0].All(s.t.Context(), s.limits); err != nil || len(left) != 0 {
+	if left := s.ledgers[0].all(s.limits); len(left) != 0 {
 		s.t.Errorf("left at the end: %+v", left)
 	}
 	if s.n == 0 {

@@ -151,7 +151,7 @@ func (s *Store) names(ctx context.Context) ([]Name, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = rows.Close() }() // Err tells
+	defer rows.Close()
 	var list []Name
 	for rows.Next() {
 		var n Name
@@ -168,7 +168,7 @@ func (s *Store) counts(ctx context.Context) ([]limit.Count, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = rows.Close() }() // Err tells
+	defer rows.Close()
 	var list []limit.Count
 	for rows.Next() {
 		var c limit.Count
@@ -233,7 +233,7 @@ func insertCounts(ctx context.Context, tx *sql.Tx, changed []limit.Count) error 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = stmt.Close() }()
+	defer stmt.Close()
 	var slots []byte
 	for i := range changed {
 		c := &changed[i]

@@ -45,15 +45,22 @@ limit_store: {redis: {addresses: ["%STORE%"], replicas: 3, timeout: 1s}}
 usage: {settle_deadline: %DEADLINE%}
 `
 
-func deploy(t *testing.T, amount int, deadline string) *deployment {
+// deploymentSecrets is a folder with what all replicas know.
+func deploymentSecrets(t *testing.T) string {
 	t.Helper()
-	d := &deployment{t: t, store: redistest.Start(t, redistest.Valkey), backend: newBackend(t, simulate.Options{Record: 20_000, RecordBody: 1})}
 	keys := t.TempDir()
 	for name, value := range map[string]string{"hash": "0123456789abcdef0123456789abcdef", "key": testKey} {
 		if err := os.WriteFile(filepath.Join(keys, name), []byte(value), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return keys
+}
+
+func deploy(t *testing.T, amount int, deadline string) *deployment {
+	t.Helper()
+	d := &deployment{t: t, store: redistest.Start(t, redistest.Valkey), backend: newBackend(t, simulate.Options{Record: 20_000, RecordBody: 1})}
+	keys := deploymentSecrets(t)
 	var addresses []string
 	for range d.replicas {
 		addresses = append(addresses, fmt.Sprintf("127.0.0.1:%d", freePort(t)))
@@ -218,6 +225,49 @@ func TestReplicasKilled(t *testing.T) {
 			return ""
 		})
 	}
+}
+
+// A deployment that waits for replicas that do not come is opened by somebody's word.
+func TestLimitsRecover(t *testing.T) {
+	store := redistest.Start(t, redistest.Valkey)
+	g := &gateway{t: t, dir: t.TempDir()}
+	g.config = filepath.Join(t.TempDir(), "weir.yaml")
+	g.write(strings.NewReplacer("%LISTEN%", "127.0.0.1:1", "%STORE%", store.Address(), "%KEYS%", deploymentSecrets(t), "%A%", "http://127.0.0.1:1",
+		"%AMOUNT%", "100", "%DEADLINE%", "60s").Replace(deploymentConfig))
+	run := func(code int, args ...string) string {
+		t.Helper()
+		out, errs, got := weir(t, "", append([]string{"limits"}, append(args, "--config", g.config)...)...)
+		if got != code {
+			t.Errorf("weir limits %v: exit %d, want %d", args, got, code)
+		}
+		return out + errs
+	}
+	says := func(text, want string) {
+		t.Helper()
+		if !strings.Contains(text, want) {
+			t.Errorf("%q does not say %q", text, want)
+		}
+	}
+	says(run(0, "recover"), "waiting: nothing was there. Have said what they know: none")
+	says(run(1, "recover", "--accept-loss"), "no replica has told the limit store what it knows")
+	o := &operated{world: &world{gateway: g}, flags: []string{"--replica", "replica-0", "--listen", "127.0.0.1:0"}}
+	o.serve()
+	t.Cleanup(o.stop)
+	eventually(t, 10*time.Second, func() string {
+		if out := run(0, "recover"); !strings.Contains(out, "Have said what they know: replica-0") {
+			return out
+		}
+		return ""
+	})
+	if o.notReady() == "" {
+		t.Error("ready without the other replicas")
+	}
+	says(run(0, "recover", "--accept-loss"), "opened; 2 replicas are missing")
+	eventually(t, 5*time.Second, o.notReady)
+	says(run(0, "recover"), "open; replicas: replica-0")
+	says(run(1, "forget-replica", "replica-0"), "was there within the last 10 seconds")
+	says(run(1, "forget-replica", "nobody"), `no replica "nobody" has a place`)
+	says(run(2, "forget-replica"), "want the name of one replica")
 }
 
 // held is how many reservations a replica has open.
