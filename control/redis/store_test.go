@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,10 +50,9 @@ func TestStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t, name)
-			deployments := 0
+			var deployments atomic.Int32
 			storetest.Run(t, func(t testing.TB) storetest.Place { // deployments at one server are apart
-				deployments++
-				deployment := fmt.Sprint("weir-", deployments)
+				deployment := fmt.Sprint("weir-", deployments.Add(1))
 				return func(t testing.TB) control.Store {
 					s, err := Open(t.Context(), client(t, server), deployment, t.TempDir()) // each replica has its own directory
 					if err != nil {
