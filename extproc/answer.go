@@ -23,8 +23,7 @@ func (c *call) prepare() error {
 		return errors.New("an edit touches the model's name")
 	}
 	f.body, f.edits, f.id, f.targets = ex.In.Body, ex.Edits, ex.In.ID, ex.Decision.Targets
-	// A pool that is the only target gets a second try at another of its endpoints.
-	if len(f.targets) == 1 && len(f.targets[0].Endpoints) > 1 {
+	if first := f.targets[0]; ex.Decision.Tries(first) > 1 {
 		c.twice = append(c.twice[:0], f.targets[0], f.targets[0])
 		f.targets = c.twice
 	}

@@ -108,7 +108,8 @@ func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
 	}
 	d.ReservedInputTokens, d.ReservedOutputTokens = ex.Reserved.Input, ex.Reserved.Output
 	for i := range ex.Reserved.Request.Targets {
-		d.Prices[i].ReservedInputTokens = ex.Reserved.Request.Targets[i].Input
+		t := &ex.Reserved.Request.Targets[i]
+		d.Prices[i].ReservedInputTokens, d.Prices[i].Tries = t.Input, int32(t.Tries)
 	}
 	if l := ex.Reserved.Result.Reported; l != nil {
 		d.ReportedLimit = l.Name

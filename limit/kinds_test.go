@@ -97,7 +97,7 @@ var perToken = ai.Price{Input: 1e6, CachedInput: 1e6, Output: 1e6}
 func TestAttemptsThatMayBeBilled(t *testing.T) {
 	t.Parallel()
 	targets := []Target{
-		{Pool: "public", Input: 100, Price: perToken, Billed: true},
+		{Pool: "public", Input: 50, Price: perToken, Billed: true, Tries: 2},
 		{Pool: "dear", Input: 100, Price: ai.Price{Input: 3e6, Output: 2e6}, Billed: true},
 		{Pool: "private", Input: 120, Price: perToken},
 		{Pool: "other", Input: 110, Price: perToken},
@@ -109,9 +109,9 @@ func TestAttemptsThatMayBeBilled(t *testing.T) {
 		{plan.Limit{Unit: plan.UnitRequests}, 1},
 		{plan.Limit{Unit: plan.UnitConcurrency}, 1},
 		{plan.Limit{Unit: plan.UnitInputTokens}, 100 + 100 + 120},
-		{plan.Limit{Unit: plan.UnitOutputTokens}, 3 * 50},
-		{plan.Limit{Unit: plan.UnitTokens}, 150 + 150 + 170},
-		{plan.Limit{Unit: plan.UnitUSD}, 150 + 400 + 170},
+		{plan.Limit{Unit: plan.UnitOutputTokens}, 4 * 50},
+		{plan.Limit{Unit: plan.UnitTokens}, 2*100 + 150 + 170},
+		{plan.Limit{Unit: plan.UnitUSD}, 2*100 + 400 + 170},
 		{plan.Limit{Unit: plan.UnitUSD, Pools: map[string]bool{"dear": true, "other": true}}, 400 + 160},
 	} {
 		r := request("1", 0, 50)

@@ -58,6 +58,8 @@ type Target struct {
 	// Billed says that the pool may charge for an attempt that was given up, so
 	// that it counts beside the one that answers.
 	Billed bool
+	// Tries is how often the pool may be tried; 0 is once.
+	Tries int64
 	// Overrun is by how many per cent the pool's answers have passed their ceiling.
 	Overrun int64
 }
@@ -171,7 +173,7 @@ func (r *Request) amount(l *plan.Limit, pool string, output int64) int64 {
 		}
 		n := t.amount(l.Unit, output)
 		if t.Billed {
-			billed = clamp(billed + n)
+			billed = clamp(billed + n*min(max(t.Tries, 1), maxTries))
 		} else {
 			answering = max(answering, n)
 		}
@@ -219,6 +221,9 @@ func Spent(l *plan.Limit, pool string, used []Used) (n int64) {
 // limit, and such that sums neither overflow nor lose a digit where numbers are
 // floating (Redis computes in them).
 const maxAmount = 1 << 50
+
+// maxTries bounds how often a pool is tried.
+const maxTries = 16
 
 // maxOverrun bounds what is kept free for a backend that minds no ceiling.
 const maxOverrun = 1000

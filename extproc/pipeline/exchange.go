@@ -155,6 +155,15 @@ type Decision struct {
 	RestsFor time.Duration
 }
 
+// Tries is how often a target is tried: the only one gets a second try, if that can
+// be at another of its endpoints.
+func (d *Decision) Tries(p *plan.Pool) int {
+	if len(d.Targets) == 1 && len(p.Endpoints) > 1 {
+		return 2
+	}
+	return 1
+}
+
 // DefaultRule stands for the model's own targets where a rule's name is expected.
 const DefaultRule = "default"
 

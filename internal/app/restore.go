@@ -131,7 +131,7 @@ func requestOf(d *usagev1.Decision) limit.Request {
 	for _, p := range d.GetPrices() {
 		r.Targets = append(r.Targets, limit.Target{
 			Pool: p.GetPool(), Input: p.GetReservedInputTokens(),
-			Price: p.Price(), Billed: p.GetBillsAbandoned(),
+			Price: p.Price(), Billed: p.GetBillsAbandoned(), Tries: int64(p.GetTries()),
 		})
 	}
 	return r

@@ -151,7 +151,7 @@ func (s *Store) names(ctx context.Context) ([]Name, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // Err tells
 	var list []Name
 	for rows.Next() {
 		var n Name
@@ -168,7 +168,7 @@ func (s *Store) counts(ctx context.Context) ([]limit.Count, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // Err tells
 	var list []limit.Count
 	for rows.Next() {
 		var c limit.Count
@@ -233,8 +233,8 @@ func insertCounts(ctx context.Context, tx *sql.Tx, changed []limit.Count) error 
 	if err != nil {
 		return err
 	}
-	defer stmt.Close()
-	var slots []byte
+	defer func() { _ = stmt.Close() }()
+	slots := make([]byte, 0, 64) // nil would be NULL
 	for i := range changed {
 		c := &changed[i]
 		id, err := writeID(c)

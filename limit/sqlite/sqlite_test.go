@@ -41,8 +41,9 @@ func TestKeepsWhatItWasGiven(t *testing.T) {
 		Limit: "minute", Unit: plan.UnitTokens, Window: time.Minute,
 		Slots: []limit.Slot{{End: t0.Add(-time.Second), N: 1}, {End: t0, N: 2}}, Until: t0.Add(time.Minute),
 	}
+	empty := limit.Count{Limit: "empty", Unit: plan.UnitTokens, Window: time.Minute, Until: t0.Add(time.Minute)} // it was reset
 	names := []Name{{"minute", plan.UnitTokens, "", ""}, {"month", plan.UnitUSD, plan.Month, "Europe/Berlin"}}
-	if err := s.Save(t.Context(), []limit.Count{minute, month}, names, Place{3, 4, t0}); err != nil {
+	if err := s.Save(t.Context(), []limit.Count{empty, minute, month}, names, Place{3, 4, t0}); err != nil {
 		t.Fatal(err)
 	}
 	minute.Slots = minute.Slots[1:]
@@ -53,7 +54,7 @@ func TestKeepsWhatItWasGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openStore(t, path)
-	want := State{Counts: []limit.Count{minute, month}, Names: names, Place: Place{math.MaxInt64, 5, t0.Add(time.Second)}}
+	want := State{Counts: []limit.Count{empty, minute, month}, Names: names, Place: Place{math.MaxInt64, 5, t0.Add(time.Second)}}
 	if got, err := s.Load(t.Context()); err != nil || !cmp.Equal(want, got) {
 		t.Errorf("%v (-want +got):\n%s", err, cmp.Diff(want, got))
 	}

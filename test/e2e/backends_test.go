@@ -100,6 +100,7 @@ pools:
     placement: public
     endpoints: [{url: "%B%"}]
     model: ` + realModelB + `
+    price: {free: true}
 models:
   - name: chat
     aliases: [gpt-4o]

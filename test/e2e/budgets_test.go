@@ -121,7 +121,8 @@ request_bounds:`)
 		}
 		return ""
 	})
-	for _, percent := range []float64{50, 80} {
+	told := map[float64]bool{}
+	for range 2 {
 		select {
 		case body := <-alerts:
 			var a struct {
@@ -129,12 +130,16 @@ request_bounds:`)
 				Percent float64
 				Unit    string
 			}
-			if err := json.Unmarshal([]byte(body), &a); err != nil || a.Limit != "research-month" || a.Percent != percent || a.Unit != "usd" {
+			if err := json.Unmarshal([]byte(body), &a); err != nil || a.Limit != "research-month" || a.Unit != "usd" {
 				t.Errorf("%v: %s", err, body)
 			}
+			told[a.Percent] = true
 		case <-time.After(10 * time.Second):
-			t.Errorf("no alert at %v per cent", percent)
+			t.Error("an alert is missing")
 		}
+	}
+	if !told[50] || !told[80] {
+		t.Errorf("alerts at %v per cent, want 50 and 80", told)
 	}
 	w.stop()
 	w.start()
@@ -282,4 +287,64 @@ func TestPoolsRest(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// A backend counts by another vocabulary and template than weir. Where weir says that
+// it only estimates, the limit holds all the same, since the bound is reserved; where
+// somebody has told it the wrong tokenizer, what is billed beyond is a debt that is
+// shown.
+func TestAnotherVocabulary(t *testing.T) {
+	const amount = 30_000
+	limits := fmt.Sprintf("limits:\n  - {name: tokens, unit: tokens, amount: %d, window: 1h, models: [embed]}\n", amount)
+	text := strings.Repeat("河流穿过城市，然后流向大海。Rivers bend where the ground lets them; nobody asked. ", 6)
+	body := fmt.Sprintf(`{"model":"embed","messages":[{"role":"system","content":%q},{"role":"user","content":%q}],"max_tokens":40}`, text, text)
+	for _, tc := range []struct {
+		name      string
+		tokenizer string
+		over      bool // may pass the limit
+	}{
+		{name: "estimated", tokenizer: "    model: " + realModelA + "\n    tokenizer: {vocabulary: o200k, template: generic}\n"},
+		{name: "told the wrong one", tokenizer: "    model: " + realModelA + "\n    tokenizer: {vocabulary: tekken, template: mistral-v7}\n", over: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, "limits:\n", limits, "    model: "+realModelA+"\n", tc.tokenizer)
+			var group sync.WaitGroup
+			var answered, refused atomic.Int64
+			for range 40 {
+				group.Go(func() {
+					for range 10 {
+						a, err := w.send("POST", "/v1/chat/completions", body, "authorization", "Bearer "+testKey)
+						switch {
+						case err != nil || a.status != 200 && a.status != 429:
+							t.Errorf("%v, status %d: %s", err, a.status, a.body)
+						case a.status == 200:
+							answered.Add(1)
+						default:
+							refused.Add(1)
+						}
+					}
+				})
+			}
+			group.Wait()
+			for {
+				a := w.post("/v1/chat/completions", body, "authorization", "Bearer "+testKey)
+				if a.status == 429 && w.metric(t, "weir_limit_reservations") == 0 {
+					break
+				}
+			}
+			billed := w.a.tokensServed()
+			debt := w.metric(t, `weir_limit_debt_total{limit="tokens"}`)
+			t.Logf("%d answered, %d refused; billed minus limit: %d tokens (%.1f %% used); debt shown: %v",
+				answered.Load(), refused.Load(), billed-amount, 100*float64(billed)/amount, debt)
+			if answered.Load() == 0 || refused.Load() == 0 {
+				t.Error("the limit was not reached")
+			}
+			if !tc.over && (billed > amount || debt != 0) {
+				t.Errorf("%d billed of %d, debt %v", billed, amount, debt)
+			}
+			if over := billed - amount; tc.over && over > 0 && debt < float64(over) {
+				t.Errorf("%d billed beyond the limit, and a debt of %v is shown", over, debt)
+			}
+		})
+	}
 }

@@ -45,7 +45,7 @@ func row(t *testing.T, rows []found, policy string) found {
 // everyPolicy are those that are proved on a listener of baseConfig.
 var everyPolicy = []string{
 	"decisions", "plan", "authentication", "api keys", "headers", "paths", "strict reading", "body size",
-	"stage auth", "stage access", "stage models", "stage decode", "stage tokens", "stage quota", "stage route", "limit two-a-minute",
+	"stage auth", "stage network", "stage access", "stage models", "stage decode", "stage tokens", "stage quota", "stage route", "limit two-a-minute",
 }
 
 // The doctor proves every policy on the Envoy of weir up, takes nothing from the

@@ -129,7 +129,8 @@ func (w *world) both(t *testing.T, model string) []simulate.Request {
 // whose entries never come are closed at their reservations, once each.
 func TestEnvoyKilled(t *testing.T) {
 	w := newWorld(t, "settle_deadline: 5s", "settle_deadline: 2s", "limits:\n",
-		"limits:\n  - {name: tokens, unit: tokens, amount: 5500, models: [chat], per: [key]}\n")
+		"limits:\n  - {name: tokens, unit: tokens, amount: 5500, models: [chat], per: [key]}\n",
+		"    model: "+realModelB+"\n", "    model: "+realModelB+"\n    abandoned_attempts: free\n")
 	w.a.fault(t, simulate.Fault{ChunkDelayMS: 50, Chunks: 400})
 	const streams, reserved = 5, 600
 	body := strings.Replace(chatBody("chat", true), `"max_tokens":12`, fmt.Sprintf(`"max_tokens":%d`, reserved), 1)

@@ -32,7 +32,7 @@ func (s *Stage) build(ex *pipeline.Exchange) *limit.Request {
 	for _, p := range ex.Decision.Targets {
 		r.Targets = append(r.Targets, limit.Target{
 			Pool: p.Name, Input: ex.Estimate.Count(p).Bound, Price: p.PriceAt(ex.In.Time), Billed: p.BillsAbandoned,
-			Overrun: s.outputs.Overrun(p.Name),
+			Overrun: s.outputs.Overrun(p.Name), Tries: int64(ex.Decision.Tries(p)),
 		})
 	}
 	want := ceiling(ex)

@@ -392,8 +392,10 @@ type TargetPrice struct {
 	BillsAbandoned bool `protobuf:"varint,12,opt,name=bills_abandoned,json=billsAbandoned,proto3" json:"bills_abandoned,omitempty"`
 	// Input tokens reserved for this pool: the most that it can count.
 	ReservedInputTokens int64 `protobuf:"varint,13,opt,name=reserved_input_tokens,json=reservedInputTokens,proto3" json:"reserved_input_tokens,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// How often the pool may be tried; 0 is once.
+	Tries         int32 `protobuf:"varint,14,opt,name=tries,proto3" json:"tries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TargetPrice) Reset() {
@@ -513,6 +515,13 @@ func (x *TargetPrice) GetBillsAbandoned() bool {
 func (x *TargetPrice) GetReservedInputTokens() int64 {
 	if x != nil {
 		return x.ReservedInputTokens
+	}
+	return 0
+}
+
+func (x *TargetPrice) GetTries() int32 {
+	if x != nil {
+		return x.Tries
 	}
 	return 0
 }
@@ -1160,7 +1169,7 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x04user\x18\x19 \x01(\tR\x04user\x12\"\n" +
 	"\forganisation\x18\x1a \x01(\tR\forganisation\x12\x1a\n" +
 	"\bidentity\x18\x1b \x01(\tR\bidentity\x122\n" +
-	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\"\xae\x04\n" +
+	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\"\xc4\x04\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\x03R\x05input\x12!\n" +
@@ -1178,7 +1187,8 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	" \x01(\x03H\x05R\vimageOutput\x88\x01\x01\x12\x18\n" +
 	"\arequest\x18\v \x01(\x03R\arequest\x12'\n" +
 	"\x0fbills_abandoned\x18\f \x01(\bR\x0ebillsAbandoned\x122\n" +
-	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokensB\x0e\n" +
+	"\x15reserved_input_tokens\x18\r \x01(\x03R\x13reservedInputTokens\x12\x14\n" +
+	"\x05tries\x18\x0e \x01(\x05R\x05triesB\x0e\n" +
 	"\f_cache_writeB\x0e\n" +
 	"\f_audio_inputB\x0e\n" +
 	"\f_image_inputB\f\n" +
