@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/weirproxy/weir/internal/plan"
 )
 
 // Imported is how much Import has brought.
@@ -14,7 +16,8 @@ type Imported struct{ Keys, Overrides int }
 // Import brings all keys and overrides of one store to another. What is there
 // already stays as it is, unless it is less strict: what is revoked in either place
 // is revoked in the end. When the other store has another key with the name of one,
-// nothing is imported.
+// nothing is imported, unless that one is revoked: then it is left out, as its secret
+// opens nothing there either.
 func Import(ctx context.Context, from, to Store, by Actor, now time.Time) (n Imported, err error) {
 	check, err := from.HashCheck(ctx)
 	if err != nil {
@@ -65,18 +68,23 @@ func (im *importer) collect(k *Key, o *Override) error {
 // maxNamed is how many names an error lists.
 const maxNamed = 10
 
-// clashes holds that no name is another key's at the other store.
+// clashes holds that no name is another key's at the other store, and leaves revoked
+// keys out of which it is.
 func (im *importer) clashes(ctx context.Context) error {
 	var names []string
-	for i := range im.keys {
-		there, err := im.to.Key(ctx, im.keys[i].Name)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+	free := im.keys[:0]
+	for _, k := range im.keys {
+		there, err := im.to.Key(ctx, k.Name)
+		switch {
+		case err != nil && !errors.Is(err, ErrNotFound):
 			return err
-		}
-		if err == nil && !sameKey(&im.keys[i], &there) {
-			names = append(names, clip(there.Name))
+		case err != nil || sameKey(&k, &there):
+			free = append(free, k)
+		case k.State != plan.StateRevoked:
+			names = append(names, clip(k.Name))
 		}
 	}
+	im.keys = free
 	if len(names) == 0 {
 		return nil
 	}

@@ -49,6 +49,10 @@ func TestImport(t *testing.T) {
 	} {
 		storetest.Put(t, to, c)
 	}
+	ended := stored("taken", plan.StateRevoked) // its name is another key's there
+	ended.Key.Secrets[0].Hash = storetest.Hash("ended")
+	storetest.Put(t, from, ended)
+	storetest.Put(t, to, stored("taken", plan.StateActive))
 	by := control.Actor{Name: "import:uid=0"}
 	for i, want := range []control.Imported{{Keys: 3, Overrides: 2}, {}} { // again: nothing is left to do
 		if n, err := control.Import(t.Context(), from, to, by, noon); err != nil || n != want {
@@ -67,7 +71,7 @@ func TestImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]plan.State{
-		"a": plan.StateActive, "b": plan.StateRevoked, "both": plan.StateRevoked, "stays": plan.StateRevoked, "other": plan.StateActive,
+		"a": plan.StateActive, "b": plan.StateRevoked, "both": plan.StateRevoked, "stays": plan.StateRevoked, "other": plan.StateActive, "taken": plan.StateActive,
 		"override x": plan.StateRevoked, "override z": plan.StateRevoked, "override w": plan.StateDisabled,
 	}, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

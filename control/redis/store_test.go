@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -334,6 +335,50 @@ func TestAway(t *testing.T) {
 	}
 }
 
+// commands are what a user of the server must be allowed for the control store; the
+// operator's guide lists them.
+const commands = "+evalsha +eval +info +get +hget +hmget +zrangebylex +zrangebyscore +llen +lrange +lindex +rpush +hset +hdel +setnx +zadd +zrem"
+
+// A user with no more than these commands on the keys of the deployment is enough.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	for _, name := range redistest.Available(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t, name)
+			c := client(t, server)
+			defer c.Close()
+			args := append([]string{"SETUSER", "weir", "on", ">password", "~{weir}:*", "-@all", "+auth", "+hello", "+ping"}, strings.Fields(commands)...)
+			if err := c.Do(t.Context(), c.B().Arbitrary("ACL").Args(args...).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+			user := connect(t, limits.Server{Addresses: []string{server.Address()}, Username: "weir", Password: "password"})
+			if err := limits.CheckServer(t.Context(), user); err != nil {
+				t.Error(err)
+			}
+			s, err := Open(t.Context(), user, "weir", t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = s.Close() }()
+			if doubts := s.Doubts(t.Context()); doubts == "" {
+				t.Error("the settings were not read")
+			}
+			k := storetest.Key("a", plan.Owner{Team: "core"})
+			k.Revision = storetest.Put(t, s, control.Change{Key: k})
+			k.Owner = plan.Owner{Application: "app"}
+			k.Secrets[0].Hash = storetest.Hash("another")
+			storetest.Put(t, s, control.Change{Key: k, Was: k.Revision})
+			storetest.Put(t, s, control.Change{Override: &control.Override{Hash: storetest.Hash("x"), Name: "x", State: plan.StateRevoked}})
+			for call, err := range calls(t.Context(), s) {
+				if err != nil && !errors.Is(err, control.ErrNotFound) {
+					t.Errorf("%s: %v", call, err)
+				}
+			}
+		})
+	}
+}
+
 func TestDoubts(t *testing.T) {
 	t.Parallel()
 	s := openAt(t, redistest.Start(t, redistest.Valkey), t.TempDir())
@@ -423,6 +468,19 @@ func BenchmarkFirstLook(b *testing.B) {
 		}
 		if got := f.Revision(); got != n {
 			b.Fatal(got)
+		}
+	}
+	info, err := s.client.Do(b.Context(), s.client.B().Info().Section("memory").Build()).ToString()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(info) {
+		if text, ok := strings.CutPrefix(line, "used_memory:"); ok {
+			used, err := strconv.Atoi(strings.TrimSpace(text))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(used)/n, "B/key") // with the records of their making
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/n, "µs/key")

@@ -28,7 +28,7 @@ there already, nothing is imported. It can be repeated when it was interrupted.`
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "imported: %d keys, %d decisions about keys of the configuration; the file is %s now\n", n.Keys, n.Overrides, aside)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "keys: %d; decisions about keys of the configuration: %d; the file is %s now\n", n.Keys, n.Overrides, aside)
 			return err
 		},
 	}

@@ -158,3 +158,48 @@ func TestSharedKeys(t *testing.T) {
 	b.opens(good, false, "begun anew")
 	p.waits(testKey, http.StatusOK)
 }
+
+// TestKeysOfOneMachineMove takes the keys of a weir that ran alone to the store of a
+// deployment: it does not start without them.
+func TestKeysOfOneMachineMove(t *testing.T) {
+	store := redistest.Start(t, redistest.Valkey)
+	shared := strings.NewReplacer("%LISTEN%", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "%STORE%", store.Address(), "%KEYS%", deploymentSecrets(t),
+		"%A%", "http://127.0.0.1:9", "%AMOUNT%", "1000", "%DEADLINE%", "60s", "replicas: 3", "replicas: 1").Replace(deploymentConfig)
+	before, after, _ := strings.Cut(shared, "limit_store:")
+	_, after, _ = strings.Cut(after, "\n")
+	o := &operated{world: &world{gateway: &gateway{t: t, dir: t.TempDir(), config: filepath.Join(t.TempDir(), "weir.yaml")}}, flags: []string{
+		"--replica", "only", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+	}}
+	t.Cleanup(func() { o.stop() })
+	o.write(before + after)
+	o.serve()
+	o.secret(t, "create", "mine", "--team", "research")
+	o.changed(t, "revoke", "tester")
+	imports := func() (out, errs string, code int) {
+		return weir(t, "", "key", "import", "--config", o.config, "--data", o.dir)
+	}
+	if _, errs, code := imports(); code == 0 || !strings.Contains(errs, "no limit_store") {
+		t.Errorf("nowhere to import to: exit %d: %s", code, errs)
+	}
+	o.write(shared)
+	if _, errs, code := imports(); code == 0 || !strings.Contains(errs, "another weir uses it") {
+		t.Errorf("while weir runs: exit %d: %s", code, errs)
+	}
+	o.kill()
+	if _, errs, code := weir(t, "", append([]string{"serve", "--config", o.config, "--data", o.dir}, o.flags...)...); code == 0 || !strings.Contains(errs, "weir key import") {
+		t.Errorf("keys are left behind: exit %d: %s", code, errs)
+	}
+	if out, errs, code := imports(); code != 0 || !strings.Contains(out, "keys: 1; decisions about keys of the configuration: 1; the file is ") {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	o.serve()
+	eventually(t, 20*time.Second, o.notReady)
+	for name, state := range map[string]string{"mine": "active", "tester": "key_revoked"} {
+		if out, errs, code := o.key(t, "list", "--status", state); code != 0 || !strings.Contains(out, name) {
+			t.Errorf("%s is not %s: exit %d: %s%s", name, state, code, out, errs)
+		}
+	}
+	if out, _, _ := weir(t, "", "audit", "list", "--data", o.dir); !strings.Contains(out, "key.import") {
+		t.Errorf("the audit: %s", out)
+	}
+}
