@@ -91,7 +91,9 @@ type keeper struct {
 	log      *slog.Logger
 	failed   prometheus.Counter
 
-	saving sync.Mutex // one at a time
+	saving    sync.Mutex    // one at a time; guards what follows
+	kept      uint64        // the journal's segment of the last save; 0 before it
+	keptNames []sqlite.Name // of the last save
 
 	mu    sync.Mutex // guards names
 	names []sqlite.Name
@@ -257,6 +259,9 @@ func (k *keeper) save(ctx context.Context) error {
 	k.mu.Lock()
 	names := k.names
 	k.mu.Unlock()
+	if k.kept == at.Segment && slices.Equal(k.keptNames, names) && !slices.ContainsFunc(changed, func(c []limit.Count) bool { return len(c) > 0 }) {
+		return nil // what was kept is as good: nothing was counted since
+	}
 	var failed error
 	for i, a := range k.accounts {
 		err := a.store.Save(ctx, changed[i], names, sqlite.Place{Segment: at.Segment, Offset: at.Offset, Time: time.Now()})
@@ -270,6 +275,7 @@ func (k *keeper) save(ctx context.Context) error {
 		return failed
 	}
 	k.usage.Keep(at.Segment)
+	k.kept, k.keptNames = at.Segment, names
 	return nil
 }
 
