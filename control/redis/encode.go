@@ -135,6 +135,9 @@ func decodeKey(name, text string) (control.Key, error) {
 		Name: name, Owner: plan.Owner{Application: j.Application, Team: j.Team, Roles: j.Roles}, State: j.State, Note: j.Note,
 		Expires: fromMicros(j.Expires), Created: fromMicros(j.Created), Creator: j.Creator, Rotated: fromMicros(j.Rotated), Revision: revision,
 	}
+	if len(k.Owner.Roles) == 0 {
+		k.Owner.Roles = nil
+	}
 	for _, s := range j.Secrets {
 		h, err := decodeHash(s.Hash)
 		if err != nil || s.Created < 0 || s.Expires < 0 {

@@ -333,7 +333,7 @@ func changes(t *testing.T, place Place) {
 // What changes while changes are read is missed by nobody: it is in what is read, or
 // after the revision that reading returns.
 func changesMeanwhile(t *testing.T, place Place) {
-	const n = 2500
+	const n = 1100 // more than a store reads at once
 	s, other := place(t), place(t)
 	for i := range n {
 		Put(t, s, control.Change{Key: Key(fmt.Sprint("k", i), plan.Owner{Team: "core"})})
