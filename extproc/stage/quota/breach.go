@@ -105,8 +105,10 @@ func (s *Stage) wait(ctx context.Context, ex *pipeline.Exchange, waited *time.Du
 	if s.waiting.Add(1) > maxWaiting {
 		return false
 	}
-	// Whose turn it is, nobody says; a random pause keeps those who wait apart.
-	pause := min(left, time.Duration(10+rand.IntN(30))*time.Millisecond)
+	// Whose turn it is, nobody says; a random pause keeps those who wait apart, and
+	// who has waited for long asks less often: many may wait, and each look may be a
+	// way to another machine.
+	pause := min(left, max(*waited/4, 10*time.Millisecond)+time.Duration(rand.Int64N(int64(20*time.Millisecond))))
 	*waited += pause
 	return s.Sleep(ctx, pause)
 }
