@@ -118,7 +118,8 @@ func (s *Store) each(ctx context.Context, hash string, names []string, fn func(n
 const atOnce = 1000
 
 // Changes implements control.Store. Objects that change while they are read are read
-// again, until nothing has changed since: then they are as they are in one moment.
+// again, until nothing has changed since: then they are as they are in one moment. How
+// far that is it keeps last: where it cannot, what was read is in force all the same.
 func (s *Store) Changes(ctx context.Context, since control.Revision, fn func(*control.Key, *control.Override) error) (control.Revision, error) {
 	for at := since; ; {
 		now, err := s.Revision(ctx)
@@ -126,7 +127,7 @@ func (s *Store) Changes(ctx context.Context, since control.Revision, fn func(*co
 			return 0, err
 		}
 		if now <= at {
-			return now, nil
+			return now, wrap(s.mark())
 		}
 		if err := s.between(ctx, at, now, fn); err != nil {
 			return 0, wrap(err)

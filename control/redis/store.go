@@ -29,6 +29,7 @@ type Store struct {
 
 	mu   sync.Mutex
 	seen place // how far the store was
+	kept place // what the marker says of it
 }
 
 // place is a place in the history of a store: how many changes there were, and the
@@ -56,7 +57,8 @@ func OpenBeside(ctx context.Context, client rueidis.Client, deployment, dir stri
 func open(ctx context.Context, client rueidis.Client, deployment, dir string, keep bool) (*Store, error) {
 	s := &Store{client: client, base: "{" + deployment + "}:control:", marker: Marker(dir), keep: keep}
 	var err error
-	if s.seen, err = readMarker(s.marker); err == nil {
+	if s.kept, err = readMarker(s.marker); err == nil {
+		s.seen = s.kept
 		_, err = s.ask(ctx)
 	}
 	if err != nil {
@@ -78,19 +80,25 @@ func (s *Store) last() place {
 	return s.seen
 }
 
-// note keeps how far the store is, so that an older copy is known after a restart too.
-func (s *Store) note(now place) error {
+func (s *Store) note(now place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now.revision <= s.seen.revision {
+	if now.revision > s.seen.revision {
+		s.seen = now
+	}
+}
+
+// mark keeps how far the store was, so that an older copy is known after a restart too.
+func (s *Store) mark() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.keep || s.kept == s.seen {
 		return nil
 	}
-	if s.keep {
-		if err := writeMarker(s.marker, now); err != nil {
-			return err
-		}
+	if err := writeMarker(s.marker, s.seen); err != nil {
+		return fmt.Errorf("how far it is cannot be kept: %w", err)
 	}
-	s.seen = now
+	s.kept = s.seen
 	return nil
 }
 
@@ -108,7 +116,7 @@ func (s *Store) ask(ctx context.Context, cmds ...rueidis.Completed) ([]rueidis.R
 	}
 	now, err := s.hear(look, seen)
 	if err == nil {
-		err = s.note(now)
+		s.note(now)
 	}
 	return answers[1:], err
 }

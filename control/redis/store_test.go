@@ -103,6 +103,14 @@ func TestCluster(t *testing.T) {
 	}
 }
 
+// follow takes in what changed, as a running weir does.
+func follow(t *testing.T, s *Store, want control.Revision) {
+	t.Helper()
+	if r, err := s.Changes(t.Context(), 0, func(*control.Key, *control.Override) error { return nil }); err != nil || r != want {
+		t.Fatalf("revision %d, %v, want %d", r, err, want)
+	}
+}
+
 // image is what a server has, to be put back later.
 func image(t *testing.T, c rueidis.Client) map[string]string {
 	t.Helper()
@@ -147,14 +155,10 @@ func TestLostStores(t *testing.T) {
 		storetest.Put(t, s, control.Change{Key: storetest.Key(name, plan.Owner{Team: "core"})})
 		images = append(images, image(t, c))
 		if name == "b" {
-			if r, err := other.Revision(t.Context()); err != nil || r != 2 {
-				t.Fatal(r, err)
-			}
+			follow(t, other, 2)
 		}
 	}
-	if r, err := s.Revision(t.Context()); err != nil || r != 3 {
-		t.Fatal(r, err)
-	}
+	follow(t, s, 3)
 	// A promoted replica that lacks c, and goes on with another replica of weir, which
 	// never saw it.
 	become(t, c, images[2])
@@ -269,24 +273,21 @@ func TestMarker(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = beside.Close() }()
-	if r, err := beside.Revision(t.Context()); err != nil || r != 1 {
-		t.Errorf("%d, %v", r, err)
-	}
+	follow(t, beside, 1)
 	if _, err := os.Stat(Marker(dir)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("whoever only looked left a marker: %v", err)
 	}
 	if err := os.Mkdir(Marker(dir)+".new", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Revision(t.Context()); err == nil {
-		t.Error("how far the store is cannot be kept, and nothing is said")
+	read := 0
+	if _, err := s.Changes(t.Context(), 0, func(*control.Key, *control.Override) error { read++; return nil }); err == nil || !strings.Contains(err.Error(), "cannot be kept") || read != 1 {
+		t.Errorf("%v; %d objects were read", err, read)
 	}
 	if err := os.Remove(Marker(dir) + ".new"); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := s.Revision(t.Context()); err != nil || r != 1 {
-		t.Errorf("%d, %v", r, err)
-	}
+	follow(t, s, 1)
 	if info, err := os.Stat(Marker(dir)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}

@@ -147,5 +147,11 @@ func importKeys(ctx context.Context, dir string, p *plan.Plan) (_ control.Import
 		return control.Imported{}, err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
-	return control.Import(ctx, from, to, control.Actor{Name: fmt.Sprintf("import:uid=%d", os.Getuid())}, time.Now())
+	n, err := control.Import(ctx, from, to, control.Actor{Name: fmt.Sprintf("import:uid=%d", os.Getuid())}, time.Now())
+	if err != nil {
+		return n, err
+	}
+	// Read once, so that the directory keeps how far the store is.
+	_, err = to.Changes(ctx, 0, func(*control.Key, *control.Override) error { return nil })
+	return n, err
 }
