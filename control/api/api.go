@@ -213,6 +213,9 @@ func (s *Server) failure(action string, err error) error {
 		return connect.NewError(connect.CodeAborted, err)
 	}
 	s.o.Log.Error("admin API: a call failed", "action", action, "err", err)
+	if errors.Is(err, control.ErrLost) {
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: nothing is read from it or changed until an operator decides; weir's log says what to do", control.ErrLost))
+	}
 	if errors.Is(err, control.ErrNotInForce) {
 		return connect.NewError(connect.CodeUnavailable, control.ErrNotInForce)
 	}
