@@ -18,6 +18,21 @@ func (r *Recorder) Checkpoint(fn func(at spool.Position)) {
 	fn(r.log.End())
 }
 
+// Lost says that no entry comes any more of requests that were decided before: their
+// Envoy is no more. They are closed as soon as its log was read to the end, and not
+// only at their deadline.
+func (r *Recorder) Lost(before time.Time) {
+	const read = 2 * time.Second // for the rest of the log
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	soon := r.opt.Now().Add(read)
+	for p := range r.pending.all() {
+		if p.decision.GetTime().AsTime().Before(before) && p.deadline.After(soon) {
+			p.deadline = soon
+		}
+	}
+}
+
 // Keep keeps what is journalled from this segment on, even when it is stored: what
 // somebody else has yet to count. Without it, nothing is kept for that.
 func (r *Recorder) Keep(segment uint64) { r.keep.Store(segment) }

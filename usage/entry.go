@@ -110,6 +110,8 @@ func DecodeLine(line []byte) (Entry, error) {
 			e.Usage = text(v, maxState)
 		case "cluster":
 			e.Cluster = text(v, maxText)
+		case "type":
+			e.Periodic = v.Str == periodicType
 		case "n":
 			e.Tries = int(count(v, math.MaxInt32, &ok))
 		}
@@ -130,6 +132,9 @@ func DecodeLine(line []byte) (Entry, error) {
 	}
 	return e, nil
 }
+
+// periodicType is how Envoy names the entry of a request that still runs.
+const periodicType = "DownstreamPeriodic"
 
 // digest stands for the id of an entry that has none. The salt tells it from an
 // equal one elsewhere.

@@ -190,6 +190,38 @@ func TestPeriodicEntryRenewsTheDeadline(t *testing.T) {
 	}
 }
 
+// What an Envoy that died had open is closed when its log was read, and what came
+// after it keeps its deadline.
+func TestLostAreClosedSoon(t *testing.T) {
+	w := newWorld(t)
+	w.decide(admitted(1))
+	w.clock.add(59 * time.Second)
+	w.Lost(w.clock.Now())
+	d := admitted(2)
+	d.Time = timestamppb.New(w.clock.Now())
+	w.decide(d)
+	w.closeExpired(context.Background())
+	if len(w.events()) != 0 {
+		t.Fatal("closed before the rest of the log can have been read")
+	}
+	w.clock.add(3 * time.Second)
+	w.closeExpired(context.Background())
+	if e := w.one(); e.Outcome != OutcomeUnknown || e.Decision.Id != admitted(1).Id {
+		t.Errorf("%v", e)
+	}
+}
+
+// The file says of a request that still runs that it does.
+func TestPeriodicLine(t *testing.T) {
+	e, err := DecodeLine([]byte(`{"start":"1.5","type":"DownstreamPeriodic","id":"` + admitted(1).Id + `"}`))
+	if err != nil || !e.Periodic {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if e, err = DecodeLine([]byte(`{"start":"1.5","type":"DownstreamEnd"}`)); err != nil || e.Periodic {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 func TestWithdrawn(t *testing.T) {
 	w := newWorld(t)
 	w.decide(admitted(1))

@@ -373,6 +373,7 @@ func (u *up) run(ctx context.Context) error {
 			return errors.Join(err, u.drain())
 		case <-process.Done():
 			u.log.Error("envoy ended; it is started again", "err", process.Err())
+			u.usage.Lost(time.Now())
 			u.reviveEnvoy(ctx)
 		}
 	}

@@ -348,3 +348,40 @@ func TestAnotherVocabulary(t *testing.T) {
 		})
 	}
 }
+
+// An answer that streams for longer than the settle deadline keeps what it holds, to
+// its end; when Envoy dies, what its requests held is free soon, and not only at the
+// deadline.
+func TestLongStreamKeepsItsPlace(t *testing.T) {
+	w := newWorld(t, "limits:\n", "limits:\n  - {name: one-at-a-time, unit: concurrency, amount: 1, models: [chat]}\n", "settle_deadline: 5s", "settle_deadline: 3s")
+	w.a.fault(t, simulate.Fault{ChunkDelayMS: 100, Chunks: 80})
+	stream := func() <-chan answer {
+		done := make(chan answer, 1)
+		go func() {
+			a, _ := w.send("POST", "/v1/chat/completions", strings.Replace(chatBody("chat", true), `"max_tokens":12`, `"max_tokens":100`, 1), "authorization", "Bearer "+testKey)
+			done <- a
+		}()
+		eventually(t, 10*time.Second, func() string {
+			if w.held(t) != 1 {
+				return "nothing is reserved"
+			}
+			return ""
+		})
+		return done
+	}
+	done := stream()
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if a := w.chat("chat"); a.status != 429 {
+			t.Fatalf("another is let in while the first streams: status %d", a.status)
+		}
+	}
+	if a := <-done; a.status != 200 || !strings.Contains(a.body, "[DONE]") {
+		t.Errorf("status %d: %.200s", a.status, last(a.body, 200))
+	}
+	eventually(t, 10*time.Second, func() string {
+		if a := w.chat("chat"); a.status != 200 {
+			return fmt.Sprintf("status %d", a.status)
+		}
+		return ""
+	})
+}

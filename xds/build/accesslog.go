@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -29,8 +30,10 @@ var logFields = map[string]string{
 	"use":     "%FILTER_STATE(wasm." + ai.StateUsage + ":PLAIN)%",
 	"n":       "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
 	"cluster": "%UPSTREAM_CLUSTER_RAW%",
-	"method":  "%REQ(:METHOD)%",
-	"path":    "%PATH(NQ)%",
+	// DownstreamPeriodic for a request that still runs.
+	"type":   "%ACCESS_LOG_TYPE%",
+	"method": "%REQ(:METHOD)%",
+	"path":   "%PATH(NQ)%",
 }
 
 func (b *builder) accessLog() []*accesslogv3.AccessLog {
@@ -42,6 +45,19 @@ func (b *builder) accessLog() []*accesslogv3.AccessLog {
 		l.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(grpcLog())}
 	}
 	return []*accesslogv3.AccessLog{l}
+}
+
+// mostPeriod bounds how long a request that runs is silent in the access log.
+const mostPeriod = time.Minute
+
+// accessLogOptions let requests that run for long tell so, several times before their
+// deadline: a reservation is not given up while its answer streams.
+func (b *builder) accessLogOptions() *hcmv3.HttpConnectionManager_HcmAccessLogOptions {
+	period := min(b.plan.Usage.SettleDeadline/3, mostPeriod)
+	if period <= 0 {
+		return nil
+	}
+	return &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(max(period, time.Second/2))}
 }
 
 func fileLog(path string) *filelogv3.FileAccessLog {

@@ -101,6 +101,7 @@ func (b *builder) connectionManager(l *plan.Listener) *hcmv3.HttpConnectionManag
 			httpFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
 		),
 		AccessLog:        b.accessLog(),
+		AccessLogOptions: b.accessLogOptions(),
 		LocalReplyConfig: localReplies(),
 
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
