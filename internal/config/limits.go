@@ -58,10 +58,12 @@ func (c *compilation) compileLimits() {
 		if limit.PerUser && len(c.cfg.TokenIssuers) == 0 {
 			c.fault(path+".per", "users are named by tokens, and there are no token_issuers: all callers would be one user")
 		}
-		if c.filtered(path, l) && !c.counts(limit) {
+		c.out.Limits = append(c.out.Limits, limit)
+	}
+	for i, l := range c.cfg.Limits { // what a limit counts may come to it by another's downgrade
+		if path := index("limits", i); c.filtered(path, l) && !c.counts(c.out.Limits[i]) {
 			c.fault(path, "counts nothing: no caller and no model that a role permits match all of its filters")
 		}
-		c.out.Limits = append(c.out.Limits, limit)
 	}
 }
 
