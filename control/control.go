@@ -22,6 +22,9 @@ var (
 	ErrConflict = errors.New("changed by somebody else at the same time")
 	// ErrHashSecret says that the store has its keys under another secret of hashes.
 	ErrHashSecret = errors.New("key_hash_secret is not the one under which the control store has its keys: none of them would open, and no revocation would hold")
+	// ErrLost says that the store has lost what it had, or that another one or an older
+	// copy took its place: stored keys and revocations may be gone.
+	ErrLost = errors.New("the control store is not what it was")
 	// ErrNotInForce says that a change is stored and does not hold in this process yet.
 	ErrNotInForce = errors.New("stored, and not in force here yet")
 )

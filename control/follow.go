@@ -17,8 +17,10 @@ import (
 const (
 	// pollInterval is how often the store is asked for its revision.
 	pollInterval = 250 * time.Millisecond
-	// pollTimeout bounds one question.
+	// pollTimeout bounds one question, and readTimeout reading what changed: it may be
+	// a million keys that another process has imported.
 	pollTimeout = 2 * time.Second
+	readTimeout = 2 * time.Minute
 	// unreadyAfter is for how long the store may fail until this process says that it
 	// is not ready: a change made elsewhere may be missed from then on.
 	unreadyAfter = 2 * time.Second
@@ -81,16 +83,19 @@ func (f *Follower) Collect(c chan<- prometheus.Metric) {
 func (f *Follower) Revision() Revision { return Revision(f.revision.Load()) }
 
 // Sync brings the ring to the store's present state.
-func (f *Follower) Sync(ctx context.Context) error {
+func (f *Follower) Sync(ctx context.Context) error { return f.sync(ctx, ctx) }
+
+// sync asks whether something changed within one context, and for what within another.
+func (f *Follower) sync(ask, read context.Context) error {
 	f.syncing.Lock()
 	defer f.syncing.Unlock()
-	now, err := f.store.Revision(ctx)
+	now, err := f.store.Revision(ask)
 	was := f.Revision()
 	if err == nil && now < was {
 		err = fmt.Errorf("the store is at revision %d, and was at %d: an older copy took its place", now, was)
 	}
 	if err == nil && now > was {
-		err = f.take(ctx)
+		err = f.take(read)
 	}
 	return err
 }
@@ -150,13 +155,19 @@ func (f *Follower) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		asked, cancel := context.WithTimeout(ctx, pollTimeout)
-		err := f.Sync(asked)
-		cancel()
+		err := f.poll(ctx)
 		if ctx.Err() == nil {
 			f.note(err)
 		}
 	}
+}
+
+func (f *Follower) poll(ctx context.Context) error {
+	ask, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	read, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return f.sync(ask, read)
 }
 
 func (f *Follower) note(err error) {
@@ -180,10 +191,14 @@ func (f *Follower) note(err error) {
 func (f *Follower) Ready() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.failure == nil || time.Since(f.lastGood) < unreadyAfter {
+	since := time.Since(f.lastGood)
+	switch {
+	case since < unreadyAfter || f.lastGood.IsZero(): // it does not run yet
 		return nil
+	case f.failure == nil:
+		return fmt.Errorf("the control store is being read for %s", since.Round(time.Second))
 	}
-	return fmt.Errorf("the control store cannot be read for %s: %w", time.Since(f.lastGood).Round(time.Second), f.failure)
+	return fmt.Errorf("the control store cannot be read for %s: %w", since.Round(time.Second), f.failure)
 }
 
 // hashCheckText is what is hashed to tell one secret of key hashes from another. It

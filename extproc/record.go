@@ -116,7 +116,7 @@ func recordReservation(d *usagev1.Decision, ex *pipeline.Exchange) {
 	}
 	d.Limits = make([]string, len(ex.Reserved.Limits))
 	for i, l := range ex.Reserved.Limits {
-		d.Limits[i] = l.Name
+		d.Limits[i] = l.Ident()
 	}
 }
 

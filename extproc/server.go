@@ -41,10 +41,13 @@ type Options struct {
 	Plan     func() *plan.Plan
 	Pipeline *pipeline.Pipeline
 	Journal  Journal
-	Metrics  *Metrics                   // may be nil
-	Now      func() time.Time           // default: time.Now
-	NewID    func(now time.Time) string // default: NewID
-	Log      *slog.Logger               // default: slog.Default()
+	Metrics  *Metrics // may be nil
+	// Late is told of each request that was let through under a plan that is not in
+	// force any more; may be nil. The decision may be read, and not kept.
+	Late  func(d *usagev1.Decision)
+	Now   func() time.Time           // default: time.Now
+	NewID func(now time.Time) string // default: NewID
+	Log   *slog.Logger               // default: slog.Default()
 }
 
 // Server implements envoy.service.ext_proc.v3.ExternalProcessor.
@@ -139,8 +142,11 @@ func (s *Server) serve(ctx context.Context, stream grpc.ServerStream, c *call) e
 	if err := receive(stream, &c.head, partHeaders); err != nil {
 		return err
 	}
-	ex, now := &c.ex, s.opt.Now()
-	ex.Begin(s.opt.Plan(), s.opt.NewID(now), now, c.head.headers, !c.head.endOfStream)
+	ex, now, p := &c.ex, s.opt.Now(), s.opt.Plan()
+	if p == nil { // Envoy answers 503
+		return status.Error(codes.Unavailable, "no configuration is in force yet")
+	}
+	ex.Begin(p, s.opt.NewID(now), now, c.head.headers, !c.head.endOfStream)
 	s.recognise(ex, now)
 	if v := s.opt.Pipeline.Headers(ctx, ex); v.Stops() {
 		return s.reply(stream, c, v)
@@ -214,9 +220,13 @@ func (s *Server) letThrough(ctx context.Context, stream grpc.ServerStream, c *ca
 		s.opt.Log.Error("body not edited", "id", ex.In.ID, "err", err)
 		return s.reply(stream, c, pipeline.Refuse(ai.ReasonInternal, "The gateway could not edit the request."))
 	}
-	if err := s.opt.Journal.Decided(record(ex, &allowed)); err != nil {
+	d := record(ex, &allowed)
+	if err := s.opt.Journal.Decided(d); err != nil {
 		s.opt.Pipeline.Undo(ex)
 		return s.unaccounted(stream, c, err)
+	}
+	if s.opt.Late != nil && s.opt.Plan() != ex.Plan {
+		s.opt.Late(d)
 	}
 	err := ctx.Err()
 	if err == nil {

@@ -8,10 +8,9 @@ import (
 	"github.com/weirproxy/weir/internal/plan"
 )
 
-// counterID knows a counter across configurations. A limit over a period is
-// another one than over the same name's window; a window may become longer.
+// counterID knows a counter across configurations, by what its limit counts.
 type counterID struct {
-	limit  string
+	limit  string // plan.Limit.Ident
 	unit   plan.Unit
 	period plan.Period
 	zone   string
@@ -19,7 +18,7 @@ type counterID struct {
 }
 
 func identify(l *plan.Limit, r *Request, pool string) counterID {
-	id := counterID{limit: l.Name, unit: l.Unit, period: l.Period}
+	id := counterID{limit: l.Ident(), unit: l.Unit, period: l.Period}
 	if l.Period != "" {
 		id.zone = l.Zone.String()
 	}
@@ -68,10 +67,11 @@ func (l *Ledger) lookUp(id *counterID) *counter {
 // counter counts for one limit and one value of its scope.
 type counter struct {
 	id    counterID
-	slots []slot // by end; none is empty
-	sum   int64  // over slots
-	held  int64  // reserved and not settled; of concurrency, running
-	holds int    // reservations that refer to the counter
+	limit *plan.Limit // as it was when a request was judged by it last
+	slots []slot      // by end; none is empty
+	sum   int64       // over slots
+	held  int64       // reserved and not settled; of concurrency, running
+	holds int         // reservations that refer to the counter
 	// young is what of slots belongs to requests that are still open: it is put
 	// back from their decisions after a restart, and so is not saved.
 	young []slot
@@ -161,13 +161,16 @@ func (c *counter) expire() {
 // free is what is left of an amount; negative while there is a debt.
 func (c *counter) free(amount int64) int64 { return amount - c.sum - c.held }
 
-// open tells whether the breaker is open.
-func (c *counter) open() bool { return c.broken > c.queue.now() }
+// open tells whether the breaker of a limit is open: of one that has any.
+func (c *counter) open(l *plan.Limit) bool { return l.Breaker && c.tripped() }
+
+// tripped tells whether the breaker was opened, and nothing has closed it since.
+func (c *counter) tripped() bool { return c.broken > c.queue.now() }
 
 // wait is how long it takes until need more is free.
 func (c *counter) wait(need int64) time.Duration {
 	now := c.queue.now()
-	if c.open() {
+	if c.limit != nil && c.open(c.limit) {
 		return c.broken - now
 	}
 	for _, s := range c.slots {

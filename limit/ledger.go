@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -110,7 +111,7 @@ func (l *Ledger) judge(limits []*plan.Limit, r *Request) Result {
 func (l *Ledger) fits(option int) bool {
 	for i := range l.found {
 		d := &l.found[i]
-		if d.binds() && d.n[option] > 0 && (d.c.open() || d.needs[option] > d.c.free(d.limit.Amount)) {
+		if d.binds() && d.n[option] > 0 && (d.c.open(d.limit) || d.needs[option] > d.c.free(d.limit.Amount)) {
 			return false // what takes nothing is not held up by a debt
 		}
 	}
@@ -182,7 +183,7 @@ func counted(l *plan.Limit, targets []Target) bool {
 func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 	id, s := identify(lim, r, pool), spanOf(lim)
 	c := l.lookUp(&id)
-	if c == nil && id.scope.User != "" && l.users[lim.Name] >= maxUsers {
+	if c == nil && id.scope.User != "" && l.users[lim.Ident()] >= maxUsers {
 		id.scope.User = otherUsers
 		c = l.lookUp(&id)
 	}
@@ -192,7 +193,7 @@ func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 		l.touch(c, s)
 		c.expire()
 	}
-	c.asked = c.queue.now()
+	c.asked, c.limit = c.queue.now(), lim
 	l.found = append(l.found, demand{limit: lim, pool: pool, c: c})
 	l.found[len(l.found)-1].fill(r)
 }
@@ -200,17 +201,17 @@ func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 // refuse judges one demand of a request that is not admitted with any option.
 func (l *Ledger) refuse(d *demand, option int, res *Result) {
 	free, n := max(d.c.free(d.limit.Amount), 0), d.n[option]
-	if !d.binds() || n == 0 || n <= free && !d.c.open() {
+	if !d.binds() || n == 0 || n <= free && !d.c.open(d.limit) {
 		return
 	}
 	impossible := n > d.limit.Amount
 	var wait time.Duration
 	if !impossible {
-		wait = d.c.wait(n - free)
+		wait = d.c.wait(n - d.c.free(d.limit.Amount)) // a debt has to leave first
 		l.exhausted(d, free)
 	}
 	if res.Limit == nil || impossible && !res.Impossible || impossible == res.Impossible && wait > res.RetryAfter {
-		*res = Result{Limit: d.limit, Pool: d.pool, RetryAfter: wait, Impossible: impossible, Open: d.c.open()}
+		*res = Result{Limit: d.limit, Pool: d.pool, RetryAfter: wait, Impossible: impossible, Open: d.c.open(d.limit)}
 	}
 }
 
@@ -224,7 +225,7 @@ func (l *Ledger) exhausted(d *demand, free int64) {
 }
 
 func (l *Ledger) breakOpen(lim *plan.Limit, c *counter) {
-	if lim.Breaker && lim.Period != "" && !c.open() {
+	if lim.Breaker && lim.Period != "" && !c.open(lim) {
 		c.broken = c.queue.slotEnd(l.wall)
 		l.change(c)
 	}
@@ -322,9 +323,9 @@ func (l *Ledger) end(id string, spent func(h *hold) int64) {
 func (l *Ledger) endHold(h *hold, spent func(h *hold) int64) {
 	switch h.limit.Unit {
 	case plan.UnitRequests:
-		h.c.young, _ = takeFrom(h.c.young, h.slot, h.n)
-		if spent == nil {
-			h.c.remove(h.slot, h.n)
+		var n int64 // nothing, if it was given back by a reset
+		if h.c.young, n = takeFrom(h.c.young, h.slot, h.n); spent == nil {
+			h.c.remove(h.slot, n)
 		}
 		l.change(h.c)
 	case plan.UnitConcurrency:
@@ -349,6 +350,9 @@ func (l *Ledger) used(lim *plan.Limit, c *counter, n int64) {
 		return
 	}
 	l.change(c)
+	if c.limit != nil && c.limit.Unit == lim.Unit {
+		lim = c.limit // as it is now: the amount may be another one than when it was reserved
+	}
 	if c.sum >= lim.Amount {
 		l.breakOpen(lim, c)
 	}
@@ -372,8 +376,9 @@ func (l *Ledger) Held() int {
 // each limit where something did.
 func (l *Ledger) Debts(fn func(limit string, n int64)) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for name, n := range l.debts {
+	debts := maps.Clone(l.debts)
+	l.mu.Unlock()
+	for name, n := range debts {
 		fn(name, n)
 	}
 }

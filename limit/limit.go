@@ -183,7 +183,7 @@ func (r *Request) amount(l *plan.Limit, pool string, output int64) int64 {
 
 func (t *Target) amount(unit plan.Unit, output int64) int64 {
 	output = clamp(output)
-	output += output / 100 * min(max(t.Overrun, 0), maxOverrun)
+	output += (output*min(max(t.Overrun, 0), maxOverrun) + 99) / 100 // 2^60 at the most
 	switch unit {
 	case plan.UnitInputTokens:
 		return clamp(t.Input)

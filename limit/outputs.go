@@ -35,6 +35,10 @@ type lengths struct {
 	most  int64 // 99 of 100 answers are not longer; 0 while too few are known
 }
 
+// slack is by how many tokens an answer may pass its ceiling without a word about its
+// pool: a token of end, or two, says nothing of larger ceilings.
+const slack = 8
+
 type overrun struct {
 	percent int64
 	obeyed  int
@@ -120,7 +124,7 @@ func (o *Outputs) Ended(pool string, output, ceiling int64) {
 	o.mu.RLock()
 	_, known := o.overruns[pool]
 	o.mu.RUnlock()
-	if !known && output <= ceiling {
+	if !known && output <= ceiling+slack {
 		return
 	}
 	o.mu.Lock()
@@ -130,7 +134,7 @@ func (o *Outputs) Ended(pool string, output, ceiling int64) {
 		v = &overrun{}
 		o.overruns[pool] = v
 	}
-	if output > ceiling {
+	if output > ceiling+slack {
 		percent := min(clamp(output-ceiling)*100/ceiling+1, maxOverrun)
 		v.percent, v.obeyed = max(v.percent, percent), 0
 		return
@@ -155,8 +159,12 @@ func (o *Outputs) Overrun(pool string) int64 {
 // Overruns calls fn for each pool that has passed a ceiling lately.
 func (o *Outputs) Overruns(fn func(pool string, percent int64)) {
 	o.mu.RLock()
-	defer o.mu.RUnlock()
+	percent := make(map[string]int64, len(o.overruns))
 	for pool, v := range o.overruns {
-		fn(pool, v.percent)
+		percent[pool] = v.percent
+	}
+	o.mu.RUnlock()
+	for pool, p := range percent {
+		fn(pool, p)
 	}
 }

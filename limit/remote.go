@@ -83,7 +83,7 @@ func (l *Ledger) Counts() []Count {
 	defer l.unlock()
 	list := make([]Count, 0, len(l.counters))
 	for _, c := range l.counters {
-		if c.expire(); c.sum > 0 || c.open() {
+		if c.expire(); c.sum > 0 || c.tripped() {
 			list = append(list, l.count(c))
 		}
 	}

@@ -72,7 +72,17 @@ func (l *Ledger) Unsaved(list []Count) {
 func (l *Ledger) count(c *counter) Count {
 	k := Count{
 		Limit: c.id.limit, Unit: c.id.unit, Period: c.id.period, Zone: c.id.zone, Scope: c.id.scope,
-		Window: c.queue.span.window, Broken: l.clock(c.broken), Alerted: l.clock(c.alerted), Told: c.told, Until: l.clock(max(c.until(), 1)),
+		Window: c.queue.span.window, Told: c.told,
+	}
+	// Windows go by the time that passes, and what is kept goes by the clock.
+	now, wall := c.queue.now(), l.epoch.Round(0).Add(l.stands(c.queue))
+	clock := func(d time.Duration) time.Time { return wall.Add(d - now) }
+	k.Until = clock(max(c.until(), now))
+	if c.broken > 0 {
+		k.Broken = clock(c.broken)
+	}
+	if c.alerted > 0 {
+		k.Alerted = clock(c.alerted)
 	}
 	for _, s := range c.slots {
 		for _, y := range c.young {
@@ -81,18 +91,24 @@ func (l *Ledger) count(c *counter) Count {
 			}
 		}
 		if s.n > 0 {
-			k.Slots = append(k.Slots, Slot{End: l.epoch.Round(0).Add(s.end), N: s.n})
+			k.Slots = append(k.Slots, Slot{End: clock(s.end), N: s.n})
 		}
 	}
 	return k
 }
 
-// clock is a time since the epoch by the clock; zero for none.
-func (l *Ledger) clock(d time.Duration) time.Time {
-	if d == 0 {
-		return time.Time{}
+// stands is where the clock stands, since the epoch, by which the counts of a queue
+// are kept: that of calendars, unless they go by another one.
+func (l *Ledger) stands(q *queue) time.Duration {
+	if l.civil == nil {
+		return l.wall
 	}
-	return l.epoch.Round(0).Add(d)
+	return q.now()
+}
+
+// inQueue is a time of the clock as the queue goes.
+func (l *Ledger) inQueue(q *queue, t time.Time) time.Duration {
+	return l.sinceEpoch(t) - l.stands(q) + q.now()
 }
 
 func (k *Count) id() counterID {
@@ -122,15 +138,15 @@ func (l *Ledger) load(k *Count) {
 	for _, slot := range k.Slots {
 		if slot.N > 0 {
 			// A clock that was set back since must not let anything stay for ever.
-			end := min(l.sinceEpoch(slot.End), c.queue.slotEnd(c.queue.now()))
+			end := min(l.inQueue(c.queue, slot.End), c.queue.slotEnd(c.queue.now()))
 			c.slots, c.sum = addTo(c.slots, end, clamp(slot.N)), c.sum+clamp(slot.N)
 		}
 	}
 	if !k.Broken.IsZero() && k.Period != "" {
-		c.broken = max(c.broken, min(l.sinceEpoch(k.Broken), c.queue.slotEnd(c.queue.now())))
+		c.broken = max(c.broken, min(l.inQueue(c.queue, k.Broken), c.queue.slotEnd(c.queue.now())))
 	}
 	if !k.Alerted.IsZero() {
-		c.alerted, c.told = max(c.alerted, l.sinceEpoch(k.Alerted)), c.told|k.Told
+		c.alerted, c.told = max(c.alerted, l.inQueue(c.queue, k.Alerted)), c.told|k.Told
 	}
 	c.expire()
 }
@@ -158,17 +174,25 @@ func (l *Ledger) Restore(limits []*plan.Limit, r *Request, admitted time.Time) {
 func (l *Ledger) Count(limits []*plan.Limit, r *Request, used []Used, admitted, ended time.Time) {
 	l.lock()
 	defer l.unlock()
+	at := func(lim *plan.Limit) time.Time {
+		if lim.Unit == plan.UnitRequests {
+			return admitted
+		}
+		return ended
+	}
+	// What is past has no count: users of long ago must not take the places of today's.
+	limits = slices.DeleteFunc(slices.Clone(limits), func(lim *plan.Limit) bool {
+		q := l.queue(spanOf(lim))
+		return lim.Unit == plan.UnitConcurrency || q.leaves(q.slotEnd(q.pick(l.past(at(lim))))) <= q.now()
+	})
 	l.find(limits, r)
 	for i := range l.found {
 		d := &l.found[i]
-		n, at := int64(1), admitted
-		if d.limit.Unit == plan.UnitConcurrency {
-			continue
-		}
+		n := int64(1)
 		if d.limit.Unit != plan.UnitRequests {
-			n, at = Spent(d.limit, d.pool, used), ended
+			n = Spent(d.limit, d.pool, used)
 		}
-		d.c.add(d.c.queue.pick(l.past(at)), n)
+		d.c.add(d.c.queue.pick(l.past(at(d.limit))), n)
 		if n > 0 {
 			l.change(d.c)
 		}
@@ -178,7 +202,11 @@ func (l *Ledger) Count(limits []*plan.Limit, r *Request, used []Used, admitted, 
 // past is a time by both clocks, and not in the future.
 func (l *Ledger) past(t time.Time) (passed, wall time.Duration) {
 	d := l.sinceEpoch(t)
-	return min(d, l.passed), min(d, l.wall)
+	passed = d
+	if l.civil == nil {
+		passed -= l.wall - l.passed // by so much the clock was set forward
+	}
+	return min(passed, l.passed), min(d, l.wall)
 }
 
 // Reset gives back all that was used of a limit in the scopes that match, and
@@ -189,10 +217,10 @@ func (l *Ledger) Reset(lim *plan.Limit, match func(Scope) bool) []State {
 	defer l.unlock()
 	var list []State
 	for _, c := range l.counters {
-		if c.id.limit != lim.Name || !match(c.id.scope) {
+		if c.id.limit != lim.Ident() || !match(c.id.scope) {
 			continue
 		}
-		if c.expire(); c.sum > 0 || c.open() {
+		if c.expire(); c.sum > 0 || c.tripped() {
 			list = append(list, state(lim, c))
 		}
 		c.slots, c.young, c.sum, c.broken, c.alerted, c.told = nil, nil, 0, 0, 0, 0
@@ -221,9 +249,9 @@ func (l *Ledger) All(limits []*plan.Limit) []State {
 	var list []State
 	for _, c := range l.counters {
 		i := slices.IndexFunc(limits, func(lim *plan.Limit) bool {
-			return lim.Name == c.id.limit && lim.Unit == c.id.unit && lim.Period == c.id.period
+			return lim.Ident() == c.id.limit && lim.Unit == c.id.unit && lim.Period == c.id.period
 		})
-		if c.expire(); i >= 0 && (c.sum > 0 || c.held > 0 || c.open()) {
+		if c.expire(); i >= 0 && (c.sum > 0 || c.held > 0 || c.open(limits[i])) {
 			list = append(list, state(limits[i], c))
 		}
 	}
@@ -233,6 +261,6 @@ func (l *Ledger) All(limits []*plan.Limit) []State {
 func state(lim *plan.Limit, c *counter) State {
 	return State{
 		Limit: lim, Scope: c.id.scope, Used: c.sum, Reserved: c.held,
-		Left: max(c.free(lim.Amount), 0), Open: c.open(), Reset: c.reset(),
+		Left: max(c.free(lim.Amount), 0), Open: c.open(lim), Reset: c.reset(),
 	}
 }

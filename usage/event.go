@@ -82,6 +82,12 @@ func withdrawn(d *usagev1.Decision, now time.Time) *usagev1.Event {
 	return e
 }
 
+// Withdrawn tells whether the event is that of a request whose answer never left
+// weir: it was not admitted after all.
+func Withdrawn(e *usagev1.Event) bool {
+	return e.GetOutcome() == OutcomeClientGone && e.GetFlags() == "-" && len(e.GetAttempts()) == 0
+}
+
 // closed is the event of an admitted request, from its decision and what Envoy
 // logged about it.
 func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
@@ -212,7 +218,8 @@ const (
 	servedNobody          // a backend worked, and the client had left
 )
 
-// used decides what a request used. What the backend reported counts as it is.
+// used decides what a request used. What the backend reported counts as it is, unless
+// it reports no input at all, which no request has.
 // Otherwise, when content was streamed, or a whole answer came without figures,
 // output is the larger of the content events (each holds a token at least) and
 // a quarter of the text's bytes; of an answer that the filter could not read at
@@ -221,7 +228,7 @@ const (
 // charged its input in the same way. A request of which nothing was served used
 // nothing.
 func used(d *usagev1.Decision, noted *ai.AdapterUsage, what serving, bytes int64) (u ai.Usage, in, out usagev1.Certainty) {
-	if noted.Reported {
+	if noted.Reported && noted.Usage.TotalInput() > 0 { // without any input it is no usage
 		reported := usagev1.Certainty_CERTAINTY_REPORTED
 		return clampUsage(noted.Usage), reported, reported
 	}
@@ -237,7 +244,7 @@ func used(d *usagev1.Decision, noted *ai.AdapterUsage, what serving, bytes int64
 		if what == servedAnswer && text == 0 && noted.Chunks == 0 {
 			text = bytes
 		}
-		u.Output = max(noted.Chunks, text/4+min(1, text%4))
+		u.Output = max(noted.Chunks, text/4+min(1, text%4), noted.Usage.Output)
 	}
 	return clampUsage(u), in, usagev1.Certainty_CERTAINTY_ESTIMATED
 }

@@ -170,6 +170,9 @@ func (r *Recorder) forget(d *usagev1.Decision) {
 		r.log.Release(p.segment)
 	}
 	r.mu.Unlock()
+	if r.opt.Settler != nil {
+		r.opt.Settler.Forget(d.GetId())
+	}
 	r.metrics.drop(dropStored)
 }
 

@@ -101,7 +101,14 @@ func worst(d *usagev1.Decision, input, output int64) (served Share, rest []Share
 		at, served.Pool, served.Cost = i, p.GetPool(), cost
 	}
 	for i, p := range d.GetPrices() {
-		if i != at && p.GetBillsAbandoned() {
+		tries := max(p.GetTries(), 1)
+		if i == at {
+			tries-- // the one that gave the answer
+		}
+		for range tries {
+			if !p.GetBillsAbandoned() {
+				break
+			}
 			rest = append(rest, Share{p.GetPool(), served.Usage, min(p.Price().Bound(input, output), maxCost)})
 		}
 	}

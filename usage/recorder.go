@@ -29,6 +29,8 @@ import (
 // or twice, must do nothing.
 type Settler interface {
 	Settle(e *usagev1.Event)
+	// Forget gives back what is held for a request whose event was settled before.
+	Forget(id string)
 }
 
 // Options are what a Recorder is made of.

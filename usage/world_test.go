@@ -42,8 +42,9 @@ func (c *clock) add(d time.Duration) {
 
 // ledger notes what was settled.
 type ledger struct {
-	mu      sync.Mutex
-	settled map[string][]ai.Usage
+	mu        sync.Mutex
+	settled   map[string][]ai.Usage
+	forgotten []string
 }
 
 func (l *ledger) Settle(e *usagev1.Event) {
@@ -51,6 +52,12 @@ func (l *ledger) Settle(e *usagev1.Event) {
 	defer l.mu.Unlock()
 	id := e.GetDecision().GetId()
 	l.settled[id] = append(l.settled[id], Used(e))
+}
+
+func (l *ledger) Forget(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgotten = append(l.forgotten, id)
 }
 
 // world is a recorder with what it needs; it can be killed and started again.

@@ -99,7 +99,7 @@ func (s *Server) Mount(path string, h http.Handler) { s.mux.Handle(path, h) }
 // HandlerOptions hold who may call, and bound what is read.
 func (s *Server) HandlerOptions() []connect.HandlerOption {
 	return []connect.HandlerOption{
-		connect.WithInterceptors(s), connect.WithReadMaxBytes(maxRequest),
+		connect.WithInterceptors(s), connect.WithReadMaxBytes(maxRequest), connect.WithCodec(strictJSON{}),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, fault any) error {
 			s.o.Log.Error("admin API: a call panicked", "procedure", spec.Procedure, "panic", fault)
 			return connect.NewError(connect.CodeInternal, errors.New("internal error"))
@@ -213,6 +213,9 @@ func (s *Server) failure(action string, err error) error {
 		return connect.NewError(connect.CodeAborted, err)
 	}
 	s.o.Log.Error("admin API: a call failed", "action", action, "err", err)
+	if errors.Is(err, control.ErrLost) {
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: nothing is read from it or changed until an operator decides; weir's log says what to do", control.ErrLost))
+	}
 	if errors.Is(err, control.ErrNotInForce) {
 		return connect.NewError(connect.CodeUnavailable, control.ErrNotInForce)
 	}

@@ -123,7 +123,7 @@ func everyCall(keys adminv1connect.KeyServiceClient, audit adminv1connect.AuditS
 			return err
 		},
 		adminv1connect.BudgetServiceResetBudgetProcedure: func(ctx context.Context) error {
-			_, err := budgets.ResetBudget(ctx, connect.NewRequest(&adminv1.ResetBudgetRequest{Name: "month"}))
+			_, err := budgets.ResetBudget(ctx, connect.NewRequest(&adminv1.ResetBudgetRequest{Name: "month", All: true}))
 			return err
 		},
 		adminv1connect.AuditServiceListAuditProcedure: func(ctx context.Context) error {

@@ -120,6 +120,14 @@ func (b *budgets) ResetBudget(ctx context.Context, req *connect.Request[adminv1.
 	if l == nil {
 		return nil, fmt.Errorf("limit %q: %w", printable(m.Name), control.ErrNotFound)
 	}
+	if m.All == (len(m.Scope) > 0) {
+		return nil, fmt.Errorf("%w: say which counts: a scope, or all", control.ErrInvalid)
+	}
+	for d := range m.Scope {
+		if slices.Contains(dimensions, d) && !l.Apart(d) {
+			return nil, fmt.Errorf("scope: %w: limit %q has no count for each %s (its per does not name it)", control.ErrInvalid, l.Name, d)
+		}
+	}
 	match, err := matcher(m.Scope)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,19 @@ import (
 	adminv1 "github.com/weirproxy/weir/proto/weir/admin/v1"
 )
 
+// A field that does not exist is an error: a misspelt scope must not reset everything.
+func TestMisspeltFields(t *testing.T) {
+	for body, ok := range map[string]bool{
+		`{"name":"month","scope":{"team":"x"}}`:             true,
+		`{"name":"month","all":true,"scopes":{"team":"x"}}`: false,
+		``: false,
+	} {
+		if err := (strictJSON{}).Unmarshal([]byte(body), &adminv1.ResetBudgetRequest{}); (err == nil) != ok {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+}
+
 // book is a real ledger with two limits.
 type book struct {
 	*limit.Ledger
@@ -114,7 +127,10 @@ func TestWrongBudgetCalls(t *testing.T) {
 		{&adminv1.ResetBudgetRequest{}, connect.CodeNotFound},
 		{&adminv1.ResetBudgetRequest{Name: "mont"}, connect.CodeNotFound},
 		{&adminv1.ResetBudgetRequest{Name: "month", Scope: map[string]string{"tram": "x"}}, connect.CodeInvalidArgument},
-		{&adminv1.ResetBudgetRequest{Name: "month", Note: strings.Repeat("x", 257)}, connect.CodeInvalidArgument},
+		{&adminv1.ResetBudgetRequest{Name: "month"}, connect.CodeInvalidArgument},
+		{&adminv1.ResetBudgetRequest{Name: "month", All: true, Scope: map[string]string{"team": "x"}}, connect.CodeInvalidArgument},
+		{&adminv1.ResetBudgetRequest{Name: "month", Scope: map[string]string{"model": "x"}}, connect.CodeInvalidArgument},
+		{&adminv1.ResetBudgetRequest{Name: "month", All: true, Note: strings.Repeat("x", 257)}, connect.CodeInvalidArgument},
 	} {
 		if _, err := api.ResetBudget(t.Context(), connect.NewRequest(tc.m)); connect.CodeOf(err) != tc.want {
 			t.Errorf("%v: %v", tc.m, err)
@@ -126,11 +142,11 @@ func TestWrongBudgetCalls(t *testing.T) {
 		}
 	}
 	w.budgets.broken = errors.New("the disk is full")
-	if _, err := api.ResetBudget(t.Context(), connect.NewRequest(&adminv1.ResetBudgetRequest{Name: "month"})); connect.CodeOf(err) != connect.CodeUnavailable || strings.Contains(err.Error(), "disk") {
+	if _, err := api.ResetBudget(t.Context(), connect.NewRequest(&adminv1.ResetBudgetRequest{Name: "month", All: true})); connect.CodeOf(err) != connect.CodeUnavailable || strings.Contains(err.Error(), "disk") {
 		t.Errorf("%v", err)
 	}
 	failed, err := w.store.Audit(t.Context(), control.AuditFilter{Outcome: control.Failed}, 10)
-	if err != nil || len(failed) != 5 {
+	if err != nil || len(failed) != 8 {
 		t.Errorf("%d failed calls in the audit: %v", len(failed), err)
 	}
 }

@@ -66,6 +66,16 @@ func fromMicros(us int64) time.Time {
 	return time.UnixMicro(us).UTC()
 }
 
+// encodeObject is the kind, the name and the JSON of what changes.
+func encodeObject(c *control.Change) (kind, name, text string, err error) {
+	if c.Key != nil {
+		text, err = encodeKey(c.Key)
+		return "k", c.Key.Name, text, err
+	}
+	text, err = encodeOverride(c.Override)
+	return "o", hex.EncodeToString(c.Override.Hash[:]), text, err
+}
+
 func encodeKey(k *control.Key) (string, error) {
 	j := keyJSON{
 		Application: k.Owner.Application, Team: k.Owner.Team, Roles: k.Owner.Roles, State: k.State, Note: k.Note,
@@ -125,6 +135,9 @@ func decodeKey(name, text string) (control.Key, error) {
 		Name: name, Owner: plan.Owner{Application: j.Application, Team: j.Team, Roles: j.Roles}, State: j.State, Note: j.Note,
 		Expires: fromMicros(j.Expires), Created: fromMicros(j.Created), Creator: j.Creator, Rotated: fromMicros(j.Rotated), Revision: revision,
 	}
+	if len(k.Owner.Roles) == 0 {
+		k.Owner.Roles = nil
+	}
 	for _, s := range j.Secrets {
 		h, err := decodeHash(s.Hash)
 		if err != nil || s.Created < 0 || s.Expires < 0 {
@@ -157,4 +170,14 @@ func decodeRecord(id int64, text string) (control.Record, error) {
 		ID: id, Time: fromMicros(j.Time), Actor: j.Actor, Roles: j.Roles, Action: j.Action, Object: j.Object,
 		Before: j.Before, After: j.After, Outcome: control.Outcome(j.Outcome), Detail: j.Detail,
 	}, nil
+}
+
+// disabled tells whether a field of an INFO answer is 0.
+func disabled(info, field string) bool {
+	for line := range strings.Lines(info) {
+		if strings.TrimSpace(line) == field+":0" {
+			return true
+		}
+	}
+	return false
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -16,7 +15,7 @@ import (
 
 // Key implements control.Store.
 func (s *Store) Key(ctx context.Context, name string) (control.Key, error) {
-	text, err := s.do(ctx, s.client.B().Hget().Key(s.key("keys")).Field(name).Build()).ToString()
+	text, err := s.object(ctx, "keys", name)
 	if err != nil {
 		return control.Key{}, wrap(err)
 	}
@@ -24,10 +23,18 @@ func (s *Store) Key(ctx context.Context, name string) (control.Key, error) {
 	return k, wrap(err)
 }
 
+func (s *Store) object(ctx context.Context, hash, name string) (string, error) {
+	answer, err := s.one(ctx, s.client.B().Hget().Key(s.key(hash)).Field(name).Build())
+	if err != nil {
+		return "", err
+	}
+	return answer.ToString()
+}
+
 // Override implements control.Store.
 func (s *Store) Override(ctx context.Context, h plan.KeyHash) (control.Override, error) {
 	hash := hex.EncodeToString(h[:])
-	text, err := s.do(ctx, s.client.B().Hget().Key(s.key("overrides")).Field(hash).Build()).ToString()
+	text, err := s.object(ctx, "overrides", hash)
 	if err != nil {
 		return control.Override{}, wrap(err)
 	}
@@ -51,9 +58,17 @@ func (s *Store) Keys(ctx context.Context, f control.KeyFilter, after string, lim
 	if after != "" {
 		from = "(" + after
 	}
-	var names []string
+	var cmds []rueidis.Completed
 	for _, index := range indexes {
-		some, err := s.do(ctx, s.client.B().Zrangebylex().Key(s.key(index)).Min(from).Max("+").Limit(0, int64(limit)).Build()).AsStrSlice()
+		cmds = append(cmds, s.client.B().Zrangebylex().Key(s.key(index)).Min(from).Max("+").Limit(0, int64(limit)).Build())
+	}
+	answers, err := s.ask(ctx, cmds...)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	var names []string
+	for _, answer := range answers {
+		some, err := answer.AsStrSlice()
 		if err != nil {
 			return nil, wrap(err)
 		}
@@ -63,7 +78,7 @@ func (s *Store) Keys(ctx context.Context, f control.KeyFilter, after string, lim
 	names = slices.Compact(names)
 	names = names[:min(len(names), limit)]
 	list := make([]control.Key, 0, len(names))
-	err := s.each(ctx, "keys", names, func(name, text string) error {
+	err = s.each(ctx, "keys", names, func(name, text string) error {
 		k, err := decodeKey(name, text)
 		if err != nil {
 			return err
@@ -79,7 +94,11 @@ func (s *Store) each(ctx context.Context, hash string, names []string, fn func(n
 	if len(names) == 0 {
 		return nil
 	}
-	values, err := s.do(ctx, s.client.B().Hmget().Key(s.key(hash)).Field(names...).Build()).ToArray()
+	answer, err := s.one(ctx, s.client.B().Hmget().Key(s.key(hash)).Field(names...).Build())
+	if err != nil {
+		return err
+	}
+	values, err := answer.ToArray()
 	if err != nil {
 		return err
 	}
@@ -99,7 +118,8 @@ func (s *Store) each(ctx context.Context, hash string, names []string, fn func(n
 const atOnce = 1000
 
 // Changes implements control.Store. Objects that change while they are read are read
-// again, until nothing has changed since: then they are as they are in one moment.
+// again, until nothing has changed since: then they are as they are in one moment. How
+// far that is it keeps last: where it cannot, what was read is in force all the same.
 func (s *Store) Changes(ctx context.Context, since control.Revision, fn func(*control.Key, *control.Override) error) (control.Revision, error) {
 	for at := since; ; {
 		now, err := s.Revision(ctx)
@@ -107,7 +127,7 @@ func (s *Store) Changes(ctx context.Context, since control.Revision, fn func(*co
 			return 0, err
 		}
 		if now <= at {
-			return now, nil
+			return now, wrap(s.mark())
 		}
 		if err := s.between(ctx, at, now, fn); err != nil {
 			return 0, wrap(err)
@@ -119,8 +139,12 @@ func (s *Store) Changes(ctx context.Context, since control.Revision, fn func(*co
 // between calls fn with what changed last after one revision and not after another.
 func (s *Store) between(ctx context.Context, since, until control.Revision, fn func(*control.Key, *control.Override) error) error {
 	for since < until {
-		page, err := s.do(ctx, s.client.B().Zrangebyscore().Key(s.key("changed")).Min("("+decimal(since)).Max(decimal(until)).
-			Withscores().Limit(0, atOnce).Build()).AsZScores()
+		answer, err := s.one(ctx, s.client.B().Zrangebyscore().Key(s.key("changed")).Min("("+decimal(since)).Max(decimal(until)).
+			Withscores().Limit(0, atOnce).Build())
+		if err != nil {
+			return err
+		}
+		page, err := answer.AsZScores()
 		if err != nil {
 			return err
 		}
@@ -134,8 +158,6 @@ func (s *Store) between(ctx context.Context, since, until control.Revision, fn f
 	}
 	return nil
 }
-
-func decimal(r control.Revision) string { return strconv.FormatInt(int64(r), 10) }
 
 func (s *Store) page(ctx context.Context, page []rueidis.ZScore, fn func(*control.Key, *control.Override) error) error {
 	var keys, overrides []string
@@ -167,7 +189,11 @@ func (s *Store) page(ctx context.Context, page []rueidis.ZScore, fn func(*contro
 
 // Audit implements control.Store. A record's id is its place in the list, from 1.
 func (s *Store) Audit(ctx context.Context, f control.AuditFilter, limit int) ([]control.Record, error) {
-	last, err := s.do(ctx, s.client.B().Llen().Key(s.key("audit")).Build()).AsInt64()
+	answer, err := s.one(ctx, s.client.B().Llen().Key(s.key("audit")).Build())
+	if err != nil {
+		return nil, wrap(err)
+	}
+	last, err := answer.AsInt64()
 	if err != nil {
 		return nil, wrap(err)
 	}
@@ -177,7 +203,11 @@ func (s *Store) Audit(ctx context.Context, f control.AuditFilter, limit int) ([]
 	var list []control.Record
 	for last > 0 && len(list) < limit {
 		first := max(last-atOnce+1, 1)
-		texts, err := s.do(ctx, s.client.B().Lrange().Key(s.key("audit")).Start(first-1).Stop(last-1).Build()).AsStrSlice()
+		answer, err := s.one(ctx, s.client.B().Lrange().Key(s.key("audit")).Start(first-1).Stop(last-1).Build())
+		if err != nil {
+			return nil, wrap(err)
+		}
+		texts, err := answer.AsStrSlice()
 		if err != nil {
 			return nil, wrap(err)
 		}

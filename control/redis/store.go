@@ -1,21 +1,16 @@
 // Package redis is the control store of several machines, in Redis or Valkey. What
 // it holds is kept for good: the server must be persistent, with appendonly and
-// noeviction, and should be replicated. One that comes back with an older copy is
-// told from the one that was.
+// noeviction, and should be replicated. A store that is not the one any more that
+// this machine has seen, or is an older copy of it, is told from the one that was.
 package redis
 
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,90 +20,52 @@ import (
 	"github.com/weirproxy/weir/internal/plan"
 )
 
-//go:embed put.lua
-var putLua string
-
-var putScript = rueidis.NewLuaScript(putLua)
-
-// MarkerFile, in the data directory, says which store it was and how far it was.
-const MarkerFile = "control-redis.id"
-
 // Store is a control store.
 type Store struct {
 	client rueidis.Client
 	base   string // of all keys
-	id     string
 	marker string // path
+	keep   bool   // the marker is written
 
-	mu     sync.Mutex
-	seen   control.Revision // the highest
-	marked bool             // it is written in the marker
+	mu   sync.Mutex
+	seen place // how far the store was
+	kept place // what the marker says of it
+}
+
+// place is a place in the history of a store: how many changes there were, and the
+// token of the last one, by which two histories that parted are told apart.
+type place struct {
+	revision control.Revision
+	token    string // "" before the first change
 }
 
 var _ control.Store = (*Store)(nil)
 
-// Open opens the store of a deployment, and makes it for a directory that never saw
-// it. Where there was one and is none now, or another or an older one, keys and
-// revocations would be gone without a word: that is an error. The client is the
-// store's from then on.
+// Open opens the store of a deployment. The directory keeps how far the store was:
+// where it is behind that, or another one, keys and revocations would be gone without
+// a word, and that is an error. The client is the store's from then on.
 func Open(ctx context.Context, client rueidis.Client, deployment, dir string) (*Store, error) {
-	s := &Store{client: client, base: "{" + deployment + "}:control:", marker: filepath.Join(dir, MarkerFile)}
-	if err := s.open(ctx); err != nil {
+	return open(ctx, client, deployment, dir, true)
+}
+
+// OpenBeside is Open for a process beside the one that has the directory: it leaves
+// no trace there.
+func OpenBeside(ctx context.Context, client rueidis.Client, deployment, dir string) (*Store, error) {
+	return open(ctx, client, deployment, dir, false)
+}
+
+func open(ctx context.Context, client rueidis.Client, deployment, dir string, keep bool) (*Store, error) {
+	s := &Store{client: client, base: "{" + deployment + "}:control:", marker: Marker(dir), keep: keep}
+	var err error
+	if s.kept, err = readMarker(s.marker); err == nil {
+		s.seen = s.kept
+		_, err = s.ask(ctx)
+	}
+	if err != nil {
 		client.Close()
-		return nil, fmt.Errorf("control store: %w", err)
+		return nil, wrap(err)
 	}
 	return s, nil
-}
-
-func (s *Store) open(ctx context.Context) error {
-	id, seen, err := readMarker(s.marker)
-	if err != nil {
-		return err
-	}
-	if seen == 0 { // nothing that could be lost
-		s.id = id
-		if id == "" {
-			var b [16]byte
-			rand.Read(b[:]) // never fails: see crypto/rand
-			s.id = hex.EncodeToString(b[:])
-		}
-		if err := s.begin(ctx); err != nil {
-			return err
-		}
-	}
-	facts, err := s.do(ctx, s.client.B().Hmget().Key(s.key("meta")).Field("id", "revision").Build()).ToArray()
-	if err != nil {
-		return err
-	}
-	own, _ := facts[0].ToString() // "" when there is none
-	revision, err := integer(&facts[1])
-	switch {
-	case err != nil:
-		return err
-	case own == "":
-		return fmt.Errorf("it is empty, and was not: stored keys would not open and revoked ones would. Put a backup back, or, to begin anew without them, delete %s", s.marker)
-	case id != "" && id != own:
-		return fmt.Errorf("it is another one than %s names. Put the right one back, or, to go on with this one, delete %s", s.marker, s.marker)
-	case revision < seen:
-		return fmt.Errorf("it is at revision %d, and was at %d: an older copy took its place. Put the newer one back, or, to go on with this one, delete %s", revision, seen, s.marker)
-	}
-	s.id = own
-	s.seen = seen
-	return s.note(revision)
-}
-
-// begin gives the store its id, unless it has one.
-func (s *Store) begin(ctx context.Context) error {
-	return s.do(ctx, s.client.B().Hsetnx().Key(s.key("meta")).Field("id").Value(s.id).Build()).Error()
-}
-
-// integer reads a number that may be absent: then it is 0.
-func integer(m *rueidis.RedisMessage) (control.Revision, error) {
-	n, err := m.AsInt64()
-	if rueidis.IsRedisNil(err) {
-		return 0, nil
-	}
-	return control.Revision(n), err
 }
 
 func (s *Store) key(name string) string { return s.base + name }
@@ -116,63 +73,117 @@ func (s *Store) key(name string) string { return s.base + name }
 // answerWithin bounds each question.
 const answerWithin = 5 * time.Second
 
-func (s *Store) do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	return s.client.Do(ctx, cmd)
-}
-
-// empty says that no change was seen yet.
-func (s *Store) empty() bool {
+// last is how far the store was.
+func (s *Store) last() place {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.seen == 0
+	return s.seen
 }
 
-// note keeps how far the store was, so that an older copy is known after a restart
-// too.
-func (s *Store) note(r control.Revision) error {
+func (s *Store) note(now place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r <= s.seen && s.marked {
+	if now.revision > s.seen.revision {
+		s.seen = now
+	}
+}
+
+// mark keeps how far the store was, so that an older copy is known after a restart too.
+func (s *Store) mark() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.keep || s.kept == s.seen {
 		return nil
 	}
-	if err := writeMarker(s.marker, s.id, r); err != nil {
-		return err
+	if err := writeMarker(s.marker, s.seen); err != nil {
+		return fmt.Errorf("how far it is cannot be kept: %w", err)
 	}
-	s.seen, s.marked = r, true
+	s.kept = s.seen
 	return nil
 }
 
-// readMarker is the id of the store that the directory has seen, and its revision;
-// "" when it never saw one.
-func readMarker(path string) (id string, seen control.Revision, err error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", 0, nil
+// ask looks whether the store is still the one that it was, and asks what is to be
+// asked in the same round.
+func (s *Store) ask(ctx context.Context, cmds ...rueidis.Completed) ([]rueidis.RedisResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	seen := s.last()
+	all := append([]rueidis.Completed{lookScript.build(s, decimal(seen.revision), seen.token)}, cmds...)
+	answers := s.client.DoMulti(ctx, all...)
+	look := answers[0]
+	if lookScript.unknown(look) {
+		look = lookScript.load(ctx, s, decimal(seen.revision), seen.token)
 	}
-	if err != nil {
-		return "", 0, err
+	now, err := s.hear(look, seen)
+	if err == nil {
+		s.note(now)
 	}
-	id, number, ok := strings.Cut(strings.TrimSpace(string(b)), " ")
-	n, err := strconv.ParseInt(number, 10, 64)
-	if !ok || err != nil || id == "" || n < 0 {
-		return "", 0, fmt.Errorf("%s is damaged", path)
-	}
-	return id, control.Revision(n), nil
+	return answers[1:], err
 }
 
-func writeMarker(path, id string, r control.Revision) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+// one asks a single thing.
+func (s *Store) one(ctx context.Context, cmd rueidis.Completed) (rueidis.RedisResult, error) {
+	answers, err := s.ask(ctx, cmd)
 	if err != nil {
-		return err
+		return rueidis.RedisResult{}, err
 	}
-	_, err = fmt.Fprintf(f, "%s %d\n", id, r)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+	return answers[0], nil
+}
+
+// hear takes in what look.lua answers.
+func (s *Store) hear(answer rueidis.RedisResult, seen place) (place, error) {
+	list, err := answer.ToArray()
+	if err != nil {
+		return place{}, err
 	}
-	return os.Rename(tmp, path)
+	if len(list) != 3 {
+		return place{}, fmt.Errorf("it answered %d values", len(list))
+	}
+	status, _ := list[0].ToString()
+	revision, err := list[1].AsInt64()
+	if err != nil {
+		return place{}, err
+	}
+	token, err := list[2].ToString()
+	if err != nil {
+		return place{}, err
+	}
+	now := place{control.Revision(revision), token}
+	if err := s.status(status, now.revision, seen); err != nil {
+		return place{}, err
+	}
+	if !now.valid() {
+		return place{}, errDamaged
+	}
+	return now, nil
+}
+
+// status is what a script's first word says.
+func (s *Store) status(status string, now control.Revision, seen place) error {
+	switch status {
+	case "ok":
+		return nil
+	case "exists":
+		return control.ErrExists
+	case "conflict":
+		return control.ErrConflict
+	case "secret":
+		return control.ErrHashSecret
+	case "taken":
+		return errors.New("another key has the secret")
+	case "empty":
+		return s.lost("it is empty, and was at revision %d: stored keys would not open and revoked ones would", seen.revision)
+	case "older":
+		return s.lost("it is at revision %d, and was at %d: an older copy took its place", now, seen.revision)
+	case "another":
+		return s.lost("its change %d is not the one that was there: another store took its place, or a copy that lost changes and went on without them", seen.revision)
+	}
+	return fmt.Errorf("it answered %q", status)
+}
+
+func (s *Store) lost(format string, args ...any) error {
+	return fmt.Errorf("%w: %s. Put the right one back, or, to go on with this one, stop weir, delete %s and start it again",
+		control.ErrLost, fmt.Sprintf(format, args...), s.marker)
 }
 
 // Close closes the store.
@@ -192,30 +203,21 @@ func wrap(err error) error {
 	return fmt.Errorf("control store: %w", err)
 }
 
-var errLost = errors.New("what answers is not the store any more that was opened: start weir again")
-
 // Revision implements control.Store.
 func (s *Store) Revision(ctx context.Context) (control.Revision, error) {
-	facts, err := s.do(ctx, s.client.B().Hmget().Key(s.key("meta")).Field("id", "revision").Build()).ToArray()
-	if err != nil {
+	if _, err := s.ask(ctx); err != nil {
 		return 0, wrap(err)
 	}
-	switch id, _ := facts[0].ToString(); {
-	case id == "" && s.empty(): // a server that forgets has forgotten nothing yet
-		return 0, wrap(s.begin(ctx))
-	case id != s.id:
-		return 0, wrap(errLost)
-	}
-	r, err := integer(&facts[1])
-	if err == nil {
-		err = s.note(r)
-	}
-	return r, wrap(err)
+	return s.last().revision, nil
 }
 
 // HashCheck implements control.Store.
 func (s *Store) HashCheck(ctx context.Context) ([]byte, error) {
-	text, err := s.do(ctx, s.client.B().Hget().Key(s.key("meta")).Field("check").Build()).ToString()
+	answer, err := s.one(ctx, s.client.B().Get().Key(s.key("check")).Build())
+	if err != nil {
+		return nil, wrap(err)
+	}
+	text, err := answer.ToString()
 	if rueidis.IsRedisNil(err) {
 		return nil, nil
 	}
@@ -229,73 +231,82 @@ func (s *Store) HashCheck(ctx context.Context) ([]byte, error) {
 // Put implements control.Store. Where the answer is lost nobody knows whether the
 // change was made; the error says so.
 func (s *Store) Put(ctx context.Context, c control.Change) (control.Revision, error) {
-	record, err := encodeRecord(c.Record)
+	kind, name, object, err := encodeObject(&c)
 	if err != nil {
 		return 0, wrap(err)
 	}
-	args := []string{s.id, hex.EncodeToString(c.HashCheck)}
-	was := strconv.FormatInt(int64(c.Was), 10)
+	args := []string{kind, hex.EncodeToString(c.HashCheck), name, decimal(c.Was), object}
 	if c.Key != nil {
-		object, err := encodeKey(c.Key)
-		if err != nil {
-			return 0, wrap(err)
-		}
-		args = append(args, "k", c.Key.Name, was, object, record, c.Key.Owner.Team, c.Key.Owner.Application)
+		args = append(args, c.Key.Owner.Team, c.Key.Owner.Application)
 		for _, secret := range c.Key.Secrets {
 			args = append(args, hex.EncodeToString(secret.Hash[:]))
 		}
-	} else {
-		object, err := encodeOverride(c.Override)
-		if err != nil {
-			return 0, wrap(err)
-		}
-		args = append(args, "o", hex.EncodeToString(c.Override.Hash[:]), was, object, record)
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	answer, err := putScript.Exec(ctx, s.client, []string{s.key("meta")}, args).ToArray()
-	if err != nil {
-		return 0, wrap(fmt.Errorf("it is not known whether the change was made: %w", err))
-	}
-	return s.outcome(answer)
-}
-
-func (s *Store) outcome(answer []rueidis.RedisMessage) (control.Revision, error) {
-	if len(answer) == 0 {
-		return 0, wrap(errors.New("no answer"))
-	}
-	status, err := answer[0].ToString()
-	switch {
-	case err != nil:
-		return 0, wrap(err)
-	case status == "exists":
-		return 0, control.ErrExists
-	case status == "conflict":
-		return 0, control.ErrConflict
-	case status == "secret":
-		return 0, control.ErrHashSecret
-	case status == "taken":
-		return 0, wrap(errors.New("another key has the secret"))
-	case status == "lost":
-		return 0, wrap(errLost)
-	case status != "ok" || len(answer) != 2:
-		return 0, wrap(fmt.Errorf("it answered %q", status))
-	}
-	r, err := integer(&answer[1])
-	return r, wrap(err)
+	return s.put(ctx, c.Record, args)
 }
 
 // Note implements control.Store.
 func (s *Store) Note(ctx context.Context, r control.Record) error {
-	text, err := encodeRecord(r)
+	_, err := s.put(ctx, r, []string{"n"})
+	return err
+}
+
+func (s *Store) put(ctx context.Context, r control.Record, args []string) (control.Revision, error) {
+	record, err := encodeRecord(r)
 	if err != nil {
-		return wrap(err)
+		return 0, wrap(err)
 	}
-	return wrap(s.do(ctx, s.client.B().Rpush().Key(s.key("audit")).Element(text).Build()).Error())
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	seen := s.last()
+	args = append([]string{decimal(seen.revision), seen.token, newToken(), record}, args...)
+	answer, err := putScript.run(ctx, s, args...).ToArray()
+	if _, refused := rueidis.IsRedisErr(err); err != nil && !refused {
+		err = fmt.Errorf("it is not known whether the change was made: %w", err)
+	}
+	if err == nil && len(answer) != 2 {
+		err = fmt.Errorf("it answered %d values", len(answer))
+	}
+	if err != nil {
+		return 0, wrap(err)
+	}
+	status, _ := answer[0].ToString()
+	revision, err := answer[1].AsInt64()
+	if err == nil {
+		err = s.status(status, control.Revision(revision), seen)
+	}
+	if err != nil {
+		return 0, wrap(err)
+	}
+	return control.Revision(revision), nil
+}
+
+func newToken() string {
+	var b [tokenSize]byte
+	rand.Read(b[:]) // never fails: see crypto/rand
+	return hex.EncodeToString(b[:])
 }
 
 // KeyByHash implements control.Store.
 func (s *Store) KeyByHash(ctx context.Context, h plan.KeyHash) (string, error) {
-	name, err := s.do(ctx, s.client.B().Hget().Key(s.key("hashes")).Field(hex.EncodeToString(h[:])).Build()).ToString()
+	answer, err := s.one(ctx, s.client.B().Hget().Key(s.key("hashes")).Field(hex.EncodeToString(h[:])).Build())
+	if err != nil {
+		return "", wrap(err)
+	}
+	name, err := answer.ToString()
 	return name, wrap(err)
 }
+
+// Doubts tells why the server may lose what is kept here, by its settings; "" when
+// it says nothing of it.
+func (s *Store) Doubts(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	info, err := s.client.Do(ctx, s.client.B().Info().Section("persistence").Build()).ToString()
+	if err == nil && disabled(info, "aof_enabled") {
+		return "the server has appendonly off: when it is started again, keys and revocations of the last minutes or all of them are gone"
+	}
+	return ""
+}
+
+func decimal(r control.Revision) string { return strconv.FormatInt(int64(r), 10) }

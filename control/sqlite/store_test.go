@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/control"
+	"github.com/weirproxy/weir/control/storetest"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -42,6 +43,13 @@ func made(t *testing.T) (dir, db, marker string) {
 		t.Fatal(err)
 	}
 	return dir, filepath.Join(dir, File), filepath.Join(dir, idFile)
+}
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t testing.TB) storetest.Place {
+		dir := t.TempDir()
+		return func(t testing.TB) control.Store { return open(t, dir) }
+	})
 }
 
 // Whatever happened to the file, keys and revocations do not go without a word.

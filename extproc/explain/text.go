@@ -5,6 +5,9 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
 )
 
 // WriteText writes the result for a reader.
@@ -104,18 +107,39 @@ func (r *Reserve) rows(row func(...string)) {
 		return
 	}
 	for _, l := range r.Limits {
-		text := fmt.Sprintf("%s: %d %s in %s", l.Name, l.Amount, l.Unit, l.Window)
+		text := l.Name + ": " + l.in(l.Amount)
+		if l.Window != "" {
+			text += " in " + l.Window
+		}
 		if l.Left != nil {
-			text += fmt.Sprintf(", %d left, all of it in %s", l.Left.Remaining, l.Left.Reset)
+			text += fmt.Sprintf(", %s used, %s reserved, %s left", l.in(l.Left.Used), l.in(l.Left.Reserved), l.in(l.Left.Remaining))
+			if l.Left.Used > 0 {
+				text += ", all of it in " + l.Left.Reset
+			}
+			if l.Left.Open {
+				text += ", the breaker is open"
+			}
 		}
 		if l.Refused {
 			text += ": refuses"
 		}
 		row("limit", text)
 	}
-	if r.Held {
+	if r.Held || r.InputTokens+r.OutputTokens > 0 {
 		row("reserved", fmt.Sprintf("%d input and %d output tokens", r.InputTokens, r.OutputTokens))
 	}
+}
+
+// in writes an amount in the limit's unit: money, which is counted in nano-dollars, in
+// dollars.
+func (l *Limit) in(n int64) string {
+	switch l.Unit {
+	case string(plan.UnitUSD):
+		return "$" + ai.NanoUSD(n).Decimal()
+	case string(plan.UnitConcurrency):
+		return fmt.Sprintf("%d at a time", n)
+	}
+	return fmt.Sprintf("%d %s", n, l.Unit)
 }
 
 func dash(s string) string {

@@ -325,6 +325,7 @@ func (a *app) newExtProc() *extproc.Server {
 	}
 	return extproc.NewServer(extproc.Options{
 		Plan: a.plan.Load, Pipeline: pipe, Journal: a.usage, NewID: newID,
+		Late:    func(d *usagev1.Decision) { a.limits.adopt(a.plan.Load().Limits, d) },
 		Metrics: extproc.NewMetrics(a.reg, pipe.Stages()), Log: a.log,
 	})
 }

@@ -13,10 +13,8 @@ import (
 	"github.com/weirproxy/weir/control"
 	"github.com/weirproxy/weir/control/api"
 	controlredis "github.com/weirproxy/weir/control/redis"
-	"github.com/weirproxy/weir/control/sqlite"
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/internal/plan"
-	"github.com/weirproxy/weir/limit/redis"
 )
 
 // adminSocket is the name of the admin API's socket in the runtime directory.
@@ -42,11 +40,16 @@ type controls struct {
 // startControl opens the control store and takes its keys in, before anything is
 // decided: a store that cannot be read ends the start.
 func (a *app) startControl(ctx context.Context, p *plan.Plan) error {
-	store, err := openControl(ctx, a.dir, p)
+	store, err := openControl(ctx, a.dir, p, controlredis.Open)
 	if err != nil {
 		return err
 	}
 	a.onStop(func() { _ = store.Close() })
+	if s, ok := store.(*controlredis.Store); ok {
+		if doubts := s.Doubts(ctx); doubts != "" {
+			a.log.Warn("control store: " + doubts)
+		}
+	}
 	ring := plan.NewRing()
 	follower := control.NewFollower(store, ring, a.log)
 	if err := follower.Sync(ctx); err != nil {
@@ -58,57 +61,6 @@ func (a *app) startControl(ctx context.Context, p *plan.Plan) error {
 	a.background("control store", follower.Run)
 	p.Stored = ring
 	return nil
-}
-
-// openControl opens the control store: that of several machines where there is a
-// limit store, at the same server, and a file otherwise.
-func openControl(ctx context.Context, dir string, p *plan.Plan) (control.Store, error) {
-	if p.Store == nil {
-		return sqlite.Open(ctx, dir)
-	}
-	o := storeOptions(p.Store)
-	client, err := redis.Connect(&o.Server, controlTimeout)
-	if err != nil {
-		return nil, fmt.Errorf("control store: %w", err)
-	}
-	if err := redis.CheckServer(ctx, client); err != nil {
-		client.Close()
-		return nil, fmt.Errorf("control store: %w", err)
-	}
-	store, err := controlredis.Open(ctx, client, p.Store.Name, dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := leftBehind(ctx, dir, store); err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	return store, nil
-}
-
-// controlTimeout is how long the control store may take to be reached.
-const controlTimeout = 5 * time.Second
-
-// leftBehind holds that no keys are left in a file of this machine when keys are kept
-// elsewhere from now on: they would not open, and what they revoke would.
-func leftBehind(ctx context.Context, dir string, now control.Store) error {
-	path := filepath.Join(dir, sqlite.File)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	was, err := sqlite.Open(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = was.Close() }() // it was read only
-	there, err := was.Revision(ctx)
-	if err != nil || there == 0 {
-		return err
-	}
-	here, err := now.Revision(ctx)
-	if err == nil && here == 0 {
-		err = fmt.Errorf("control store: %s has keys and revocations, and the limit store, where they are kept from now on, has none: make them there (weir key), or move the file away to begin without them", path)
-	}
-	return err
 }
 
 // checkControl holds that a plan goes together with what the control store has.
@@ -186,29 +138,4 @@ func (a *app) serveHTTP(name string, s *http.Server, serve func() error) {
 			a.failed <- fmt.Errorf("%s: %w", name, err)
 		}
 	}()
-}
-
-// AttachStoredKeys gives a plan the keys that its data directory has, as they are
-// now: for commands that decide as a running weir would. Without a control store it
-// does nothing.
-func AttachStoredKeys(ctx context.Context, p *plan.Plan) (err error) {
-	file := sqlite.File
-	if p.Store != nil {
-		file = controlredis.MarkerFile
-	}
-	if _, err := os.Stat(filepath.Join(p.DataDir, file)); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	store, err := openControl(ctx, p.DataDir, p)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	ring := plan.NewRing()
-	if err := control.NewFollower(store, ring, nil).Sync(ctx); err != nil {
-		return err
-	}
-	ring.Bind(p)
-	p.Stored = ring
-	return nil
 }

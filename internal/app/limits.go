@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +24,8 @@ import (
 
 // LimitsFile holds what limits have counted, in the data directory.
 const LimitsFile = "limits.db"
+
+const quotaStage = "quota"
 
 // saveEvery is how often the counts are kept. What was counted since is in the
 // journal.
@@ -95,6 +98,9 @@ type keeper struct {
 	kept      uint64        // the journal's segment of the last save; 0 before it
 	keptNames []sqlite.Name // of the last save
 
+	// needs is the segment from which new limits are being counted; 0 when none are.
+	needs atomic.Uint64
+
 	mu    sync.Mutex // guards names
 	names []sqlite.Name
 }
@@ -140,6 +146,10 @@ func (k *keeper) closeStores() {
 	}
 }
 
+// Forget implements usage.Settler: what a decision holds is given back, as what it
+// used was counted before.
+func (k *keeper) Forget(id string) { k.ledger.Release(id) }
+
 // Settle implements usage.Settler.
 func (k *keeper) Settle(e *usagev1.Event) {
 	id := e.GetDecision().GetId()
@@ -167,7 +177,7 @@ func (k *keeper) learn(e *usagev1.Event) {
 }
 
 func nameOf(l *plan.Limit) sqlite.Name {
-	n := sqlite.Name{Limit: l.Name, Unit: l.Unit, Period: l.Period}
+	n := sqlite.Name{Limit: l.Ident(), Unit: l.Unit, Period: l.Period}
 	if l.Period != "" {
 		n.Zone = l.Zone.String()
 	}
@@ -179,6 +189,9 @@ func (k *keeper) follow(p *plan.Plan) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.names = nil
+	if p.Mode(quotaStage) != plan.Enforce {
+		return // not all that is used is counted: that is caught up when the stage is enforced
+	}
 	for _, l := range p.Limits {
 		k.names = append(k.names, nameOf(l))
 	}
@@ -186,6 +199,9 @@ func (k *keeper) follow(p *plan.Plan) {
 
 // fresh are the limits of a plan that are not counted yet.
 func (k *keeper) fresh(p *plan.Plan) []*plan.Limit {
+	if p.Mode(quotaStage) != plan.Enforce {
+		return nil
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var list []*plan.Limit
@@ -199,45 +215,64 @@ func (k *keeper) fresh(p *plan.Plan) []*plan.Limit {
 
 // begin counts what limits that a plan brings have behind them, before the plan is
 // in force: a budget for the month counts the month, though it is set in its
-// middle. What ends until then is counted by the function that is returned, to be
-// called when the plan is in force.
-func (k *keeper) begin(ctx context.Context, p *plan.Plan) (finish func() error, err error) {
+// middle. What ends until then is counted by finish, to be called when the plan is
+// in force; cancel is to be called at last, whether it came into force or not.
+func (k *keeper) begin(ctx context.Context, p *plan.Plan) (finish func() error, cancel func(), err error) {
 	fresh := k.fresh(p)
 	if len(fresh) == 0 {
-		return func() error { k.follow(p); return nil }, nil
+		return func() error { k.follow(p); return nil }, func() {}, nil
 	}
-	for _, l := range fresh {
+	k.needs.Store(1) // all of the journal, until it is known from where on
+	cancel = func() { k.needs.Store(0) }
+	for _, l := range fresh { // what is left of one that was there before is not whole
 		k.ledger.Fresh(l)
 	}
 	at, err := k.count(ctx, k.ledger.Count, fresh)
 	if err != nil {
-		return nil, err
+		cancel()
+		return nil, nil, err
 	}
+	k.needs.Store(at.Segment)
 	k.ledger.Introduce(ctx)
-	return func() (err error) {
-		k.follow(p)
-		k.usage.Checkpoint(func(spool.Position) {
-			_, err = k.usage.After(at, func(e *usagev1.Event) error {
-				if missing := without(fresh, e.GetDecision().GetLimits()); len(missing) > 0 {
-					k.add(k.ledger.Count, missing, e)
-				}
-				return nil
-			})
-			for _, d := range k.usage.Pending() {
-				if missing := without(fresh, d.GetLimits()); len(missing) > 0 {
-					k.hold(missing, d)
-				}
-			}
-		})
-		return err
-	}, nil
+	return func() error { return k.catchUp(p, fresh, at) }, cancel, nil
 }
 
-// without leaves out the limits with these names.
-func without(limits []*plan.Limit, names []string) []*plan.Limit {
+// catchUp counts what has ended since a place in the journal, and holds what is open,
+// of requests that were not judged by limits that are new.
+func (k *keeper) catchUp(p *plan.Plan, fresh []*plan.Limit, at spool.Position) (err error) {
+	k.usage.Checkpoint(func(spool.Position) {
+		var whole bool
+		whole, err = k.usage.After(at, func(e *usagev1.Event) error {
+			if missing := without(fresh, e.GetDecision()); len(missing) > 0 {
+				k.add(k.ledger.Count, missing, e)
+			}
+			return nil
+		})
+		if err == nil && !whole {
+			err = errors.New("the usage journal does not reach back to where new limits were counted")
+		}
+		for _, d := range k.usage.Pending() {
+			k.adopt(fresh, d)
+		}
+		if err == nil {
+			k.follow(p)
+		}
+	})
+	return err
+}
+
+// adopt holds what an open request may use, of those limits that it was not judged by.
+func (k *keeper) adopt(limits []*plan.Limit, d *usagev1.Decision) {
+	if missing := without(limits, d); len(missing) > 0 {
+		k.hold(missing, d)
+	}
+}
+
+// without leaves out the limits that a decision was judged by.
+func without(limits []*plan.Limit, d *usagev1.Decision) []*plan.Limit {
 	var list []*plan.Limit
 	for _, l := range limits {
-		if !slices.Contains(names, l.Name) {
+		if !slices.Contains(d.GetLimits(), l.Ident()) {
 			list = append(list, l)
 		}
 	}
@@ -250,15 +285,16 @@ func (k *keeper) save(ctx context.Context) error {
 	defer k.saving.Unlock()
 	changed := make([][]limit.Count, len(k.accounts))
 	var at spool.Position
+	var names []sqlite.Name
 	k.usage.Checkpoint(func(end spool.Position) {
 		at = end
 		for i := range k.accounts {
 			changed[i] = k.accounts[i].ledger.Changed()
 		}
+		k.mu.Lock()
+		names = k.names
+		k.mu.Unlock()
 	})
-	k.mu.Lock()
-	names := k.names
-	k.mu.Unlock()
 	if k.kept == at.Segment && slices.Equal(k.keptNames, names) && !slices.ContainsFunc(changed, func(c []limit.Count) bool { return len(c) > 0 }) {
 		return nil // what was kept is as good: nothing was counted since
 	}
@@ -274,9 +310,18 @@ func (k *keeper) save(ctx context.Context) error {
 		k.failed.Inc()
 		return failed
 	}
-	k.usage.Keep(at.Segment)
+	k.usage.Keep(k.oldest(at.Segment))
 	k.kept, k.keptNames = at.Segment, names
 	return nil
+}
+
+// oldest is the segment from which on the journal is needed: that of the last save, or
+// an older one that new limits are being counted from.
+func (k *keeper) oldest(saved uint64) uint64 {
+	if needs := k.needs.Load(); needs != 0 {
+		return min(needs, saved)
+	}
+	return saved
 }
 
 // budgets are the counts as the admin API shows and resets them.

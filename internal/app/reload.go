@@ -55,6 +55,16 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 	for _, pool := range p.Pools { // the first request is not to wait for it
 		pool.Tokenizer.Load()
 	}
+	// Before Envoy is told of anything, since it may fail.
+	finish := func() error { return nil }
+	if a.limits != nil {
+		begun, cancel, err := a.limits.begin(ctx, p)
+		if err != nil {
+			return fmt.Errorf("limits: %w", err)
+		}
+		defer cancel()
+		finish = begun
+	}
 	if a.xds != nil {
 		res, err := build.Build(p, a.options)
 		if err != nil {
@@ -69,12 +79,6 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 		}
 		if a.warm != nil {
 			a.warm(ctx)
-		}
-	}
-	finish := func() error { return nil }
-	if a.limits != nil {
-		if finish, err = a.limits.begin(ctx, p); err != nil {
-			return fmt.Errorf("limits: %w", err)
 		}
 	}
 	a.bindControl(p)

@@ -96,6 +96,7 @@ func (k *keeper) count(ctx context.Context, count tally, limits []*plan.Limit) (
 		}
 		reach = max(reach, l.Window)
 	}
+	reach += time.Minute // an event is journalled some time after its end
 	began := time.Now()
 	at, err := k.usage.Recent(ctx, reach, func(e *usagev1.Event) error { k.add(count, limits, e); return nil })
 	if took := time.Since(began); took > time.Second {
@@ -106,7 +107,8 @@ func (k *keeper) count(ctx context.Context, count tally, limits []*plan.Limit) (
 
 // add counts what an event of an admitted request says was used.
 func (k *keeper) add(count tally, limits []*plan.Limit, e *usagev1.Event) {
-	if d := e.GetDecision(); d.GetVerdict() == usage.VerdictAllowed && len(d.GetTargets()) > 0 {
+	d := e.GetDecision()
+	if d.GetVerdict() == usage.VerdictAllowed && len(d.GetTargets()) > 0 && !usage.Withdrawn(e) {
 		r := requestOf(d)
 		count(limits, &r, usedOf(e), d.GetTime().AsTime(), e.GetEnd().AsTime())
 	}
@@ -128,9 +130,19 @@ func requestOf(d *usagev1.Decision) limit.Request {
 		},
 		Options: []limit.Option{{Output: d.GetReservedOutputTokens()}},
 	}
+	// Where no limit applied when it was admitted, nothing was reserved: it may use
+	// what it was allowed.
+	unlimited := len(d.GetLimits()) == 0
+	if unlimited {
+		r.Options[0].Output = d.GetAllowedOutputTokens()
+	}
 	for _, p := range d.GetPrices() {
+		input := p.GetReservedInputTokens()
+		if unlimited {
+			input = d.GetInputTokens()
+		}
 		r.Targets = append(r.Targets, limit.Target{
-			Pool: p.GetPool(), Input: p.GetReservedInputTokens(),
+			Pool: p.GetPool(), Input: input,
 			Price: p.Price(), Billed: p.GetBillsAbandoned(), Tries: int64(p.GetTries()),
 		})
 	}

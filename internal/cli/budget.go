@@ -122,6 +122,7 @@ What was used stays in weir usage: it was used.`,
 			if all == (len(m.Scope) > 0) {
 				return misuse(cmd, errors.New("say which counts: --scope, or --all"))
 			}
+			m.All = all
 			api, err := f.budgets(cmd)
 			if err != nil {
 				return err

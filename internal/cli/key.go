@@ -40,7 +40,7 @@ For secret scanners: weir_[0-9A-Za-z]{38}`,
 	cmd.AddCommand(newKeyCreate(), newKeyList(), newKeyShow(), newKeyRotate(),
 		newKeyState("disable", "Refuse a key until it is enabled again"),
 		newKeyState("enable", "Accept a disabled key again"),
-		newKeyState("revoke", "End a key and all its secrets for good"), newKeyHash())
+		newKeyState("revoke", "End a key and all its secrets for good"), newKeyImport(), newKeyHash())
 	return cmd
 }
 

@@ -316,7 +316,7 @@ func covers(wider, l *plan.Limit) bool {
 // rest is a limit without what covers compares.
 func rest(l *plan.Limit) plan.Limit {
 	r := *l
-	r.Name, r.Unit, r.Amount, r.Window = "", "", 0, 0
+	r.Name, r.Basis, r.Unit, r.Amount, r.Window = "", "", "", 0, 0
 	r.PerKey, r.PerApplication, r.PerTeam, r.PerModel = false, false, false, false
 	r.Teams, r.Applications, r.Keys, r.Models = nil, nil, nil, nil
 	return r

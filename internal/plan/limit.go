@@ -68,7 +68,11 @@ const (
 // Limit is a ceiling over a sliding window, over a calendar period, or, for
 // concurrency, at any moment.
 type Limit struct {
-	Name   string
+	Name string
+	// Basis tells what is counted, as a short hash of all but amounts and what a
+	// breach does: a limit that counts other requests is another one, though it has
+	// the same name.
+	Basis  string
 	Unit   Unit
 	Amount int64         // nano-dollars for usd
 	Window time.Duration // of a sliding window; 0 otherwise
@@ -91,6 +95,14 @@ type Limit struct {
 	AlertAt []int
 }
 
+// Ident knows the limit by what it counts: its counts go on while it stays the same.
+func (l *Limit) Ident() string {
+	if l.Basis == "" {
+		return l.Name
+	}
+	return l.Name + "#" + l.Basis
+}
+
 // Applies tells whether the limit counts requests of this principal for this model.
 func (l *Limit) Applies(p *ai.Principal, model string) bool {
 	return in(l.Organisations, p.Organisation) && in(l.Teams, p.Team) && in(l.Applications, p.Application) && in(l.Keys, p.Key) && in(l.Models, model)
@@ -98,6 +110,28 @@ func (l *Limit) Applies(p *ai.Principal, model string) bool {
 
 // Counts tells whether the limit counts what is used of the pool.
 func (l *Limit) Counts(pool string) bool { return in(l.Pools, pool) }
+
+// Apart tells whether the limit has a count of its own for each value of a dimension:
+// organisation, team, application, key, user, model or pool.
+func (l *Limit) Apart(dimension string) bool {
+	switch dimension {
+	case "organisation":
+		return l.PerOrganisation
+	case "team":
+		return l.PerTeam
+	case "application":
+		return l.PerApplication
+	case "key":
+		return l.PerKey
+	case "user":
+		return l.PerUser
+	case "model":
+		return l.PerModel
+	case "pool":
+		return l.PerPool
+	}
+	return false
+}
 
 // OfPools says that the limit counts some pools and not others, or each apart: a
 // pool for which it has no room drops out of a request's targets.

@@ -190,7 +190,7 @@ func (l *Ledger) All(ctx context.Context, limits []*plan.Limit) ([]limit.State, 
 	defer cancel()
 	of := func(id identity) *plan.Limit {
 		for _, lim := range limits {
-			if lim.Name == id.limit && lim.Unit == id.unit && lim.Period == id.period {
+			if lim.Ident() == id.limit && lim.Unit == id.unit && lim.Period == id.period {
 				return lim
 			}
 		}
@@ -235,7 +235,7 @@ func (l *Ledger) Reset(ctx context.Context, lim *plan.Limit, match func(limit.Sc
 		return &plan.Limit{Name: id.limit, Unit: id.unit, Period: id.period, Window: longest} // it was another one before
 	}
 	var states []limit.State
-	err := l.scan(ctx, func(id identity) bool { return id.limit == lim.Name && match(id.scope) }, func(list []found) error {
+	err := l.scan(ctx, func(id identity) bool { return id.limit == lim.Ident() && match(id.scope) }, func(list []found) error {
 		counts, now, err := l.counts(ctx, resetScript, list, of)
 		if err != nil {
 			return err

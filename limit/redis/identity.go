@@ -19,7 +19,7 @@ type identity struct {
 }
 
 func identify(l *plan.Limit, s limit.Scope) identity {
-	id := identity{limit: l.Name, unit: l.Unit, period: l.Period, scope: s}
+	id := identity{limit: l.Ident(), unit: l.Unit, period: l.Period, scope: s}
 	if l.Period != "" {
 		id.zone = l.Zone.String()
 	}

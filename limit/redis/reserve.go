@@ -37,7 +37,7 @@ func (l *Ledger) split(lim *plan.Limit) split {
 		l.splits.Clear()
 	}
 	l.splits.Store(lim, s)
-	l.known.Store(lim.Name, lim)
+	l.known.Store(lim.Ident(), lim)
 	return s
 }
 
@@ -144,7 +144,7 @@ func (l *Ledger) reserveArgs(mode string, r *limit.Request, list []demand) []str
 		d := &list[i]
 		lim := d.Limit
 		start, end, next := periodOf(lim, now)
-		args = append(args, d.id, d.others, lim.Name, kind(lim.Unit), bit(lim.OnBreach != plan.BreachReport),
+		args = append(args, d.id, d.others, lim.Ident(), kind(lim.Unit), bit(lim.OnBreach != plan.BreachReport),
 			number(lim.Amount), number(windowOf(lim)), number(start), number(end), number(next),
 			bit(lim.Breaker), alertsOf(lim))
 		for o := range options {

@@ -247,7 +247,7 @@ func (l *Ledger) countThere(list []demand, id string, used []limit.Used, admitte
 		d := &list[i]
 		n, at := int64(1), admitted
 		switch {
-		case l.unsaid[d.lim.Name], d.lim.Unit == plan.UnitConcurrency:
+		case l.unsaid[d.lim.Ident()], d.lim.Unit == plan.UnitConcurrency:
 			continue
 		case d.lim.Unit != plan.UnitRequests:
 			n, at = limit.Spent(d.lim, d.Pool, used), ended
@@ -268,7 +268,7 @@ func (l *Ledger) Fresh(lim *plan.Limit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.own.Reset(lim, func(limit.Scope) bool { return true })
-	l.unsaid[lim.Name] = true
+	l.unsaid[lim.Ident()] = true
 }
 
 // Introduce tells the server what this replica knows of the limits that are new,

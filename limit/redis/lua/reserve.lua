@@ -104,7 +104,7 @@ local function refuse(d)
   if n > d.amount then
     return -2
   end
-  local w = wait(d, n - left)
+  local w = wait(d, n - free(d)) -- a debt has to leave first
   if d.c.h == 0 and left < math.max(math.floor(d.amount / 100), 1) then
     exhaust(d.c, d.breaker)
     if string.find(',' .. d.alerts, ',100:', 1, true) then

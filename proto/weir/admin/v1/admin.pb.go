@@ -1558,8 +1558,10 @@ type ResetBudgetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The limit's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Only counts whose scope has these values; empty: all of the limit.
+	// Only counts whose scope has these values. Exactly one of scope and all.
 	Scope map[string]string `protobuf:"bytes,2,rep,name=scope,proto3" json:"scope,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// All counts of the limit.
+	All bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
 	// Why, at most 256 bytes: it stands in the audit.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1608,6 +1610,13 @@ func (x *ResetBudgetRequest) GetScope() map[string]string {
 		return x.Scope
 	}
 	return nil
+}
+
+func (x *ResetBudgetRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
 }
 
 func (x *ResetBudgetRequest) GetNote() string {
@@ -1786,10 +1795,11 @@ const file_weir_admin_v1_admin_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"n\n" +
 	"\x13ListBudgetsResponse\x12/\n" +
 	"\abudgets\x18\x01 \x03(\v2\x15.weir.admin.v1.BudgetR\abudgets\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcc\x01\n" +
 	"\x12ResetBudgetRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
-	"\x05scope\x18\x02 \x03(\v2,.weir.admin.v1.ResetBudgetRequest.ScopeEntryR\x05scope\x12\x12\n" +
+	"\x05scope\x18\x02 \x03(\v2,.weir.admin.v1.ResetBudgetRequest.ScopeEntryR\x05scope\x12\x10\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\x12\x12\n" +
 	"\x04note\x18\x03 \x01(\tR\x04note\x1a8\n" +
 	"\n" +
 	"ScopeEntry\x12\x10\n" +

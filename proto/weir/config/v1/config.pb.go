@@ -66,7 +66,8 @@ type Config struct {
 	Usage *Usage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	// For trying things out: `weir up` starts these stand-in backends itself.
 	Simulators []*Simulator `protobuf:"bytes,15,rep,name=simulators,proto3" json:"simulators,omitempty"`
-	// Where limits are counted. Default: in this process, for one replica of weir.
+	// Where limits are counted, and where keys, revocations and the audit are kept.
+	// Default: in this process and in its data directory, for one replica of weir.
 	LimitStore *LimitStore `protobuf:"bytes,19,opt,name=limit_store,json=limitStore,proto3" json:"limit_store,omitempty"`
 	// Who issues tokens (JWT) that stand in for keys. Envoy verifies them.
 	TokenIssuers []*TokenIssuer `protobuf:"bytes,16,rep,name=token_issuers,json=tokenIssuers,proto3" json:"token_issuers,omitempty"`
@@ -2755,7 +2756,10 @@ func (x *Webhook) GetSecret() *SecretRef {
 	return nil
 }
 
-// LimitStore says where limits are counted that several replicas of weir share.
+// LimitStore says where several replicas of weir count the limits that they share. The
+// keys that are made while weir runs, revocations and the audit are there too: when a
+// data directory has some of its own, weir refuses to start until 'weir key import'
+// has taken them there.
 type LimitStore struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In Redis (6.2 or later) or Valkey.
@@ -2801,8 +2805,9 @@ func (x *LimitStore) GetRedis() *RedisStore {
 	return nil
 }
 
-// RedisStore is a Redis or Valkey that counts limits for several replicas. Its
-// maxmemory-policy must be noeviction.
+// RedisStore is a Redis or Valkey that counts limits and keeps keys for several
+// replicas. Its maxmemory-policy must be noeviction; counts can be made again when they
+// are lost, keys cannot, so appendonly should be on.
 type RedisStore struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port, or unix:/path of a server on this machine. With sentinel_master:

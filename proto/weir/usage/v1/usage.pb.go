@@ -126,8 +126,8 @@ type Decision struct {
 	MaxOutputTokens int64 `protobuf:"varint,21,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
 	// Prices of the targets, in nano-dollars per million tokens, in their order.
 	Prices []*TargetPrice `protobuf:"bytes,22,rep,name=prices,proto3" json:"prices,omitempty"`
-	// The counters that hold the reservation: what the ledger needs to settle it
-	// after a restart.
+	// The limits that hold the reservation, each by its name and, behind a #, by what
+	// it counts.
 	Limits []string `protobuf:"bytes,23,rep,name=limits,proto3" json:"limits,omitempty"`
 	// A limit that only reports and had no room.
 	ReportedLimit string `protobuf:"bytes,24,opt,name=reported_limit,json=reportedLimit,proto3" json:"reported_limit,omitempty"`

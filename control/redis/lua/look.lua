@@ -1,0 +1,2 @@
+-- Tells how far the history is, and the token of its last change.
+return {standing(), revision, redis.call('LINDEX', history, -1) or ''}
