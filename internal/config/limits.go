@@ -7,8 +7,10 @@ import (
 	"math"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
@@ -58,15 +60,77 @@ func (c *compilation) compileLimits() {
 		c.amount(path, l, limit)
 		c.span(path, l, limit)
 		c.breach(path, l, limit)
-		if limit.PerUser && len(c.cfg.TokenIssuers) == 0 {
-			c.fault(path+".per", "users are named by tokens, and there are no token_issuers: all callers would be one user")
-		}
-		if c.filtered(path, l) && !c.counts(limit) {
-			c.fault(path, "counts nothing: no caller and no model that a role permits match all of its filters")
-		}
+		c.users(path, limit)
+		c.downgrades(path, l, limit)
 		limit.Basis = basis(limit)
 		c.out.Limits = append(c.out.Limits, limit)
 	}
+	for i, l := range c.cfg.Limits { // what a limit counts may come to it by another's downgrade
+		if path := index("limits", i); c.filtered(path, l) && !c.counts(c.out.Limits[i]) {
+			c.fault(path, "counts nothing: no caller and no model that a role permits match all of its filters")
+		}
+	}
+	c.retention()
+}
+
+// users checks that those whom the limit counts can be told apart, where it does.
+func (c *compilation) users(path string, limit *plan.Limit) {
+	named := limit.Keys == nil
+	for name := range limit.Keys {
+		_, known := c.keys[name] // of one that is not, a fault is noted already
+		named = named || !known || strings.HasPrefix(name, ai.IssuerKey(""))
+	}
+	switch {
+	case !limit.PerUser:
+	case len(c.cfg.TokenIssuers) == 0:
+		c.fault(path+".per", "users are named by tokens, and there are no token_issuers: all callers would be one user")
+	case !named:
+		c.fault(path+".per", "users are named by tokens, and keys names no token issuer: all callers would be one user")
+	}
+}
+
+// downgrades checks that a downgrade helps: a request is one request everywhere.
+func (c *compilation) downgrades(path string, l *configv1.Limit, limit *plan.Limit) {
+	if limit.OnBreach != plan.BreachDowngrade || limit.Unit != plan.UnitRequests && limit.Unit != plan.UnitConcurrency || limit.PerPool {
+		return
+	}
+	counted := func(name string) bool { return c.pools[name] != nil && limit.Counts(name) }
+	if len(l.DowngradeTo) > 0 && !slices.ContainsFunc(l.DowngradeTo, func(name string) bool { return !counted(name) }) {
+		c.fault(path+".on_breach", "downgrades nothing: the limit counts a request in downgrade_to as well, and has no room for it there either; name the pools that it is to count")
+		return
+	}
+	for i, name := range l.DowngradeTo {
+		if counted(name) {
+			c.fault(index(path+".downgrade_to", i), "never gone to: the limit counts a request at pool %q as well, and has no room for it there either", name)
+		}
+	}
+}
+
+// retention warns of a usage store that forgets what limits count.
+func (c *compilation) retention() {
+	var longest *plan.Limit
+	for _, l := range c.out.Limits {
+		if longest == nil || longestSpan(l) > longestSpan(longest) {
+			longest = l
+		}
+	}
+	if longest != nil && longestSpan(longest) > c.out.Usage.Retention {
+		c.warn("usage.retention", "shorter than the %s of limit %q: a limit that is new counts what the usage store has, and would miss a part of it", longest.Span(), longest.Name)
+	}
+}
+
+// longestSpan is the longest time over which a limit counts.
+func longestSpan(l *plan.Limit) time.Duration {
+	const day = 24 * time.Hour
+	switch l.Period {
+	case plan.Day:
+		return day
+	case plan.Week:
+		return 7 * day
+	case plan.Month:
+		return 31 * day
+	}
+	return l.Window
 }
 
 // basis is a hash of what a limit counts, and over what time.
@@ -125,6 +189,9 @@ func (c *compilation) zone(path, name string) *time.Location {
 func (c *compilation) breach(path string, l *configv1.Limit, limit *plan.Limit) {
 	if l.OnBreach != "refuse" {
 		limit.OnBreach = plan.Breach(l.OnBreach)
+	}
+	if limit.Breaker && limit.OnBreach == plan.BreachReport {
+		c.fault(path+".breaker", "has no effect with on_breach report: nothing is refused")
 	}
 	downgrades := limit.OnBreach == plan.BreachDowngrade
 	switch {

@@ -132,14 +132,11 @@ func (c *compilation) pricesForBudgets() {
 	}
 }
 
-// routes tells whether a model that the limit counts may go to the pool.
+// routes tells whether a request for a model that the limit counts may go to the pool.
 func (c *compilation) routes(l *plan.Limit, pool *plan.Pool) bool {
-	for _, m := range c.out.ModelList {
-		if (l.Models == nil || l.Models[m.Name]) && slices.Contains(m.Pools, pool) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.out.ModelList, func(m *plan.Model) bool {
+		return in(l.Models, m.Name) && slices.Contains(c.reachable(m), pool)
+	})
 }
 
 // nano is an amount in nano-dollars, rounded. What is not in the range that the

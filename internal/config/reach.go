@@ -25,10 +25,27 @@ func (c *compilation) reach() {
 	c.reachModes()
 }
 
+// reachable are the pools that a request for the model may go to: those of its
+// routes, and those to which a limit of its requests downgrades them.
+func (c *compilation) reachable(m *plan.Model) []*plan.Pool {
+	all := slices.Clone(m.Pools)
+	for _, l := range c.out.Limits {
+		if l.OnBreach != plan.BreachDowngrade || !in(l.Models, m.Name) || !slices.ContainsFunc(m.Pools, func(p *plan.Pool) bool { return l.Counts(p.Name) }) {
+			continue // it never refuses a request for the model
+		}
+		for _, p := range l.DowngradeTo {
+			if !slices.Contains(all, p) {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
 func (c *compilation) reachPools() {
 	used := map[*plan.Pool]bool{}
 	for _, m := range c.out.ModelList {
-		for _, p := range m.Pools {
+		for _, p := range c.reachable(m) {
 			used[p] = true
 		}
 	}
@@ -73,9 +90,13 @@ func (c *compilation) reachGrants(path string, r *configv1.Role, role *plan.Role
 	var routed []*plan.Pool // by the models that the role permits
 	some := false
 	for _, m := range c.out.ModelList {
-		if role.MayCall(m) {
+		switch {
+		case !role.MayCall(m):
+		case slices.ContainsFunc(m.Pools, role.MayReach):
+			some = true
+			routed = append(routed, c.reachable(m)...)
+		default: // refused before any limit could downgrade it
 			routed = append(routed, m.Pools...)
-			some = some || slices.ContainsFunc(m.Pools, role.MayReach)
 		}
 	}
 	if role.AllModels && !some {
@@ -219,7 +240,7 @@ func (c *compilation) reachModes() {
 // counts tells whether there can be a request that the limit counts.
 func (c *compilation) counts(l *plan.Limit) bool {
 	return c.countsCaller(l) && c.countsOrganisation(l) && slices.ContainsFunc(c.out.ModelList, func(m *plan.Model) bool {
-		return in(l.Models, m.Name) && c.permitted(m) && slices.ContainsFunc(m.Pools, func(p *plan.Pool) bool { return in(l.Pools, p.Name) })
+		return in(l.Models, m.Name) && c.permitted(m) && slices.ContainsFunc(c.reachable(m), func(p *plan.Pool) bool { return l.Counts(p.Name) })
 	})
 }
 
