@@ -270,6 +270,7 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 	} else {
 		a.limits.accounts[0].ledger.OnAlert = alerts.alert
 	}
+	a.checks["limits"] = a.limits.check.ready
 	if err := a.limits.restore(ctx, p); err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}

@@ -94,6 +94,7 @@ type keeper struct {
 	log      *slog.Logger
 	failed   prometheus.Counter
 
+	check     keptCheck
 	saving    sync.Mutex    // one at a time; guards what follows
 	kept      uint64        // the journal's segment of the last save; 0 before it
 	keptNames []sqlite.Name // of the last save
@@ -280,9 +281,10 @@ func without(limits []*plan.Limit, d *usagev1.Decision) []*plan.Limit {
 }
 
 // save keeps what changed. Until it is kept, the journal is.
-func (k *keeper) save(ctx context.Context) error {
+func (k *keeper) save(ctx context.Context) (err error) {
 	k.saving.Lock()
 	defer k.saving.Unlock()
+	defer func() { k.check.note(err, time.Now()) }()
 	changed := make([][]limit.Count, len(k.accounts))
 	var at spool.Position
 	var names []sqlite.Name

@@ -81,6 +81,7 @@ func (c *compilation) run() {
 	c.unasked()
 	c.compileDoctor()
 	if len(c.faults) == 0 {
+		c.costless()
 		c.reach()
 	}
 	c.out.Version = c.version(hashKey)

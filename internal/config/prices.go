@@ -132,6 +132,23 @@ func (c *compilation) pricesForBudgets() {
 	}
 }
 
+// costless reports limits in money that only count pools that cost nothing.
+func (c *compilation) costless() {
+	for i, l := range c.out.Limits {
+		counted := false
+		costs := slices.ContainsFunc(c.out.Pools, func(p *plan.Pool) bool {
+			if !l.Counts(p.Name) || !c.routes(l, p) {
+				return false
+			}
+			counted = true
+			return slices.ContainsFunc(p.Prices, func(at plan.PricePeriod) bool { return at.Price.Bound(1e6, 1e6) > 0 })
+		})
+		if l.Unit == plan.UnitUSD && counted && !costs {
+			c.fault(index("limits", i), "holds nothing back: no pool that it counts has a price")
+		}
+	}
+}
+
 // routes tells whether a request for a model that the limit counts may go to the pool.
 func (c *compilation) routes(l *plan.Limit, pool *plan.Pool) bool {
 	return slices.ContainsFunc(c.out.ModelList, func(m *plan.Model) bool {
