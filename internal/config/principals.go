@@ -65,7 +65,7 @@ func (c *compilation) compileKeys(hashKey []byte) {
 	c.named("keys", "key", len(c.cfg.Keys), func(i int) string { return c.cfg.Keys[i].Name })
 	c.keys, c.out.Keys = map[string]*plan.Key{}, map[plan.KeyHash]*plan.Key{}
 	if len(c.cfg.Keys)+len(c.cfg.Workloads)+len(c.cfg.TokenIssuers) == 0 && !c.misspelt() {
-		c.warn("", "no keys: every request will be refused")
+		c.warn("", "no keys in this file: only keys that `weir key create` makes, tokens and workloads are let in")
 	}
 	for i, k := range c.cfg.Keys {
 		path := index("keys", i)

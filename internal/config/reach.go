@@ -3,6 +3,7 @@ package config
 import (
 	"reflect"
 	"slices"
+	"strconv"
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
@@ -295,7 +296,7 @@ func (c *compilation) bindingLimits() {
 			if i == j || !covers(wider, l) || j > i && covers(l, wider) {
 				continue
 			}
-			c.warn(index("limits", i)+".amount", "never reached: limit %q counts the same requests and allows %d in %s", wider.Name, wider.Amount, wider.Window)
+			c.warn(index("limits", i)+".amount", "never reached: limit %q counts the same requests and allows %s in %s", wider.Name, inUnit(wider), wider.Window)
 			break
 		}
 	}
@@ -337,4 +338,12 @@ func within(filter, wider map[string]bool) bool {
 		}
 	}
 	return true
+}
+
+// inUnit is a limit's amount as people write it.
+func inUnit(l *plan.Limit) string {
+	if l.Unit == plan.UnitUSD {
+		return "$" + ai.NanoUSD(l.Amount).Decimal()
+	}
+	return strconv.FormatInt(l.Amount, 10)
 }
