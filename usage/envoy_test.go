@@ -117,7 +117,7 @@ func envoyConfig(logPath, backend, nobody, als string) object {
 		"admin": object{"address": loopback},
 		"static_resources": object{
 			"listeners": []object{{"name": "in", "address": loopback, "filter_chains": []object{{"filters": []object{hcm}}}}},
-			"clusters":  []object{cluster("pool/local-vllm", backend, nil), cluster("pool/nobody", nobody, nil), object{"name": "weir/none", "connect_timeout": "1s"}, cluster("als", als, h2)},
+			"clusters":  []object{cluster("pool/local-vllm", backend, nil), cluster("pool/nobody", nobody, nil), {"name": "weir/none", "connect_timeout": "1s"}, cluster("als", als, h2)},
 		},
 	}
 }
