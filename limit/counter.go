@@ -76,6 +76,7 @@ type counter struct {
 	// back from their decisions after a restart, and so is not saved.
 	young []slot
 
+	resets  int           // how often it was reset: what was held before is not in young
 	asked   time.Duration // when a request wanted something of it last
 	broken  time.Duration // the breaker is open until then
 	alerted time.Duration // until then the alerts of told are not repeated

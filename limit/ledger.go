@@ -53,6 +53,7 @@ type hold struct {
 	pool  string
 	n     int64
 	slot  time.Duration // of a request: the end of the slot in which it counts
+	reset int           // of a request: how often the counter had been reset
 }
 
 // New makes an empty ledger; now is its clock.
@@ -247,6 +248,7 @@ func (l *Ledger) hold(id string, option int, passed, wall time.Duration) {
 		d := &l.found[i]
 		h := hold{c: d.c, limit: d.limit, pool: d.pool, n: d.n[option]}
 		if d.limit.Unit == plan.UnitRequests {
+			h.reset = d.c.resets
 			h.slot = d.c.add(d.c.queue.pick(passed, wall), h.n)
 			d.c.young = addTo(d.c.young, h.slot, h.n)
 			l.used(d.limit, d.c, h.n)
@@ -323,9 +325,11 @@ func (l *Ledger) end(id string, spent func(h *hold) int64) {
 func (l *Ledger) endHold(h *hold, spent func(h *hold) int64) {
 	switch h.limit.Unit {
 	case plan.UnitRequests:
-		var n int64 // nothing, if it was given back by a reset
-		if h.c.young, n = takeFrom(h.c.young, h.slot, h.n); spent == nil {
-			h.c.remove(h.slot, n)
+		if h.reset == h.c.resets { // else it was given back already
+			var n int64
+			if h.c.young, n = takeFrom(h.c.young, h.slot, h.n); spent == nil {
+				h.c.remove(h.slot, n)
+			}
 		}
 		l.change(h.c)
 	case plan.UnitConcurrency:

@@ -223,6 +223,7 @@ func (l *Ledger) Reset(lim *plan.Limit, match func(Scope) bool) []State {
 		if c.expire(); c.sum > 0 || c.tripped() {
 			list = append(list, state(lim, c))
 		}
+		c.resets++
 		c.slots, c.young, c.sum, c.broken, c.alerted, c.told = nil, nil, 0, 0, 0, 0
 		l.change(c)
 	}

@@ -295,3 +295,21 @@ func TestEventsCostWhatTheyMay(t *testing.T) {
 		}
 	}
 }
+
+// A pool that may be tried twice, and bills what is given up, is charged for both where
+// nobody knows how it ended: that was reserved.
+func TestUnknownEndOfAPoolTriedTwice(t *testing.T) {
+	d := &usagev1.Decision{
+		Id: "x", Targets: []string{"p"}, ReservedInputTokens: 100, ReservedOutputTokens: 100,
+		Prices: []*usagev1.TargetPrice{{Pool: "p", BillsAbandoned: true, Tries: 2, ReservedInputTokens: 100}},
+	}
+	d.Prices[0].SetPrice(ai.Price{Input: 1e6, Output: 1e6})
+	e := expired(d, noon)
+	var n int64
+	for _, s := range UsedByPool(e) {
+		n += s.Usage.Total()
+	}
+	if n != 400 {
+		t.Errorf("%d used of 400 held", n)
+	}
+}

@@ -1,9 +1,6 @@
 package config
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"math"
 	"net/url"
 	"slices"
@@ -62,7 +59,7 @@ func (c *compilation) compileLimits() {
 		c.breach(path, l, limit)
 		c.users(path, limit)
 		c.downgrades(path, l, limit)
-		limit.Basis = basis(limit)
+		limit.SetBasis()
 		c.out.Limits = append(c.out.Limits, limit)
 	}
 	for i, l := range c.cfg.Limits { // what a limit counts may come to it by another's downgrade
@@ -131,14 +128,6 @@ func longestSpan(l *plan.Limit) time.Duration {
 		return 31 * day
 	}
 	return l.Window
-}
-
-// basis is a hash of what a limit counts, and over what time.
-func basis(l *plan.Limit) string {
-	// Maps are printed in the order of their keys.
-	sum := sha256.Sum256(fmt.Append(nil, l.Unit, l.Window, l.Period, l.Zone, l.PerOrganisation, l.PerTeam, l.PerApplication, l.PerKey, l.PerUser,
-		l.PerModel, l.PerPool, l.Organisations, l.Teams, l.Applications, l.Keys, l.Models, l.Pools))
-	return hex.EncodeToString(sum[:4])
 }
 
 // amount is what the limit holds: money in nano-dollars, anything else as it is.

@@ -1,6 +1,9 @@
 package plan
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
@@ -93,6 +96,14 @@ type Limit struct {
 	Breaker bool
 	// AlertAt are percentages of the amount, ascending, at which somebody is told.
 	AlertAt []int
+}
+
+// SetBasis sets the basis from the other fields. Only the compiler calls it.
+func (l *Limit) SetBasis() {
+	// Maps are printed in the order of their keys.
+	sum := sha256.Sum256(fmt.Append(nil, l.Unit, l.Window, l.Period, l.Zone, l.PerOrganisation, l.PerTeam, l.PerApplication, l.PerKey, l.PerUser,
+		l.PerModel, l.PerPool, l.Organisations, l.Teams, l.Applications, l.Keys, l.Models, l.Pools))
+	l.Basis = hex.EncodeToString(sum[:4])
 }
 
 // Ident knows the limit by what it counts: its counts go on while it stays the same.

@@ -113,7 +113,7 @@ func (g *Gate) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdi
 		return pipeline.Verdict{}, nil
 	}
 	r := begin(ex, m)
-	r.Targets = append(r.Targets, limit.Target{Input: 1, Price: least(m, ex.In.Time)})
+	r.Targets = append(r.Targets, limit.Target{Input: 1, Price: least(ex, m)})
 	if wanted(ex, m) > 0 {
 		r.Options = append(r.Options, limit.Option{Output: answers(ex)})
 	}
@@ -124,12 +124,16 @@ func (g *Gate) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verdi
 	return refusal(ex), nil
 }
 
-// least is a price below that of any pool that the model may go to: nothing where
-// one of them is free.
-func least(m *plan.Model, at time.Time) ai.Price {
+// least is a price below that of any pool that the request may go to, by its model's
+// routes or by a downgrade: nothing where one of them is free.
+func least(ex *pipeline.Exchange, m *plan.Model) ai.Price {
 	const nanoUSD = 1_000_000 // a million tokens at a billionth of a dollar each
-	for _, p := range m.Pools {
-		if p.PriceAt(at).Bound(1, 1) == 0 {
+	free := func(p *plan.Pool) bool { return p.PriceAt(ex.In.Time).Bound(1, 1) == 0 }
+	if slices.ContainsFunc(m.Pools, free) {
+		return ai.Price{}
+	}
+	for _, l := range ex.Plan.Limits {
+		if len(l.DowngradeTo) > 0 && l.Applies(&ex.Principal, m.Name) && slices.ContainsFunc(l.DowngradeTo, free) {
 			return ai.Price{}
 		}
 	}

@@ -414,6 +414,8 @@ func TestGate(t *testing.T) {
 		{name: "not a token for each answer", body: three, taken: 998, limits: []*plan.Limit{tokens}, reason: ai.ReasonLimitExceeded, checked: 1},
 		{name: "embeddings have no output", kind: ai.KindEmbedding, body: embed, taken: 999, limits: []*plan.Limit{tokens}, checked: 1},
 		{name: "no money is left", body: plain, taken: 10_000, pools: []*plan.Pool{dear}, limits: []*plan.Limit{money}, reason: ai.ReasonBudgetExceeded, checked: 1},
+		{name: "no money is needed after a downgrade", body: plain, taken: 10_000, pools: []*plan.Pool{dear},
+			limits: []*plan.Limit{money, {Name: "d", Unit: plan.UnitUSD, Amount: 1e9, Period: plan.Day, Zone: time.UTC, OnBreach: plan.BreachDowngrade, DowngradeTo: []*plan.Pool{free}}}, checked: 1},
 		{name: "no money is needed", body: plain, taken: 10_000, pools: []*plan.Pool{dear, free}, limits: []*plan.Limit{money}, checked: 1},
 		{name: "a model that may not be called", body: plain, taken: 1000, limits: []*plan.Limit{tokens}, role: plan.Role{Models: map[string]bool{"n": true}}},
 	} {
