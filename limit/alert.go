@@ -18,11 +18,10 @@ type Alert struct {
 	Until   time.Time // when the period ends; for a window, when it is told again at the earliest
 }
 
-// alertUsed tells of the percentages that were reached when n more was used.
-func (l *Ledger) alertUsed(lim *plan.Limit, c *counter, n int64) {
+// alertUsed tells of the percentages that are reached.
+func (l *Ledger) alertUsed(lim *plan.Limit, c *counter) {
 	for _, p := range lim.AlertAt {
-		at := share(lim.Amount, p)
-		if c.sum >= at && c.sum-n < at {
+		if c.sum >= share(lim.Amount, p) {
 			l.alert(lim, c, p)
 		}
 	}
@@ -42,11 +41,11 @@ func (l *Ledger) alert(lim *plan.Limit, c *counter, percent int) {
 	if c.alerted <= now {
 		c.told = 0
 	}
-	for i, p := range lim.AlertAt {
-		if p != percent || i >= 64 || c.told&(1<<i) != 0 {
+	for _, p := range lim.AlertAt {
+		if p != percent || uint64(p) <= c.told { // a lower one was told before it, or need not be any more
 			continue
 		}
-		c.told |= 1 << i
+		c.told = uint64(p)
 		if c.alerted = now + max(c.queue.span.window, time.Second); c.queue.span.period != "" {
 			c.alerted = c.queue.slotEnd(now)
 		}

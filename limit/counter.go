@@ -80,7 +80,7 @@ type counter struct {
 	asked   time.Duration // when a request wanted something of it last
 	broken  time.Duration // the breaker is open until then
 	alerted time.Duration // until then the alerts of told are not repeated
-	told    uint64        // alerts, by their place in the limit's list
+	told    uint64        // the highest percentage of the alerts that were told
 	changed bool          // since it was saved
 
 	queue      *queue

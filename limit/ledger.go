@@ -360,7 +360,7 @@ func (l *Ledger) used(lim *plan.Limit, c *counter, n int64) {
 	if c.sum >= lim.Amount {
 		l.breakOpen(lim, c)
 	}
-	l.alertUsed(lim, c, n)
+	l.alertUsed(lim, c)
 }
 
 // settleAsHeld closes a reservation whose id comes again, at what it held, so that

@@ -124,3 +124,34 @@ func TestRetryAfterADebt(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// Other percentages do not tell again what was told, nor keep back what was not.
+func TestOtherAlertPercentages(t *testing.T) {
+	var c clock
+	l := New(c.now)
+	var alerts []int
+	l.OnAlert = func(a Alert) { alerts = append(alerts, a.Percent) }
+	old, now := []*plan.Limit{budget(100, false, 50, 80, 100)}, []*plan.Limit{budget(100, false, 80, 100)}
+	l.Reserve(old, request("1", 60, 0))
+	l.Settle("1", use(ai.Usage{Input: 60}))
+	l.Reserve(now, request("2", 30, 0))
+	l.Settle("2", use(ai.Usage{Input: 30}))
+	if fmt.Sprint(alerts) != "[50 80]" {
+		t.Error(alerts)
+	}
+}
+
+// A budget that is found to be used is told of with the next use.
+func TestAlertsOfACountedBudget(t *testing.T) {
+	var c clock
+	l := New(c.now)
+	var alerts []int
+	l.OnAlert = func(a Alert) { alerts = append(alerts, a.Percent) }
+	now := c.now()
+	l.Count([]*plan.Limit{budget(100, false, 50, 80, 100)}, request("1", 90, 0), use(ai.Usage{Input: 90}), now, now)
+	l.Reserve([]*plan.Limit{budget(100, false, 50, 80, 100)}, request("2", 5, 0))
+	l.Settle("2", use(ai.Usage{Input: 5}))
+	if fmt.Sprint(alerts) != "[50 80]" {
+		t.Errorf("95 per cent are used, alerts at %v", alerts)
+	}
+}

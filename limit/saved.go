@@ -146,7 +146,7 @@ func (l *Ledger) load(k *Count) {
 		c.broken = max(c.broken, min(l.inQueue(c.queue, k.Broken), c.queue.slotEnd(c.queue.now())))
 	}
 	if !k.Alerted.IsZero() {
-		c.alerted, c.told = max(c.alerted, l.inQueue(c.queue, k.Alerted)), c.told|k.Told
+		c.alerted, c.told = max(c.alerted, l.inQueue(c.queue, k.Alerted)), max(c.told, k.Told)
 	}
 	c.expire()
 }

@@ -231,13 +231,16 @@ local function remove(c, e, n)
   end
 end
 
--- alert tells of a percentage once in a period or a window.
+-- alert tells of a percentage once in a period or a window, and of none below one that
+-- was told.
 local function alert(c, percent)
   if c.a <= now then
     c.t = ','
   end
-  if string.find(c.t, ',' .. percent .. ',', 1, true) then
-    return
+  for told in string.gmatch(c.t, '%d+') do
+    if tonumber(told) >= tonumber(percent) then
+      return
+    end
   end
   c.t = c.t .. percent .. ','
   c.a = c.e2 > 0 and ending(c, now) or now + math.max(c.window, 1000000)
@@ -266,8 +269,7 @@ local function used(c, n, amount, breaker, list)
     exhaust(c, breaker)
   end
   for percent, at in string.gmatch(list, '(%d+):(%d+)') do
-    at = tonumber(at)
-    if c.u >= at and c.u - n < at then
+    if c.u >= tonumber(at) then
       alert(c, percent)
     end
   end
