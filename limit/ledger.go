@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 )
 
@@ -104,7 +105,7 @@ func (l *Ledger) judge(limits []*plan.Limit, r *Request) Result {
 	var res Result
 	last := len(options) - 1
 	for i := range l.found {
-		l.refuse(&l.found[i], last, &res)
+		l.refuse(&l.found[i], last, &res, !ai.IsProbeID(r.ID))
 	}
 	return res
 }
@@ -199,8 +200,9 @@ func (l *Ledger) want(lim *plan.Limit, r *Request, pool string) {
 	l.found[len(l.found)-1].fill(r)
 }
 
-// refuse judges one demand of a request that is not admitted with any option.
-func (l *Ledger) refuse(d *demand, option int, res *Result) {
+// refuse judges one demand of a request that is not admitted with any option. A probe
+// only looks: it opens no breaker.
+func (l *Ledger) refuse(d *demand, option int, res *Result, client bool) {
 	free, n := max(d.c.free(d.limit.Amount), 0), d.n[option]
 	if !d.binds() || n == 0 || n <= free && !d.c.open(d.limit) {
 		return
@@ -209,7 +211,9 @@ func (l *Ledger) refuse(d *demand, option int, res *Result) {
 	var wait time.Duration
 	if !impossible {
 		wait = d.c.wait(n - d.c.free(d.limit.Amount)) // a debt has to leave first
-		l.exhausted(d, free)
+		if client {
+			l.exhausted(d, free)
+		}
 	}
 	if res.Limit == nil || impossible && !res.Impossible || impossible == res.Impossible && wait > res.RetryAfter {
 		*res = Result{Limit: d.limit, Pool: d.pool, RetryAfter: wait, Impossible: impossible, Open: d.c.open(d.limit)}

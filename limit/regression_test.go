@@ -155,3 +155,18 @@ func TestAlertsOfACountedBudget(t *testing.T) {
 		t.Errorf("95 per cent are used, alerts at %v", alerts)
 	}
 }
+
+// Who only looks opens no breaker.
+func TestProbeOpensNoBreaker(t *testing.T) {
+	var c clock
+	l := New(c.now)
+	n := 0
+	l.OnAlert = func(a Alert) { n++ }
+	ls := []*plan.Limit{budget(1000, true, 100)}
+	l.Reserve(ls, request("1", 991, 0))
+	l.Settle("1", use(ai.Usage{Input: 991}))
+	l.Check(ls, request(ai.ProbeID("0123456789abcdef0123456789abcdef"), 10, 0))
+	if res := l.Reserve(ls, request("2", 5, 0)); !res.OK || n > 0 {
+		t.Errorf("alerts %d %+v", n, res)
+	}
+}
