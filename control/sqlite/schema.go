@@ -1,11 +1,5 @@
 package sqlite
 
-import (
-	"context"
-	"database/sql"
-	"fmt"
-)
-
 // migrations bring a database from one version to the next: the first makes it.
 // Those that were released are never changed, only followed by others.
 //
@@ -69,32 +63,3 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_object ON audit (object);
 `}
-
-// migrate brings the database to the newest version. It refuses one that is
-// newer than this program.
-func migrate(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // nothing after a commit
-	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)`); err != nil {
-		return err
-	}
-	var version int
-	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM schema_version`).Scan(&version); err != nil {
-		return err
-	}
-	if version > len(migrations) {
-		return fmt.Errorf("the database has schema version %d; this program knows %d", version, len(migrations))
-	}
-	for ; version < len(migrations); version++ {
-		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
-			return fmt.Errorf("schema version %d: %w", version+1, err)
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO schema_version VALUES (?)`, version+1); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
-}

@@ -8,15 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
-
 	"github.com/weirproxy/weir/control"
+	"github.com/weirproxy/weir/internal/sqlitedb"
 )
 
 // File is the store's name in the data directory; idFile says that there is one.
@@ -33,11 +31,6 @@ type Store struct {
 }
 
 var _ control.Store = (*Store)(nil)
-
-func dsn(path, lock string, pragmas ...string) string {
-	q := url.Values{"_pragma": append([]string{"busy_timeout(5000)"}, pragmas...), "_txlock": {lock}}
-	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
-}
 
 // Open opens the store of a data directory, and makes it, readable by its owner
 // only, in a directory that never had one. Where there was one and is none now, or
@@ -64,14 +57,14 @@ func (s *Store) open(ctx context.Context, marker string) error {
 	if err := s.prepareFile(id, marker); err != nil {
 		return err
 	}
-	if s.w, err = sql.Open("sqlite", dsn(s.path, "immediate", "journal_mode(WAL)", "synchronous(FULL)")); err != nil {
+	if s.w, err = sqlitedb.Open(s.path, sqlitedb.Immediate, "journal_mode(WAL)", "synchronous(FULL)"); err != nil {
 		return err
 	}
 	s.w.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.w); err != nil {
+	if err := sqlitedb.Migrate(ctx, s.w, migrations); err != nil {
 		return err
 	}
-	if s.r, err = sql.Open("sqlite", dsn(s.path, "deferred", "query_only(1)")); err != nil {
+	if s.r, err = sqlitedb.Open(s.path, sqlitedb.Deferred, "query_only(1)"); err != nil {
 		return err
 	}
 	s.r.SetMaxOpenConns(4)

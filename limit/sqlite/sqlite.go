@@ -10,14 +10,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
-
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/sqlitedb"
 	"github.com/weirproxy/weir/limit"
 )
 
@@ -46,8 +43,9 @@ type State struct {
 // Store is the open file. Its methods have one caller at a time.
 type Store struct{ db *sql.DB }
 
-const schema = `
-CREATE TABLE IF NOT EXISTS counts (
+// migrations: see sqlitedb.Migrate.
+var migrations = []string{`
+CREATE TABLE counts (
 	id         TEXT PRIMARY KEY, -- JSON: limit, unit, period, zone, and the scope
 	window_ns  INTEGER NOT NULL,
 	broken_us  INTEGER NOT NULL, -- since the epoch, as all times; 0 for never
@@ -56,20 +54,17 @@ CREATE TABLE IF NOT EXISTS counts (
 	until_us   INTEGER NOT NULL, -- then the row is of no use
 	slots      BLOB NOT NULL     -- varints: end in nanoseconds since the epoch, count; and so on
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS counts_until ON counts (until_us);
-CREATE TABLE IF NOT EXISTS names (
+CREATE INDEX counts_until ON counts (until_us);
+CREATE TABLE names (
 	name TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL, zone TEXT NOT NULL,
 	PRIMARY KEY (name, unit, period, zone)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS place (
+CREATE TABLE place (
 	one     INTEGER PRIMARY KEY CHECK (one = 1),
 	segment INTEGER NOT NULL,
 	offset  INTEGER NOT NULL,
 	at_us   INTEGER NOT NULL
-);`
-
-// version is that of the schema.
-const version = 1
+);`}
 
 // Open opens the file at path, and makes it, readable by its owner only, when it is
 // absent. A file that cannot be read is an error: what was used would be forgotten.
@@ -86,13 +81,10 @@ func open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // SQLite would make it readable by all
-	if err != nil {
+	if err := sqlitedb.Create(path); err != nil {
 		return nil, err
 	}
-	f.Close()
-	q := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)"}, "_txlock": {"immediate"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String())
+	db, err := sqlitedb.Open(path, sqlitedb.Immediate, "journal_mode(WAL)", "synchronous(NORMAL)")
 	if err != nil {
 		return nil, err
 	}
@@ -111,15 +103,7 @@ func prepare(ctx context.Context, db *sql.DB) error {
 	if verdict != "ok" {
 		return errors.New(verdict)
 	}
-	var have int
-	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&have); err != nil {
-		return err
-	}
-	if have > version {
-		return fmt.Errorf("schema version %d; this program knows %d", have, version)
-	}
-	_, err := db.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", version))
-	return err
+	return sqlitedb.Migrate(ctx, db, migrations)
 }
 
 // Close closes the file.

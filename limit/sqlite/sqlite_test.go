@@ -91,7 +91,7 @@ func TestDamageIsAnError(t *testing.T) {
 	if st, err := s.Load(t.Context()); err == nil {
 		t.Errorf("%+v", st)
 	}
-	if _, err := s.db.ExecContext(context.Background(), `PRAGMA user_version = 99`); err != nil {
+	if _, err := s.db.ExecContext(context.Background(), `INSERT INTO schema_version VALUES (99)`); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"database/sql"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/sqlitedb"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
 	"github.com/weirproxy/weir/usage/store"
 )
@@ -17,7 +17,7 @@ import (
 // A database of the first version keeps its sums, and takes what is new.
 func TestFirstVersionIsBroughtUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "usage.db")
-	db, err := sql.Open("sqlite", dsn(path))
+	db, err := sqlitedb.Open(path, sqlitedb.Immediate)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 )
@@ -102,33 +100,4 @@ func addColumns(tables ...string) string {
 		}
 	}
 	return b.String()
-}
-
-// migrate brings the database to the newest version. It refuses one that is
-// newer than this program.
-func migrate(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // nothing after a commit
-	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)`); err != nil {
-		return err
-	}
-	var version int
-	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM schema_version`).Scan(&version); err != nil {
-		return err
-	}
-	if version > len(migrations) {
-		return fmt.Errorf("the database has schema version %d; this program knows %d", version, len(migrations))
-	}
-	for ; version < len(migrations); version++ {
-		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
-			return fmt.Errorf("schema version %d: %w", version+1, err)
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO schema_version VALUES (?)`, version+1); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -308,7 +309,7 @@ func TestSyncSaysSo(t *testing.T) {
 		t.Error(err)
 	}
 	// The database alone, without its write-ahead log, has the event now.
-	db, err := sql.Open("sqlite", dsn(path)+"&immutable=1")
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: "immutable=1"}).String())
 	if err != nil {
 		t.Fatal(err)
 	}

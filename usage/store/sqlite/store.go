@@ -7,13 +7,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
-
+	"github.com/weirproxy/weir/internal/sqlitedb"
 	"github.com/weirproxy/weir/usage/store"
 )
 
@@ -37,11 +35,6 @@ var (
 	_ store.Reader = (*Reader)(nil)
 )
 
-func dsn(path string, pragmas ...string) string {
-	q := url.Values{"_pragma": append([]string{"busy_timeout(5000)"}, pragmas...), "_txlock": {"immediate"}}
-	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
-}
-
 // Open opens the store at path for writing and reading, and makes it, readable
 // by its owner only, when it is absent.
 //
@@ -55,11 +48,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // SQLite would make it readable by all
-	if err != nil {
+	if err := sqlitedb.Create(path); err != nil {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}
-	f.Close()
 	s := &Store{known: map[labels]int64{}}
 	if err := s.open(ctx, path); err != nil {
 		return nil, fmt.Errorf("usage store %s: %w", path, errors.Join(err, s.Close()))
@@ -68,11 +59,11 @@ func Open(ctx context.Context, path string) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context, path string) (err error) {
-	if s.w, err = sql.Open("sqlite", dsn(path, "journal_mode(WAL)", "synchronous(NORMAL)")); err != nil {
+	if s.w, err = sqlitedb.Open(path, sqlitedb.Immediate, "journal_mode(WAL)", "synchronous(NORMAL)"); err != nil {
 		return err
 	}
 	s.w.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.w); err != nil {
+	if err := sqlitedb.Migrate(ctx, s.w, migrations); err != nil {
 		return err
 	}
 	for _, p := range []struct {
@@ -86,7 +77,7 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 			return err
 		}
 	}
-	s.db, err = sql.Open("sqlite", dsn(path, "query_only(1)"))
+	s.db, err = sqlitedb.Open(path, sqlitedb.Immediate, "query_only(1)")
 	if err != nil {
 		return err
 	}
@@ -104,7 +95,7 @@ func OpenReader(ctx context.Context, path string) (*Reader, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}
-	db, err := sql.Open("sqlite", dsn(path, "query_only(1)"))
+	db, err := sqlitedb.Open(path, sqlitedb.Immediate, "query_only(1)")
 	if err != nil {
 		return nil, fmt.Errorf("usage store %s: %w", path, err)
 	}
