@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
@@ -394,8 +395,9 @@ func answering(status int, body string) http.HandlerFunc {
 
 // pool is a private pool at one endpoint.
 func pool(name string, e plan.Endpoint) *plan.Pool {
+	kind, _ := profile.ByName("vllm")
 	return &plan.Pool{
-		Name: name, Adapter: "vllm", Placement: ai.Private, Endpoints: []plan.Endpoint{e}, Scheme: "http",
+		Name: name, Adapter: kind, Placement: ai.Private, Endpoints: []plan.Endpoint{e}, Scheme: "http",
 		BasePath: "/v1", Model: "real", ConnectTimeout: 500 * time.Millisecond,
 	}
 }

@@ -154,6 +154,9 @@ type AdapterTarget struct {
 	Model    string `json:"model"`     // the real model's name
 	BasePath string `json:"base_path"` // stands where /v1 stands in the client's path
 	Host     string `json:"host"`      // :authority for the backend
+	// TellsLimits says that answers of 200 have headers that tell what is left of the
+	// backend's own limits.
+	TellsLimits bool `json:"tells_limits,omitempty"`
 }
 
 // AdapterUsage is what one attempt has used so far, as the adapter saw it.

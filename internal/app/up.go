@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/extproc"
 	"github.com/weirproxy/weir/internal/doctor"
@@ -145,7 +146,7 @@ func (u *up) startSimulators(p *plan.Plan) error {
 			return fmt.Errorf("simulator %q: %w", s.Name, err)
 		}
 		o := simulate.Options{Name: s.Name, Profile: simulate.VLLM}
-		if s.Profile == simulate.OpenAI {
+		if kind, ok := profile.ByName(s.Profile); ok && kind.Provider {
 			o.Profile = simulate.OpenAI
 		}
 		if len(s.Models) > 0 {

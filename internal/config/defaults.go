@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/internal/ai"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
@@ -89,7 +90,7 @@ func fillLimit(c *configv1.Config, l *configv1.Limit) {
 }
 
 func fillPool(p *configv1.Pool) {
-	orValue(&p.Adapter, "openai")
+	orValue(&p.Adapter, profile.Default)
 	orDuration(&p.ConnectTimeout, 2*time.Second)
 	if p.Placement == string(ai.Public) {
 		orValue(&p.AbandonedAttempts, billed)
@@ -99,7 +100,11 @@ func fillPool(p *configv1.Pool) {
 		orValue(&e.Weight, 1)
 	}
 	if c := p.Credential; c != nil {
-		orValue(&c.Header, "authorization")
+		kind, ok := profile.ByName(p.Adapter)
+		if !ok {
+			kind, _ = profile.ByName(profile.Default) // compiling tells
+		}
+		orValue(&c.Header, kind.Header)
 		if c.Prefix == nil {
 			c.Prefix = proto.String("")
 			if c.Header == "authorization" {

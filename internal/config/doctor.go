@@ -51,7 +51,7 @@ func (c *compilation) doctorProxy(path string, proxy *configv1.DoctorProxy) (pla
 	if proxy.Url == "" {
 		return p, false // the schema's rules reported it
 	}
-	e, err := parseEndpoint(proxy.Url)
+	e, err := parseEndpoint(proxy.Url, "")
 	if err != nil {
 		c.fault(path+".url", "%s", err)
 		return p, false

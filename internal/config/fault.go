@@ -5,7 +5,7 @@
 // directory's secrets.
 package config
 
-//go:generate go run ./reference -proto ../../proto/weir/config/v1/config.proto -out ../../docs/reference/config.md
+//go:generate go run ./reference -proto ../../proto/weir/config/v1/config.proto -out ../../docs/reference/config.md -adapters ../../docs/reference/adapters.md
 
 import (
 	"cmp"

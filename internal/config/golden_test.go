@@ -145,7 +145,7 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	fmt.Fprintf(out, "admin %s data %s\n", p.Admin, p.DataDir)
 	for _, l := range p.Pools {
 		fmt.Fprintf(out, "pool %s %s %s %s%s %v model=%s window=%d price=%s connect=%v ca=%q name=%q",
-			l.Name, l.Adapter, l.Placement, l.Scheme, l.BasePath, l.Endpoints, l.Model, l.ContextWindow, priceText(l), l.ConnectTimeout, l.CAFile, l.ServerName)
+			l.Name, l.Adapter.Name, l.Placement, l.Scheme, l.BasePath, l.Endpoints, l.Model, l.ContextWindow, priceText(l), l.ConnectTimeout, l.CAFile, l.ServerName)
 		if l.Credential != nil {
 			fmt.Fprintf(out, " credential=%q:%q", l.Credential.Header, l.Credential.Value)
 		}

@@ -141,7 +141,7 @@ func parseKeySetURL(text string) (endpoint, string) {
 		return endpoint{}, "want a URL, as https://idp.example.com/keys"
 	}
 	u.Path, u.RawPath, u.RawQuery, u.ForceQuery = "", "", "", false
-	e, err := parseEndpoint(u.String())
+	e, err := parseEndpoint(u.String(), "")
 	if err != nil {
 		return endpoint{}, err.Error()
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/internal/plan"
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
@@ -46,6 +47,9 @@ func (c *compilation) addresses() {
 	taken = c.adminAPI(taken)
 	c.named("simulators", "simulator", len(c.cfg.Simulators), func(i int) string { return c.cfg.Simulators[i].Name })
 	for i, s := range c.cfg.Simulators {
+		if _, known := profile.ByName(s.Profile); s.Profile != "" && !known {
+			c.fault(index("simulators", i)+".profile", "%s", unknownAdapter(s.Profile))
+		}
 		path := index("simulators", i) + ".listen"
 		address, ok := c.listenAddress(path, s.Listen, false)
 		if ok && !address.Addr().IsLoopback() {
@@ -172,9 +176,10 @@ type endpoint struct {
 	port               uint32
 }
 
-// parseEndpoint reads http(s)://host[:port][/base/path]. Its errors do not
+// parseEndpoint reads http(s)://host[:port][/base/path]; base is the path where there
+// is none. Its errors do not
 // repeat the URL, which may hold a password.
-func parseEndpoint(text string) (endpoint, error) {
+func parseEndpoint(text, base string) (endpoint, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Opaque != "":
@@ -200,7 +205,7 @@ func parseEndpoint(text string) (endpoint, error) {
 		}
 		e.port = uint32(n)
 	}
-	e.base, err = basePath(u)
+	e.base, err = basePath(u, base)
 	return e, err
 }
 
@@ -213,12 +218,12 @@ const (
 // only tells whether all characters of s are among those given.
 func only(s, characters string) bool { return strings.Trim(s, characters) == "" }
 
-// basePath is the URL's path without a trailing slash; /v1 when there is none.
-func basePath(u *url.URL) (string, error) {
+// basePath is the URL's path without a trailing slash; otherwise when there is none.
+func basePath(u *url.URL, otherwise string) (string, error) {
 	base := u.EscapedPath() // as it was written: Envoy compares paths as text
 	switch base {
 	case "":
-		return "/v1", nil
+		return otherwise, nil
 	case "/":
 		return "", nil
 	}

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/internal/probe"
@@ -25,7 +27,7 @@ func (c *compilation) compilePools() {
 		path := index("pools", i)
 		pool := &plan.Pool{
 			Name:           p.Name,
-			Adapter:        p.Adapter,
+			Adapter:        c.adapter(path, p),
 			Placement:      ai.Placement(p.Placement),
 			Model:          p.Model,
 			ContextWindow:  p.ContextWindow,
@@ -44,6 +46,20 @@ func (c *compilation) compilePools() {
 		}
 	}
 	slices.SortFunc(c.out.Pools, func(a, b *plan.Pool) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// adapter is the pool's profile; the default one when the name is not known.
+func (c *compilation) adapter(path string, p *configv1.Pool) *profile.Profile {
+	found, ok := profile.ByName(p.Adapter)
+	if !ok {
+		c.fault(path+".adapter", "%s", unknownAdapter(p.Adapter))
+		found, _ = profile.ByName(profile.Default)
+	}
+	return found
+}
+
+func unknownAdapter(name string) string {
+	return fmt.Sprintf("unknown adapter %q: want one of %s", name, strings.Join(profile.Names(), ", "))
 }
 
 // maxVocabularyBytes is the largest vocabulary file.
@@ -94,7 +110,7 @@ func (c *compilation) endpoints(path string, p *configv1.Pool, pool *plan.Pool) 
 		if e.Url == "" {
 			continue // the schema's rules reported it
 		}
-		parsed, err := parseEndpoint(e.Url)
+		parsed, err := parseEndpoint(e.Url, pool.Adapter.BasePath)
 		if err != nil {
 			c.fault(at, "%s", err)
 			continue
@@ -214,10 +230,10 @@ func (c *compilation) compileSimulators() {
 			}
 			s.Models = append(s.Models, p.Model)
 			if s.Profile == "" {
-				s.Profile = p.Adapter
+				s.Profile = p.Adapter.Name
 			}
-			if s.Profile != p.Adapter {
-				c.fault(path+".profile", "pool %q has an endpoint here with adapter %s", p.Name, p.Adapter)
+			if s.Profile != p.Adapter.Name {
+				c.fault(path+".profile", "pool %q has an endpoint here with adapter %s", p.Name, p.Adapter.Name)
 			}
 		}
 		if len(s.Models) == 0 && !c.under(path+".listen") {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/probe"
 	"github.com/weirproxy/weir/tokens"
@@ -130,7 +131,7 @@ type AdminClaim struct {
 // Pool is the endpoints that serve one real model.
 type Pool struct {
 	Name          string
-	Adapter       string
+	Adapter       *profile.Profile
 	Placement     ai.Placement
 	Endpoints     []Endpoint
 	Scheme        string // http or https, the same for all endpoints
@@ -276,6 +277,6 @@ type Webhook struct {
 type Simulator struct {
 	Name    string
 	Address string   // host:port, loopback
-	Profile string   // adapter profile that it stands in for
+	Profile string   // the name of the adapter profile that it stands in for
 	Models  []string // real names of the models of the pools that point to it, sorted
 }

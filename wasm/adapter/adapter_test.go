@@ -402,20 +402,20 @@ func TestHoldEnds(t *testing.T) {
 // For how long a backend asks to be left alone stands behind its status.
 func TestRestIsNoted(t *testing.T) {
 	for _, tt := range []struct {
-		profile string
+		limits  bool
 		headers [][2]string
 		want    string
 	}{
-		{"vllm", [][2]string{{":status", "429"}, {"retry-after", "20"}}, "a:429:20000"},
-		{"vllm", [][2]string{{":status", "429"}, {"x-ratelimit-reset-tokens", "1.5s"}}, "a:429:1500"},
-		{"vllm", [][2]string{{":status", "503"}}, "a:503"},
-		{"vllm", [][2]string{{":status", "200"}, {"content-type", "application/json"}, {"x-ratelimit-remaining-requests", "0"}, {"x-ratelimit-reset-requests", "9s"}}, "a:200"},
-		{"openai", [][2]string{{":status", "200"}, {"content-type", "application/json"}, {"x-ratelimit-remaining-requests", "0"}, {"x-ratelimit-reset-requests", "9s"}}, "a:200:9000"},
+		{false, [][2]string{{":status", "429"}, {"retry-after", "20"}}, "a:429:20000"},
+		{false, [][2]string{{":status", "429"}, {"x-ratelimit-reset-tokens", "1.5s"}}, "a:429:1500"},
+		{false, [][2]string{{":status", "503"}}, "a:503"},
+		{false, [][2]string{{":status", "200"}, {"content-type", "application/json"}, {"x-ratelimit-remaining-requests", "0"}, {"x-ratelimit-reset-requests", "9s"}}, "a:200"},
+		{true, [][2]string{{":status", "200"}, {"content-type", "application/json"}, {"x-ratelimit-remaining-requests", "0"}, {"x-ratelimit-reset-requests", "9s"}}, "a:200:9000"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
 			w := newWorld(t, standing)
 			target := poolA
-			target.Profile = tt.profile
+			target.TellsLimits = tt.limits
 			w.give(target, requestOf(false, false))
 			id := w.send("/v1/chat/completions", 1000)
 			w.CallOnResponseHeaders(id, tt.headers, false)

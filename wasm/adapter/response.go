@@ -88,7 +88,7 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 // milliseconds the backend asks to be left alone.
 func (a *attempt) noteEnd(status string) []byte {
 	note := append([]byte(a.attempts), status...)
-	if a.target.Profile != openaiProfile && status == "200" {
+	if !a.target.TellsLimits && status == "200" {
 		return note // servers of one's own tell nothing about limits
 	}
 	if rest := openai.Rest(status, time.Now(), responseHeader); rest > 0 {
@@ -97,8 +97,6 @@ func (a *attempt) noteEnd(status string) []byte {
 	}
 	return note
 }
-
-const openaiProfile = "openai"
 
 func responseHeader(name string) string {
 	value, err := proxywasm.GetHttpResponseHeader(name)

@@ -171,7 +171,7 @@ func outlierDetection(p *plan.Pool) *clusterv3.OutlierDetection {
 // targetMetadata is how the shared adapter learns which target it works for.
 func targetMetadata(p *plan.Pool) (*corev3.Metadata, error) {
 	params, err := json.Marshal(ai.AdapterTarget{
-		Pool: p.Name, Profile: p.Adapter, Model: p.Model, BasePath: p.BasePath, Host: authority(p),
+		Pool: p.Name, Profile: p.Adapter.Name, TellsLimits: p.Adapter.Provider, Model: p.Model, BasePath: p.BasePath, Host: authority(p),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("target parameters: %w", err)

@@ -1,10 +1,12 @@
-// Command reference writes docs/reference/config.md from the comments of the
-// configuration's schema. The shape comes from the compiled descriptors, the
+// Command reference writes docs/reference: config.md from the comments of the
+// configuration's schema, and adapters.md from the table of profiles. The shape of the
+// first comes from the compiled descriptors, the
 // words from the text of the .proto file.
 package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,8 +23,9 @@ import (
 func main() {
 	in := flag.String("proto", "", "the text of the schema")
 	out := flag.String("out", "", "the page to write")
+	kinds := flag.String("adapters", "", "the page of the adapters to write")
 	flag.Parse()
-	if err := generate(*in, *out); err != nil {
+	if err := errors.Join(generate(*in, *out), os.WriteFile(*kinds, adapters(), 0o644)); err != nil {
 		fmt.Fprintln(os.Stderr, "reference:", err)
 		os.Exit(1)
 	}

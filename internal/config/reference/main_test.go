@@ -41,3 +41,15 @@ func TestEveryFieldNeedsWords(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+const adaptersFile = "../../../docs/reference/adapters.md"
+
+func TestAdaptersAreUpToDate(t *testing.T) {
+	got, err := os.ReadFile(adaptersFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(adapters()), string(got)); diff != "" {
+		t.Errorf("run go generate ./internal/config/... (-want +got)\n%s", diff)
+	}
+}

@@ -940,8 +940,8 @@ type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, unique among pools.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The adapter profile that makes the backend speak the client's dialect.
-	// Default: openai
+	// The adapter profile: what kind of backend it is. docs/reference/adapters.md lists
+	// them. Default: openai
 	Adapter string `protobuf:"bytes,2,opt,name=adapter,proto3" json:"adapter,omitempty"`
 	// Where the endpoints are: private (yours) or public (a provider's). Calls
 	// to a public pool are egress and need a role that permits it.
@@ -1236,8 +1236,8 @@ type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// http(s)://host[:port][/base/path]. The base path stands where OpenAI's
 	// /v1 stands: with http://gpu1:8000/v1 a chat request goes to
-	// http://gpu1:8000/v1/chat/completions. Default base path: /v1; a single
-	// slash means none.
+	// http://gpu1:8000/v1/chat/completions. Default base path: the adapter's,
+	// mostly /v1; a single slash means none.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
 	// Share of the traffic relative to the pool's other endpoints. Default: 1
 	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
@@ -1489,7 +1489,7 @@ type Credential struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where the secret is.
 	Secret *SecretRef `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
-	// The header that carries it. Default: authorization
+	// The header that carries it. Default: the adapter's, mostly authorization
 	Header string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
 	// What stands before the secret in the header. Default: "Bearer " when the
 	// header is authorization, nothing otherwise.
@@ -4035,10 +4035,10 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\x9c\x06\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xf0\x05\n" +
 	"\x04Pool\x128\n" +
-	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12D\n" +
-	"\aadapter\x18\x02 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aadapter\x124\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x18\n" +
+	"\aadapter\x18\x02 \x01(\tR\aadapter\x124\n" +
 	"\tplacement\x18\x03 \x01(\tB\x16\xbaH\x13r\x11R\aprivateR\x06publicR\tplacement\x12@\n" +
 	"\tendpoints\x18\x04 \x03(\v2\x18.weir.config.v1.EndpointB\b\xbaH\x05\x92\x01\x02\b\x01R\tendpoints\x12\x1d\n" +
 	"\x05model\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05model\x12.\n" +
@@ -4237,11 +4237,11 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x05Usage\x12N\n" +
 	"\x0fsettle_deadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\n" +
 	"\xbaH\a\xaa\x01\x042\x02\b\x01R\x0esettleDeadline\x12D\n" +
-	"\tretention\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\v\xbaH\b\xaa\x01\x052\x03\b\x90\x1cR\tretention\"\xac\x01\n" +
+	"\tretention\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\v\xbaH\b\xaa\x01\x052\x03\b\x90\x1cR\tretention\"\x80\x01\n" +
 	"\tSimulator\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x1f\n" +
-	"\x06listen\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06listen\x12D\n" +
-	"\aprofile\x18\x03 \x01(\tB*\xbaH'r%R\x00R\x06openaiR\x04vllmR\vvllm-ascendR\x06sglangR\aprofile\"\xce\x02\n" +
+	"\x06listen\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06listen\x12\x18\n" +
+	"\aprofile\x18\x03 \x01(\tR\aprofile\"\xce\x02\n" +
 	"\vTokenIssuer\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\"\n" +
 	"\x06issuer\x18\x02 \x01(\tB\n" +
