@@ -22,8 +22,9 @@ type pending struct {
 // pendingList finds pending decisions by id and keeps them in the order in which
 // they came, which is nearly that of their deadlines.
 type pendingList struct {
-	byID map[ID]*pending
-	root pending // root.next is the oldest
+	byID    map[ID]*pending
+	changed func(d *usagev1.Decision, delta int) // may be nil
+	root    pending                              // root.next is the oldest
 }
 
 func (l *pendingList) init() {
@@ -37,6 +38,7 @@ func (l *pendingList) find(id ID) *pending { return l.byID[id] }
 func (l *pendingList) add(p *pending) {
 	l.byID[p.id] = p
 	l.link(p)
+	l.tell(p, 1)
 }
 
 func (l *pendingList) link(p *pending) {
@@ -52,6 +54,13 @@ func (l *pendingList) unlink(p *pending) {
 func (l *pendingList) remove(p *pending) {
 	delete(l.byID, p.id)
 	l.unlink(p)
+	l.tell(p, -1)
+}
+
+func (l *pendingList) tell(p *pending, delta int) {
+	if l.changed != nil {
+		l.changed(p.decision, delta)
+	}
 }
 
 // renew gives p a new deadline and makes it the youngest.

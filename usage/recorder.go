@@ -43,6 +43,10 @@ type Options struct {
 	Retention time.Duration        // of single events in the store; 0 keeps them
 	OnEvent   func(*usagev1.Event) // called for each event, one at a time, by Run; may be nil
 	OnSettled func(*usagev1.Event) // called for each event of an admitted request; must be quick; may be nil
+	// OnPending is called with 1 for each decision of an admitted request that is open
+	// from now on, those of before a restart too, and with -1 when it no longer is. Must
+	// be quick; may be nil.
+	OnPending func(d *usagev1.Decision, delta int)
 	// HandOn gives an entry of the gRPC access log to the replica that the id names; it
 	// is false when that is this one. Must be quick; may be nil: there are no others.
 	HandOn func(id ID, entry func() ([]byte, error)) bool
@@ -132,6 +136,7 @@ func Open(opt Options) (*Recorder, error) {
 		quiet:     settleAfter,
 	}
 	r.pending.init()
+	r.pending.changed = opt.OnPending
 	r.metrics = newMetrics(r)
 	log, err := spool.Open(opt.Dir, spool.Options{SegmentBytes: opt.SegmentBytes, Head: r.positionFrames, Now: opt.Now})
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/live"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit/redis"
 	usagev1 "github.com/weirproxy/weir/proto/weir/usage/v1"
@@ -112,6 +113,7 @@ type app struct {
 	plan    atomic.Pointer[plan.Plan]
 	limits  *keeper
 	rests   *route.Rests  // pools that asked to be left alone
+	live    *live.Table   // what is known of the pools
 	shared  *redis.Ledger // the ledger of the limit store; nil without one
 	learned *lessons
 	usage   *usage.Recorder
@@ -143,7 +145,7 @@ type app struct {
 // newApp loads the configuration and takes the data directory.
 func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 	a := &app{
-		o: o, rests: route.NewRests(), log: o.Log, reg: prometheus.NewRegistry(),
+		o: o, rests: route.NewRests(), live: live.NewTable(), log: o.Log, reg: prometheus.NewRegistry(),
 		checks: map[string]check{}, apart: map[string]check{}, changed: make(chan struct{}, 1), failed: make(chan error, 8),
 	}
 	defer func() {
@@ -246,7 +248,7 @@ func (a *app) startUsage(ctx context.Context, p *plan.Plan, onEvent func(*usagev
 	a.usage, err = usage.Open(usage.Options{
 		Dir: filepath.Join(a.dir, "spool"), Store: store, Settler: a.limits,
 		Deadline: p.Usage.SettleDeadline, Retention: p.Usage.Retention, OnEvent: onEvent,
-		OnSettled: a.settled, HandOn: handOn, Logger: a.log,
+		OnSettled: a.settled, OnPending: a.live.Pending, HandOn: handOn, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("usage journal: %w", err)
@@ -296,6 +298,7 @@ func (a *app) webhooks() []plan.Webhook {
 func (a *app) settled(e *usagev1.Event) {
 	a.learned.settled(e)
 	a.limits.learn(e)
+	a.live.Ended(e)
 	for _, at := range e.GetAttempts() {
 		if rest := time.Duration(at.GetRestMs()) * time.Millisecond; rest > 0 {
 			a.rests.Rest(at.GetPool(), e.GetEnd().AsTime().Add(rest))
@@ -309,7 +312,9 @@ func (a *app) settled(e *usagev1.Event) {
 func (a *app) newExtProc() *extproc.Server {
 	memo := tokens.NewMemo()
 	a.onStop(memo.Close)
-	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, memo, a.learned.Learned, a.log)
+	a.background("pools", live.NewScraper(a.live, a.log).Run)
+	a.reg.MustRegister(poolMetrics{a})
+	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, memo, a.learned.Learned, a.log)
 	a.pipe = pipe
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {

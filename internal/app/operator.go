@@ -26,6 +26,7 @@ const OperatorSocket = "operator.sock"
 const (
 	DoctorPath  = "/doctor"
 	ExplainPath = "/explain"
+	PoolsPath   = "/pools"
 )
 
 // DoctorRequest asks for an examination: of one proxy for once, or of all.
@@ -54,6 +55,7 @@ func (a *app) startOperator(runtime string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+DoctorPath, answering(a.doctorNow))
 	mux.HandleFunc("POST "+ExplainPath, answering(a.explainLive))
+	mux.HandleFunc("POST "+PoolsPath, answering(a.poolsNow))
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	a.onStop(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -13,13 +13,16 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/quota"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/extproc/stage/tokens"
+	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
 	counting "github.com/weirproxy/weir/tokens"
 )
 
 // newPipeline is the order in which a request is judged. PII and moderation come
 // after tokens, the response cache after quota.
-func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
+func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, known plan.Live, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
+	routes := route.New(rests)
+	routes.Live = known
 	p := pipeline.New(
 		auth.Stage{},
 		network.Stage{},
@@ -28,7 +31,7 @@ func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests
 		decode.Stage{},
 		tokens.New(memo, learned),
 		quota.NewGate(ledger),
-		route.New(rests),
+		routes,
 		quota.New(ledger, outputs),
 	)
 	p.Log = log
@@ -38,5 +41,5 @@ func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests
 // NewPipeline is the production pipeline with a ledger of its own, in which no
 // limit is used yet: for explain. The log has what stages fail of.
 func NewPipeline(log *slog.Logger) *pipeline.Pipeline {
-	return newPipeline(limit.New(time.Now), limit.NewOutputs(), route.NewRests(), nil, counting.NewLearned(), log)
+	return newPipeline(limit.New(time.Now), limit.NewOutputs(), route.NewRests(), nil, nil, counting.NewLearned(), log)
 }

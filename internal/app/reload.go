@@ -82,6 +82,7 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 		}
 	}
 	a.bindControl(p)
+	a.live.Follow(p)
 	old := a.plan.Swap(p)
 	select {
 	case a.changed <- struct{}{}:

@@ -16,7 +16,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/extproc"
 	"github.com/weirproxy/weir/internal/doctor"
@@ -145,10 +144,7 @@ func (u *up) startSimulators(p *plan.Plan) error {
 		if err != nil {
 			return fmt.Errorf("simulator %q: %w", s.Name, err)
 		}
-		o := simulate.Options{Name: s.Name, Profile: simulate.VLLM}
-		if kind, ok := profile.ByName(s.Profile); ok && kind.Provider {
-			o.Profile = simulate.OpenAI
-		}
+		o := simulate.Options{Name: s.Name, Profile: s.Profile, BasePath: s.BasePath}
 		if len(s.Models) > 0 {
 			o.Model, o.Aliases = s.Models[0], s.Models[1:]
 		}

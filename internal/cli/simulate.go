@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/internal/simulate"
 )
 
@@ -40,11 +41,11 @@ many chunks, wrong or missing usage); GET /_requests tells what was received.`,
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "host:port; port 0 picks a free one")
-	cmd.Flags().StringVar(&o.Profile, "profile", "vllm", "whose behaviour: vllm or openai")
+	cmd.Flags().StringVar(&o.Profile, "profile", "vllm", "whose behaviour: an adapter profile, as vllm, sglang, mindie or openai")
 	cmd.Flags().StringVar(&o.Model, "model", "deepseek-ai/DeepSeek-V3", "name of the model that is served")
 	cmd.Flags().StringVar(&o.APIKey, "api-key", "", "refuse requests without this key")
 	cmd.Flags().DurationVar(&o.FirstToken, "first-token", 0, "time until the first token")
 	cmd.Flags().DurationVar(&o.PerToken, "per-token", 0, "time between tokens")
-	_ = cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"vllm", "openai"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions(profile.Names(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

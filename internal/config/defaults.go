@@ -96,6 +96,10 @@ func fillPool(p *configv1.Pool) {
 		orValue(&p.AbandonedAttempts, billed)
 	}
 	orValue(&p.AbandonedAttempts, free)
+	if m := p.Metrics; m != nil && !m.Off {
+		orDuration(&m.Interval, metricsInterval)
+		orDuration(&m.Timeout, metricsTimeout)
+	}
 	for _, e := range p.Endpoints {
 		orValue(&e.Weight, 1)
 	}

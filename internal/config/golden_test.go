@@ -146,6 +146,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	for _, l := range p.Pools {
 		fmt.Fprintf(out, "pool %s %s %s %s%s %v model=%s window=%d price=%s connect=%v ca=%q name=%q",
 			l.Name, l.Adapter.Name, l.Placement, l.Scheme, l.BasePath, l.Endpoints, l.Model, l.ContextWindow, priceText(l), l.ConnectTimeout, l.CAFile, l.ServerName)
+		if m := l.Metrics; m.Path != "" {
+			fmt.Fprintf(out, " metrics=:%d%s/%v/%v", m.Port, m.Path, m.Interval, m.Timeout)
+		}
 		if l.Credential != nil {
 			fmt.Fprintf(out, " credential=%q:%q", l.Credential.Header, l.Credential.Value)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/weirproxy/weir/dialect/profile"
 	"github.com/weirproxy/weir/internal/ai"
@@ -40,6 +41,7 @@ func (c *compilation) compilePools() {
 		pool.Credential = c.credential(path, p, pool)
 		pool.Tokenizer = c.tokenizer(path, p)
 		c.prices(path, p, pool)
+		c.metrics(path, p, pool)
 		if _, again := c.pools[p.Name]; !again {
 			c.pools[p.Name] = pool
 			c.out.Pools = append(c.out.Pools, pool)
@@ -56,6 +58,39 @@ func (c *compilation) adapter(path string, p *configv1.Pool) *profile.Profile {
 		found, _ = profile.ByName(profile.Default)
 	}
 	return found
+}
+
+// How often endpoints are asked how busy they are, and for how long.
+const (
+	metricsInterval = 2 * time.Second
+	metricsTimeout  = 2 * time.Second
+)
+
+// metrics are where the pool's endpoints tell how busy they are: where its adapter
+// says, unless the configuration says otherwise. A provider's are nowhere.
+func (c *compilation) metrics(path string, p *configv1.Pool, pool *plan.Pool) {
+	known, given := pool.Adapter.Metrics, p.Metrics
+	if given == nil {
+		if pool.Placement == ai.Private && known.Path != "" {
+			pool.Metrics = plan.Metrics{Path: known.Path, Port: known.Port, Interval: metricsInterval, Timeout: metricsTimeout}
+		}
+		return
+	}
+	path += ".metrics"
+	switch {
+	case given.Off && (given.Path != "" || given.Port != 0 || given.Interval != nil || given.Timeout != nil):
+		c.fault(path+".off", "it stands alone")
+	case given.Off:
+	case pool.Placement == ai.Public:
+		c.fault(path, "a provider does not tell how busy it is")
+	case known.Path == "":
+		c.fault(path, "the adapter %s knows no metrics", pool.Adapter.Name)
+	default:
+		pool.Metrics = plan.Metrics{
+			Path: cmp.Or(given.Path, known.Path), Port: cmp.Or(given.Port, known.Port),
+			Interval: given.Interval.AsDuration(), Timeout: given.Timeout.AsDuration(),
+		}
+	}
 }
 
 func unknownAdapter(name string) string {
@@ -229,6 +264,11 @@ func (c *compilation) compileSimulators() {
 				continue
 			}
 			s.Models = append(s.Models, p.Model)
+			if base := cmp.Or(p.BasePath, "/"); s.BasePath == "" {
+				s.BasePath = base
+			} else if s.BasePath != base {
+				c.fault(path+".listen", "pool %q has the base path %s here, and another pool has %s", p.Name, base, s.BasePath)
+			}
 			if s.Profile == "" {
 				s.Profile = p.Adapter.Name
 			}

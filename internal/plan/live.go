@@ -8,23 +8,21 @@ import "time"
 type Live interface {
 	// Pool is the state of a pool; ok is false when nothing is known of it.
 	Pool(name string) (s PoolState, ok bool)
-	// Endpoints appends the states of a pool's endpoints to s, in the order of
-	// Pool.Endpoints, and returns it; nothing is appended when nothing is known.
-	Endpoints(name string, s []EndpointState) []EndpointState
 }
 
 // PoolState is what is known of one pool.
 type PoolState struct {
 	Endpoints int // that are configured
 	Healthy   int // of these, that are not known to be down
-	// Open are the requests that this replica of weir sent there and that have not
-	// ended. They are known at once, which what backends report is not.
+	// Open are the requests of which the pool was the first target and that have not
+	// ended, as this replica of weir decided them. They are known at once, which what
+	// backends report is not.
 	Open int64
 
 	// As the backends' own metrics say, over the endpoints that were heard of.
-	// Scraped is when the oldest of these was heard of; zero is never: then nothing
-	// here is known. Stale says that it is too old to go by.
-	Scraped time.Time
+	// Heard is when the oldest of these was heard of; zero is never: then nothing here
+	// is known. Stale says that it is too old to go by.
+	Heard   time.Time
 	Stale   bool
 	Running float64 // requests that are worked on
 	Waiting float64 // requests that wait in the backends' own queues
@@ -33,25 +31,19 @@ type PoolState struct {
 	// As this replica saw the attempts of the last minute. Attempts of 0 is that
 	// nothing is known.
 	Attempts    int64
-	ErrorRate   float64       // of these, the part that failed, 0 to 1
+	ErrorRate   float64       // of these, the part that failed, 0 to 1; 429 is no failure
 	RefusedRate float64       // of these, the part that was answered with 429, 0 to 1
 	FirstToken  time.Duration // the median time to the first token; 0 is not known
-
-	// RestUntil is until when the pool asked to be left alone; zero is not.
-	RestUntil time.Time
-	// Failing says that so many attempts fail that the pool is left out while the
-	// request has another target.
-	Failing bool
 }
 
 // EndpointState is what is known of one endpoint of a pool.
 type EndpointState struct {
-	Known   bool      // by a scrape or a check
-	Down    bool      // it did not answer the last ones
-	Scraped time.Time // zero is never
+	Address string    // host:port
+	Down    bool      // it did not answer the last times
+	Heard   time.Time // zero is never
 	Stale   bool
 	Running float64
 	Waiting float64
 	KVUse   float64
-	Open    int64 // requests that this replica of weir chose it for and that have not ended
+	Error   string // why it was not heard of the last time; "" when it was
 }

@@ -152,6 +152,15 @@ type Pool struct {
 	ConnectTimeout time.Duration
 	CAFile         string // "" is the system's
 	ServerName     string // "" is the endpoint's host
+	Metrics        Metrics
+}
+
+// Metrics are where a pool's endpoints tell how busy they are.
+type Metrics struct {
+	Path     string        // "" is nowhere
+	Port     uint32        // 0 is the port that serves
+	Interval time.Duration // from one time that they are asked to the next
+	Timeout  time.Duration
 }
 
 // PricePeriod is a price that holds from a time on, until the next one does.
@@ -275,8 +284,9 @@ type Webhook struct {
 
 // Simulator is a stand-in backend.
 type Simulator struct {
-	Name    string
-	Address string   // host:port, loopback
-	Profile string   // the name of the adapter profile that it stands in for
-	Models  []string // real names of the models of the pools that point to it, sorted
+	Name     string
+	Address  string   // host:port, loopback
+	Profile  string   // the name of the adapter profile that it stands in for
+	BasePath string   // of the pools that point to it; "/" for none
+	Models   []string // real names of the models of the pools that point to it, sorted
 }

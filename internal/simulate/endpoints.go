@@ -54,7 +54,7 @@ func (x *exchange) models() {
 	list := []model{}
 	for _, name := range append([]string{o.Model}, o.Aliases...) {
 		m := model{ID: name, Object: "model", Created: o.Now().Unix(), OwnedBy: o.Profile}
-		if o.Profile == VLLM {
+		if x.s.vllm() {
 			m.Root, m.MaxModelLen = o.Model, o.MaxModelLen
 		}
 		if name != "" {

@@ -112,7 +112,7 @@ func (x *exchange) readBody() error {
 // those open that are not under the base path.
 func (x *exchange) authorized() bool {
 	key := x.s.opts.APIKey
-	if key == "" || x.s.opts.Profile == VLLM && !strings.HasPrefix(x.r.URL.Path, x.s.opts.BasePath+"/") {
+	if key == "" || !x.s.kind.Provider && !strings.HasPrefix(x.r.URL.Path, x.s.opts.BasePath+"/") {
 		return true
 	}
 	token, ok := strings.CutPrefix(x.r.Header.Get("Authorization"), "Bearer ")
@@ -132,7 +132,7 @@ func (x *exchange) jsonBody() bool {
 // serves checks that the model exists here.
 func (x *exchange) serves(model string) bool {
 	o := &x.s.opts
-	if o.Model == "" || model == "" && o.Profile == VLLM || model == o.Model {
+	if o.Model == "" || model == "" && x.s.vllm() || model == o.Model {
 		return true
 	}
 	for _, alias := range o.Aliases {
@@ -160,7 +160,7 @@ func (x *exchange) head(status int, contentType string, length int) {
 	if length >= 0 {
 		set("Content-Length", strconv.Itoa(length))
 	}
-	if x.s.opts.Profile == VLLM {
+	if x.s.vllm() {
 		set("Server", "uvicorn")
 	}
 	if x.s.opts.Name != "" {
@@ -180,7 +180,7 @@ func (x *exchange) reply(status int, contentType string, body []byte) {
 }
 
 func (x *exchange) fail(f *failure) {
-	x.reply(f.status, "application/json", f.render(x.s.opts.Profile))
+	x.reply(f.status, "application/json", f.render(x.s.kind))
 }
 
 // faultStatus answers with the status and the body of the fault.

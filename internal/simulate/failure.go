@@ -3,6 +3,8 @@ package simulate
 import (
 	"encoding/json"
 	"net/http"
+
+	"github.com/weirproxy/weir/dialect/profile"
 )
 
 // failure is a refusal, before a profile gives it its shape.
@@ -33,17 +35,19 @@ var openAITypes = map[int]string{
 }
 
 // render writes the failure as the profile's servers do.
-func (f *failure) render(profile string) []byte {
+func (f *failure) render(p *profile.Profile) []byte {
 	var body any
 	switch {
-	case profile == VLLM && f.status == http.StatusUnauthorized:
+	case p.Name == "mindie":
+		body = map[string]any{"error": f.message, "error_type": "validation"}
+	case p.Name == "siliconflow":
+		body = map[string]any{"code": 20012, "message": f.message, "data": nil}
+	case !p.Provider && f.status == http.StatusUnauthorized:
 		body = map[string]any{"error": "Unauthorized"}
-	case profile == VLLM:
-		kind := vllmTypes[f.status]
-		if kind == "" {
-			kind = http.StatusText(f.status)
-		}
-		body = errorBody(f.message, kind, f.param, f.status)
+	case p.Name == "sglang":
+		body = map[string]any{"object": "error", "message": f.message, "type": vllmType(f.status), "param": orNull(f.param), "code": f.status}
+	case !p.Provider:
+		body = errorBody(f.message, vllmType(f.status), f.param, f.status)
 	default:
 		kind := openAITypes[f.status]
 		if kind == "" {
@@ -56,6 +60,13 @@ func (f *failure) render(profile string) []byte {
 	}
 	text, _ := json.Marshal(body) // strings and numbers only: it cannot fail
 	return text
+}
+
+func vllmType(status int) string {
+	if kind := vllmTypes[status]; kind != "" {
+		return kind
+	}
+	return http.StatusText(status)
 }
 
 func errorBody(message, kind, param string, code any) any {

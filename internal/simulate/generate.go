@@ -175,13 +175,13 @@ func (j *job) appendUsage(b []byte, completion int) []byte {
 	b = appendCount(b, `{"prompt_tokens":`, prompt)
 	b = appendCount(b, `,"total_tokens":`, prompt+completion)
 	b = appendCount(b, `,"completion_tokens":`, completion)
-	if cached > 0 || j.s.opts.Profile == OpenAI {
+	if cached > 0 || j.s.kind.Provider {
 		b = appendCount(b, `,"prompt_tokens_details":{"cached_tokens":`, cached)
 		b = append(b, '}')
 	} else {
 		b = append(b, `,"prompt_tokens_details":null`...)
 	}
-	if reasoning > 0 || j.s.opts.Profile == OpenAI {
+	if reasoning > 0 || j.s.kind.Provider {
 		b = appendCount(b, `,"completion_tokens_details":{"reasoning_tokens":`, reasoning)
 		b = append(b, '}')
 	}

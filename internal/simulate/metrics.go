@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/weirproxy/weir/dialect/profile"
 )
 
 // kvTokens is how many tokens the KV cache is said to hold.
@@ -25,7 +27,8 @@ var (
 	}
 )
 
-// metrics are those of vLLM 0.33, names and labels.
+// metrics are those of vLLM 0.33, names and labels; of other servers there are the load
+// and what package profile names.
 type metrics struct {
 	handler  http.Handler
 	ids      atomic.Int64
@@ -38,7 +41,7 @@ type metrics struct {
 	perToken, endToEnd             prometheus.Observer
 }
 
-func newMetrics(model string) *metrics {
+func newMetrics(model string, kind *profile.Profile) *metrics {
 	reg := prometheus.NewRegistry()
 	labels := prometheus.Labels{"model_name": model, "engine": "0"}
 	m := &metrics{
@@ -60,9 +63,9 @@ func newMetrics(model string) *metrics {
 		reg.MustRegister(h)
 		return h
 	}
-	m.running = gauge("vllm:num_requests_running", "Number of requests in model execution batches.")
-	m.waiting = gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.")
-	m.kvCache = gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.")
+	m.running = gauge(nameOf(kind.Metrics.Running, "vllm:num_requests_running"), "Number of requests in model execution batches.")
+	m.waiting = gauge(nameOf(kind.Metrics.Waiting, "vllm:num_requests_waiting"), "Number of requests waiting to be processed.")
+	m.kvCache = gauge(nameOf(kind.Metrics.KVUse, "vllm:kv_cache_usage_perc"), "KV-cache usage. 1 means 100 percent usage.")
 	m.promptTokens = counter("vllm:prompt_tokens_total", "Number of prefill tokens processed.")
 	m.generationTokens = counter("vllm:generation_tokens_total", "Number of generation tokens processed.")
 	counter("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.")
@@ -79,6 +82,15 @@ func newMetrics(model string) *metrics {
 		m.succeeded[reason] = finished.WithLabelValues(reason)
 	}
 	return m
+}
+
+// nameOf is the newest of a signal's names, or vLLM's where the server has none: what
+// nobody looks for.
+func nameOf(names []string, otherwise string) string {
+	if len(names) > 0 {
+		return names[0]
+	}
+	return otherwise
 }
 
 // begin counts a request that runs, and returns what counts its end.

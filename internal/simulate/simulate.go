@@ -24,24 +24,29 @@ package simulate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weirproxy/weir/dialect/profile"
 )
 
-// The profiles: whose paths, errors and habits are copied.
+// The profiles that are known best; every other one of package profile is copied as
+// far as that tells: paths, health, metrics, where usage stands, how errors look.
 const (
-	VLLM   = "vllm"   // vLLM 0.33: also /health, /version, /load, /metrics, /tokenize
+	VLLM   = "vllm"   // vLLM 0.33: also /version, /load, /tokenize
 	OpenAI = "openai" // a public provider: the API under the base path and nothing else
 )
 
 // Options say what is simulated. The zero value is a vLLM that serves any model
 // as fast as it can.
 type Options struct {
-	// VLLM (the default) or OpenAI.
+	// Whose paths, errors and habits are copied: the name of an adapter profile.
+	// Default: VLLM
 	Profile string
 	// The name of the server, sent as the header "x-simulator", so that a client
 	// can tell who answered. Empty: no such header.
@@ -52,7 +57,7 @@ type Options struct {
 	Aliases []string
 	// What the clients must send as bearer token. Empty: nobody is asked.
 	APIKey string
-	// What stands where OpenAI's /v1 stands. Default: /v1
+	// What stands where OpenAI's /v1 stands. Default: the profile's
 	BasePath string
 	// Tokens of context, prompt and answer together. Default: 131072
 	MaxModelLen int
@@ -75,6 +80,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.BasePath == "" {
 		o.BasePath = "/v1"
+		if kind, ok := profile.ByName(o.Profile); ok {
+			o.BasePath = kind.BasePath
+		}
 	}
 	o.BasePath = strings.TrimSuffix(o.BasePath, "/")
 	if o.MaxModelLen <= 0 {
@@ -94,8 +102,8 @@ func (o *Options) setDefaults() {
 // Validate tells what is wrong with the options, for those who take them from
 // a command line.
 func (o *Options) Validate() error {
-	if o.Profile != "" && o.Profile != VLLM && o.Profile != OpenAI {
-		return errors.New("unknown profile \"" + o.Profile + "\": want vllm or openai")
+	if _, ok := profile.ByName(o.Profile); o.Profile != "" && !ok {
+		return fmt.Errorf("unknown profile %q: want one of %s", o.Profile, strings.Join(profile.Names(), ", "))
 	}
 	if o.BasePath != "" && o.BasePath[0] != '/' {
 		return errors.New("base path \"" + o.BasePath + "\" does not begin with a slash")
@@ -110,6 +118,7 @@ func (o *Options) Validate() error {
 // may be called at any time, also while it serves.
 type Server struct {
 	opts    Options
+	kind    *profile.Profile
 	routes  map[string]route
 	metrics *metrics
 	faults  faults
@@ -129,7 +138,11 @@ type route struct {
 // New makes a server from valid options.
 func New(o Options) *Server {
 	o.setDefaults()
-	s := &Server{opts: o, metrics: newMetrics(o.Model)}
+	kind, ok := profile.ByName(o.Profile)
+	if !ok {
+		panic("simulate: unknown profile " + o.Profile) // the options are not valid
+	}
+	s := &Server{opts: o, kind: kind, metrics: newMetrics(o.Model, kind)}
 	s.log.init(o.Record, o.RecordBody)
 	base := o.BasePath
 	s.routes = map[string]route{
@@ -138,16 +151,23 @@ func New(o Options) *Server {
 		base + "/embeddings":       {http.MethodPost, (*exchange).embeddings, true},
 		base + "/models":           {http.MethodGet, (*exchange).models, true},
 	}
-	if o.Profile == VLLM {
+	if kind.Health != "" {
+		s.routes[kind.Health] = route{http.MethodGet, (*exchange).health, false}
+	}
+	if kind.Metrics.Path != "" {
+		s.routes[kind.Metrics.Path] = route{http.MethodGet, (*exchange).scrape, false}
+	}
+	if s.vllm() {
 		s.routes["/tokenize"] = route{http.MethodPost, (*exchange).tokenize, true}
-		s.routes["/health"] = route{http.MethodGet, (*exchange).health, false}
 		s.routes["/ping"] = route{http.MethodGet, (*exchange).health, false}
 		s.routes["/version"] = route{http.MethodGet, (*exchange).version, false}
 		s.routes["/load"] = route{http.MethodGet, (*exchange).load, false}
-		s.routes["/metrics"] = route{http.MethodGet, (*exchange).scrape, false}
 	}
 	return s
 }
+
+// vllm tells that it is vLLM, with or without its plugin for Ascend.
+func (s *Server) vllm() bool { return s.kind.Name == VLLM || s.kind.Name == "vllm-ascend" }
 
 // Served is how many requests were answered to their end with a model's answer.
 func (s *Server) Served() int64 { return s.served.Load() }

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/weirproxy/weir/dialect/profile"
 )
 
 // stream sends the answer as server-sent events.
@@ -13,7 +15,7 @@ func (j *job) stream() {
 		return
 	}
 	j.suffix = "]}"
-	if j.s.opts.Profile == OpenAI && j.includeUsage {
+	if j.s.kind.Provider && j.includeUsage {
 		j.suffix = `],"usage":null}` // OpenAI says so in every event but the last
 	}
 	j.head(http.StatusOK, "text/event-stream; charset=utf-8", -1)
@@ -101,7 +103,7 @@ func (j *job) stopHere(o *output) bool {
 		return true
 	case at(j.fault.ErrorAfterChunks):
 		f := failure{status: http.StatusInternalServerError, message: "simulated: the engine died"}
-		o.send(append(append(o.begin(), "data: "...), f.render(j.s.opts.Profile)...))
+		o.send(append(append(o.begin(), "data: "...), f.render(j.s.kind)...))
 		_ = o.send(append(o.begin(), "data: [DONE]"...)) && o.flush()
 		return true
 	}
@@ -115,7 +117,7 @@ func (j *job) closing(o *output) bool {
 			return false
 		}
 	}
-	if j.includeUsage && j.fault.Usage != "missing" {
+	if j.includeUsage && j.s.kind.StreamUsage == profile.OnRequest && j.fault.Usage != "missing" {
 		b := append(append(o.begin(), "data: "...), j.prefix...)
 		b = j.appendUsage(append(b, `],"usage":`...), j.sent)
 		if !o.send(append(b, '}')) {
@@ -162,12 +164,21 @@ func (j *job) appendClose(b []byte, finish string) []byte {
 	} else {
 		b = append(b, '"')
 		b = append(b, finish...)
-		b = append(b, `"}`...)
+		b = append(b, '"')
+		if j.tellsUsage(profile.InChoice) {
+			b = j.appendUsage(append(b, `,"usage":`...), j.sent)
+		}
+		b = append(b, '}')
 	}
-	if j.continuousUsage {
+	if j.continuousUsage || finish != "" && j.tellsUsage(profile.LastChunk) || j.tellsUsage(profile.EveryChunk) {
 		return append(j.appendUsage(append(b, `],"usage":`...), j.sent), '}')
 	}
 	return append(b, j.suffix...)
+}
+
+// tellsUsage tells that streams say what was used in this way.
+func (j *job) tellsUsage(way profile.StreamUsage) bool {
+	return j.s.kind.StreamUsage == way && j.fault.Usage != "missing"
 }
 
 // output writes events as the fault has it: each flushed, in pieces, or all

@@ -12,11 +12,7 @@ import (
 func (s *Server) exactTokens(kind ai.Kind, body, model string) int {
 	t, ok := s.tokenizers.Load(model)
 	if !ok {
-		adapter := ""
-		if s.opts.Profile == VLLM {
-			adapter = VLLM
-		}
-		made, err := tokens.New(tokens.Choice{Model: model, Adapter: adapter})
+		made, err := tokens.New(tokens.Choice{Model: model, Adapter: s.kind.Name})
 		if err != nil {
 			return 0
 		}

@@ -18,7 +18,9 @@ import (
 // Stage routes.
 type Stage struct {
 	// Draw returns a number in [0, n), evenly; n is at least 1.
-	Draw   func(n uint64) uint64
+	Draw func(n uint64) uint64
+	// Live is what is known of the pools; nil: nothing is.
+	Live   plan.Live
 	rests  *Rests
 	barred func(*pipeline.Exchange, *plan.Pool) ai.Reason
 }

@@ -975,8 +975,11 @@ type Pool struct {
 	// The most output tokens that the backend gives one answer. A request that names
 	// no ceiling is given the smallest of its targets'. 0 means not known.
 	MaxOutputTokens int64 `protobuf:"varint,14,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where the endpoints tell how busy they are. Default: as the adapter says, for
+	// private pools
+	Metrics       *PoolMetrics `protobuf:"bytes,20,opt,name=metrics,proto3" json:"metrics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Pool) Reset() {
@@ -1105,6 +1108,13 @@ func (x *Pool) GetMaxOutputTokens() int64 {
 		return x.MaxOutputTokens
 	}
 	return 0
+}
+
+func (x *Pool) GetMetrics() *PoolMetrics {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
 }
 
 // Tokenizer says how a pool's input tokens are counted, where the model's name
@@ -3961,6 +3971,92 @@ func (x *DoctorProxy) GetServerName() string {
 	return ""
 }
 
+// PoolMetrics says where the endpoints of a pool tell how busy they are: in the format
+// and by the names of the pool's adapter. Weir asks each replica's endpoints itself and
+// sends no credential. Rules read it as pool("name"), weir pools shows it.
+type PoolMetrics struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Do not ask.
+	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	// The path, beside the base path and not below it. Default: the adapter's
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// The port, where it is not the one that serves. Default: the adapter's
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// From one time that an endpoint is asked to the next. What is older than three of
+	// them is stale. Default: 2s
+	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	// How long an answer may take. An endpoint that does not answer three times in a row
+	// is down. Default: 2s
+	Timeout       *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolMetrics) Reset() {
+	*x = PoolMetrics{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolMetrics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolMetrics) ProtoMessage() {}
+
+func (x *PoolMetrics) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolMetrics.ProtoReflect.Descriptor instead.
+func (*PoolMetrics) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *PoolMetrics) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *PoolMetrics) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PoolMetrics) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *PoolMetrics) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *PoolMetrics) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
@@ -4035,7 +4131,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xf0\x05\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa7\x06\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x124\n" +
@@ -4053,7 +4149,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\ttokenizer\x18\v \x01(\v2\x19.weir.config.v1.TokenizerR\ttokenizer\x123\n" +
 	"\x06prices\x18\f \x03(\v2\x1b.weir.config.v1.PricePeriodR\x06prices\x12D\n" +
 	"\x12abandoned_attempts\x18\r \x01(\tB\x15\xbaH\x12r\x10R\x00R\x06billedR\x04freeR\x11abandonedAttempts\x123\n" +
-	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\"[\n" +
+	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\x125\n" +
+	"\ametrics\x18\x14 \x01(\v2\x1b.weir.config.v1.PoolMetricsR\ametrics\"[\n" +
 	"\tTokenizer\x12\x1e\n" +
 	"\n" +
 	"vocabulary\x18\x01 \x01(\tR\n" +
@@ -4290,7 +4387,13 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\blistener\x18\x03 \x01(\tR\blistener\x12\x17\n" +
 	"\aca_file\x18\x04 \x01(\tR\x06caFile\x12\x1f\n" +
 	"\vserver_name\x18\x05 \x01(\tR\n" +
-	"serverNameB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"serverName\"\x85\x02\n" +
+	"\vPoolMetrics\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x122\n" +
+	"\x04path\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^(/[A-Za-z0-9_.~/-]*)?$R\x04path\x12\x1d\n" +
+	"\x04port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x12I\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xac\x022\x05\x10\x80\xc2\xd7/R\binterval\x12F\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xad\xe2\x04R\atimeoutB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -4304,7 +4407,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -4351,8 +4454,9 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Doctor)(nil),                // 42: weir.config.v1.Doctor
 	(*DoctorCertificate)(nil),     // 43: weir.config.v1.DoctorCertificate
 	(*DoctorProxy)(nil),           // 44: weir.config.v1.DoctorProxy
-	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*PoolMetrics)(nil),           // 45: weir.config.v1.PoolMetrics
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -4384,46 +4488,49 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	12, // 26: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	13, // 27: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
 	15, // 28: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	45, // 29: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	46, // 29: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	11, // 30: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	10, // 31: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
 	14, // 32: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
-	13, // 33: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	8,  // 34: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	17, // 35: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	18, // 36: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	45, // 37: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	45, // 38: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	18, // 39: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 40: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	41, // 41: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 42: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	41, // 43: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 44: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 45: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	46, // 46: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 47: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	45, // 48: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	45, // 49: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 50: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 51: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	30, // 52: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	8,  // 53: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	31, // 54: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	45, // 55: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	45, // 56: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	45, // 57: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	37, // 58: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	38, // 59: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	45, // 60: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	45, // 61: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	44, // 62: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	43, // 63: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	45, // 33: weir.config.v1.Pool.metrics:type_name -> weir.config.v1.PoolMetrics
+	13, // 34: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 35: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 36: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 37: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	46, // 38: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	46, // 39: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	18, // 40: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 41: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 42: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 43: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 44: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 45: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 46: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	47, // 47: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 48: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	46, // 49: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	46, // 50: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 51: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 52: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 53: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 54: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 55: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	46, // 56: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	46, // 57: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	46, // 58: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 59: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 60: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	46, // 61: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	46, // 62: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 63: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 64: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	46, // 65: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
+	46, // 66: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -4460,7 +4567,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
