@@ -107,6 +107,7 @@ type Target struct {
 	Placement string `json:"placement"`
 	Model     string `json:"model"`             // the real model
 	Dropped   string `json:"dropped,omitempty"` // why it is not tried
+	Behind    string `json:"behind,omitempty"`  // why it is tried only after others
 	// Input tokens as its backend counts them, the most that they can be, and
 	// whether they are counted or estimated; absent where nothing is counted.
 	InputTokens    int64  `json:"input_tokens,omitempty"`
@@ -362,6 +363,13 @@ func targets(ex *pipeline.Exchange) []Target {
 			t.InputTokens, t.InputBound, t.InputCertainty = n, ex.Estimate.Count(p).Bound, certainty.String()
 		}
 		all = append(all, t)
+	}
+	for _, d := range ex.Decision.Demoted {
+		for i := range all {
+			if all[i].Pool == d.Pool.Name {
+				all[i].Behind = d.Why
+			}
+		}
 	}
 	for _, d := range ex.Decision.Dropped {
 		all = append(all, Target{Pool: d.Pool.Name, Placement: string(d.Pool.Placement), Model: d.Pool.Model, Dropped: string(d.Reason)})

@@ -29,7 +29,7 @@ import (
 
 type condition bool
 
-func (c condition) Holds(plan.Facts) (bool, error) { return bool(c), nil }
+func (c condition) Holds(*plan.Facts) (bool, error) { return bool(c), nil }
 
 func testPlan() *plan.Plan {
 	counts, err := counting.New(counting.Choice{Model: "deepseek-v3", Adapter: "vllm"})
@@ -246,7 +246,7 @@ func TestHeadersAndTime(t *testing.T) {
 
 type reads struct{}
 
-func (reads) Holds(f plan.Facts) (bool, error) {
+func (reads) Holds(f *plan.Facts) (bool, error) {
 	return f.Headers["x-tier"] == "gold" && f.Now.Equal(time.Unix(7, 0)), nil
 }
 

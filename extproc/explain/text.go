@@ -93,6 +93,9 @@ func (t *Target) text() string {
 	if t.Dropped != "" {
 		text += ": dropped, " + t.Dropped
 	}
+	if t.Behind != "" {
+		text += ": behind the others, " + t.Behind
+	}
 	if t.InputCertainty != "" {
 		text += fmt.Sprintf(", input tokens %d (%s)", t.InputTokens, t.InputCertainty)
 		if t.InputBound != t.InputTokens {

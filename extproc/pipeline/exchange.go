@@ -41,7 +41,7 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 		In:       Inbound{ID: id, Time: now, Headers: headers, BodyFollows: bodyFollows, Request: openai.Request{View: view}},
 		Estimate: Estimate{hashes: ex.Estimate.hashes},
 		Edits:    ex.Edits[:0],
-		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0]},
+		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0], Demoted: ex.Decision.Demoted[:0]},
 		Reserved: Reservation{Limits: ex.Reserved.Limits[:0], Request: limit.Request{
 			Targets: ex.Reserved.Request.Targets[:0], Options: ex.Reserved.Request.Options[:0],
 		}},
@@ -147,6 +147,7 @@ type Decision struct {
 	RefuseEgress bool
 	Targets      []*plan.Pool // in the order in which they are tried
 	Dropped      []Drop       // what the route names and the request may not use
+	Demoted      []Demotion   // of the targets, what is tried only after the others
 	// Bar tells why the request may not use a pool, whoever names it; none is that
 	// it may. Set by route.
 	Bar func(*Exchange, *plan.Pool) ai.Reason
@@ -171,6 +172,28 @@ const DefaultRule = "default"
 type Drop struct {
 	Pool   *plan.Pool
 	Reason ai.Reason
+}
+
+// Demotion is a target that is tried only after the others, and why.
+type Demotion struct {
+	Pool *plan.Pool
+	Why  string
+}
+
+// Why a target is tried only after the others.
+const (
+	Saturated = "pool_saturated"
+	Failing   = "pool_failing"
+)
+
+// DemotedFor tells whether a target is demoted for this reason; "" is any.
+func (d *Decision) DemotedFor(p *plan.Pool, why string) bool {
+	for i := range d.Demoted {
+		if d.Demoted[i].Pool == p && (why == "" || d.Demoted[i].Why == why) {
+			return true
+		}
+	}
+	return false
 }
 
 // Reservation is what quota took from the limits for this request.

@@ -148,6 +148,7 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 		o: o, rests: route.NewRests(), live: live.NewTable(), log: o.Log, reg: prometheus.NewRegistry(),
 		checks: map[string]check{}, apart: map[string]check{}, changed: make(chan struct{}, 1), failed: make(chan error, 8),
 	}
+	a.live.Rests = a.rests.Until
 	defer func() {
 		if err != nil {
 			a.stop()
@@ -314,7 +315,13 @@ func (a *app) newExtProc() *extproc.Server {
 	a.onStop(memo.Close)
 	a.background("pools", live.NewScraper(a.live, a.log).Run)
 	a.reg.MustRegister(poolMetrics{a})
-	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, memo, a.learned.Learned, a.log)
+	left := leftHere(a.limits.ledger)
+	if a.shared != nil {
+		there := newLeftThere(a.limits.ledger)
+		a.background("what is left of limits", there.run)
+		left = there.left
+	}
+	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, left, memo, a.learned.Learned, a.log)
 	a.pipe = pipe
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.plan.Load() == nil {

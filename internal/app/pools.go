@@ -100,8 +100,8 @@ func (a *app) poolReport(p *plan.Pool, now time.Time) PoolReport {
 		ms := float64(s.FirstToken) / float64(time.Millisecond)
 		r.FirstTokenMS = &ms
 	}
-	if until := a.rests.Until(p.Name, now); !until.IsZero() {
-		r.RestsSeconds = seconds(until.Sub(now))
+	if !s.RestUntil.IsZero() {
+		r.RestsSeconds = seconds(s.RestUntil.Sub(now))
 	}
 	for _, e := range a.live.Endpoints(p.Name) {
 		r.Each = append(r.Each, endpointReport(p, &e, now))

@@ -34,6 +34,7 @@ type compilation struct {
 	apps   map[string]*configv1.Application
 	roles  map[string]*configv1.Role
 	keys   map[string]*plan.Key
+	limits []*plan.Limit // in the order of the file; compileLimits fills them in
 	kinds  []rule.Caller // whatever keys there are or will be
 	// material is the content of secrets and files, for the version.
 	material []string
@@ -66,6 +67,8 @@ func (c *compilation) run() {
 	c.namePrincipals()
 	c.nameCallers()
 	c.compileBounds()
+	c.nameLimits()
+	c.compileCalendars()
 	c.compileModels()
 	c.compileRoles()
 	c.compileOrigins()

@@ -27,6 +27,10 @@ func fill(c *configv1.Config) {
 	for _, m := range c.Models {
 		orValue(&m.DefaultMaxTokens, 4096)
 		orValue(&m.MinOutputTokens, 256)
+		if t := m.Tiers; t != nil {
+			orValue(&t.LightInputTokens, lightInput)
+			orValue(&t.LightOutputTokens, lightOutput)
+		}
 		orDuration(&m.FirstTokenTimeout, 30*time.Second)
 		orDuration(&m.AttemptTimeout, 600*time.Second)
 		for i, rule := range m.Rules {
@@ -45,6 +49,10 @@ func fill(c *configv1.Config) {
 	}
 	if len(c.ProxyTrust.GetTrustedProxies()) > 0 {
 		orValue(&c.ProxyTrust.TrustedHops, 1)
+	}
+	for _, k := range c.Calendars {
+		orValue(&k.TimeZone, k.GetHours().GetTimeZone())
+		orValue(&k.TimeZone, c.TimeZone)
 	}
 	for _, l := range c.Limits {
 		fillLimit(c, l)

@@ -138,7 +138,7 @@ func TestBankRules(t *testing.T) {
 		}
 		got := ""
 		for _, r := range p.Models[tt.model].Rules {
-			holds, err := r.When.Holds(f)
+			holds, err := r.When.Holds(&f)
 			if err != nil {
 				t.Fatalf("%s: %s: %v", tt.name, r.Name, err)
 			}

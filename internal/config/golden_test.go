@@ -149,6 +149,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		if m := l.Metrics; m.Path != "" {
 			fmt.Fprintf(out, " metrics=:%d%s/%v/%v", m.Port, m.Path, m.Interval, m.Timeout)
 		}
+		if l.Saturation != nil {
+			fmt.Fprintf(out, " saturated=%+v", *l.Saturation)
+		}
 		if l.Credential != nil {
 			fmt.Fprintf(out, " credential=%q:%q", l.Credential.Header, l.Credential.Value)
 		}
@@ -177,6 +180,10 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	for _, k := range p.KeyList {
 		fmt.Fprintf(out, "key %s app=%q team=%q roles=%v disabled=%v shown=%q grants=%v\n",
 			k.Name, k.Principal.Application, k.Principal.Team, k.Principal.Roles, k.Disabled, k.Shown, roleNames(k.Roles))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Calendars)) {
+		k := p.Calendars[name]
+		fmt.Fprintf(out, "calendar %s %s hours=%s dates=%v except=%v\n", name, k.Zone, hours(k.Hours), k.Dates, k.Except)
 	}
 	for _, l := range p.Limits {
 		fmt.Fprintf(out, "limit %s %d %s per %s zone=%v organisation=%v key=%v application=%v team=%v user=%v model=%v pool=%v organisations=%v teams=%v applications=%v keys=%v models=%v pools=%v\n",
@@ -227,6 +234,9 @@ func steps(list []plan.Step) string {
 				b.WriteByte('|')
 			}
 			fmt.Fprintf(&b, "%s*%d", choice.Pool.Name, choice.Weight)
+		}
+		if s.By != plan.ByWeight {
+			fmt.Fprintf(&b, " by %s", [...]string{"weight", "price", "first_token", "load"}[s.By])
 		}
 	}
 	return b.String()

@@ -24,7 +24,8 @@ func (c *compilation) compileLimits() {
 	}
 	for i, l := range c.cfg.Limits {
 		path := index("limits", i)
-		limit := &plan.Limit{
+		limit := c.limits[i]
+		*limit = plan.Limit{
 			Name:            l.Name,
 			Unit:            plan.Unit(l.Unit),
 			Amount:          l.Amount,
@@ -68,6 +69,13 @@ func (c *compilation) compileLimits() {
 		}
 	}
 	c.retention()
+}
+
+// nameLimits makes the limits, empty, so that conditions can refer to them.
+func (c *compilation) nameLimits() {
+	for _, l := range c.cfg.Limits {
+		c.limits = append(c.limits, &plan.Limit{Name: l.Name})
+	}
 }
 
 // users checks that those whom the limit counts can be told apart, where it does.

@@ -2,9 +2,9 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/internal/rule"
@@ -33,8 +33,8 @@ func (c *compilation) compileModels() {
 		if len(m.Rules) == 0 && len(m.Targets) == 0 && !c.faulty[path+".rules"] && !c.faulty[path+".targets"] {
 			c.fault(path, "neither rules nor targets: every request would be refused")
 		}
-		model.Rules = c.rules(path, m, rules)
 		model.Targets, model.RefuseEgress = c.steps(path+".targets", m.Targets), m.EgressRefused == "refuse"
+		model.Rules = c.rules(path, m, rules, model.Targets)
 		model.Pools = pools(model)
 		if m.Name != "" && c.models[m.Name] == nil {
 			c.models[m.Name] = model
@@ -88,31 +88,60 @@ func (c *compilation) vocabulary() rule.Vocabulary {
 	for _, m := range c.cfg.Models {
 		names["model"] = append(names["model"], m.Name)
 	}
-	return rule.Vocabulary{HeaderFacts: c.out.Bounds.HeaderFacts, Names: names}
+	limits := map[string]*plan.Limit{}
+	for i, l := range c.cfg.Limits {
+		if len(l.Pools) == 0 && !slices.Contains(l.Per, "pool") { // of those, nothing is known before the target is
+			limits[l.Name] = c.limits[i]
+		}
+	}
+	return rule.Vocabulary{HeaderFacts: c.out.Bounds.HeaderFacts, Names: names, Pools: c.pools, Limits: limits, Calendars: c.out.Calendars}
 }
 
-// rules compiles the rules of a model.
-func (c *compilation) rules(path string, m *configv1.Model, compiler *rule.Compiler) []*plan.Rule {
-	compiler = compiler.ForModel(m.Name)
-	out := make([]*plan.Rule, 0, len(m.Rules))
-	conditions := make([]*rule.Condition, 0, len(m.Rules))
-	names := map[string]int{}
+// routeRule is a rule with its place in the file: written there, or a tier.
+type routeRule struct {
+	*configv1.Rule
+	path string
+	tier bool
+}
+
+// routeRules are the rules of a model and, behind them, its tiers.
+func (c *compilation) routeRules(path string, m *configv1.Model) []routeRule {
+	var list []routeRule
 	for i, r := range m.Rules {
-		at := index(path+".rules", i)
+		list = append(list, routeRule{Rule: r, path: index(path+".rules", i)})
+	}
+	return append(list, c.tiers(path+".tiers", m.Tiers)...)
+}
+
+// rules compiles the rules of a model; a tier's targets are followed by the model's own.
+func (c *compilation) rules(path string, m *configv1.Model, compiler *rule.Compiler, own []plan.Step) []*plan.Rule {
+	compiler = compiler.ForModel(m.Name)
+	list := c.routeRules(path, m)
+	out := make([]*plan.Rule, 0, len(list))
+	conditions := make([]*rule.Condition, 0, len(list))
+	names := map[string]string{}
+	for _, r := range list {
 		if first, again := names[r.Name]; again || r.Name == "default" {
 			what := "the name of the model's own targets"
 			if again {
-				what = fmt.Sprintf("the name of rules[%d]", first)
+				what = "the name of " + strings.TrimPrefix(first, path+".")
 			}
-			c.fault(at+".name", "%q is %s", r.Name, what)
+			c.fault(r.path+".name", "%q is %s", r.Name, what)
 		} else {
-			names[r.Name] = i
+			names[r.Name] = r.path
 		}
-		cond := c.condition(at+".when", r.When, compiler)
+		cond := c.condition(r.path+".when", r.When, compiler)
 		conditions = append(conditions, cond)
-		out = append(out, &plan.Rule{Name: r.Name, Source: r.When, When: cond, Targets: c.steps(at+".targets", r.Targets), RefuseEgress: r.EgressRefused == "refuse"})
+		compiled := &plan.Rule{Name: r.Name, Source: r.When, When: cond, RefuseEgress: r.EgressRefused == "refuse"}
+		if r.tier {
+			compiled.Targets = append(c.steps(r.path, r.Targets), own...)
+			compiled.RefuseEgress = m.EgressRefused == "refuse"
+		} else {
+			compiled.Targets = c.steps(r.path+".targets", r.Targets)
+		}
+		out = append(out, compiled)
 	}
-	c.reachRules(path, m, compiler, conditions)
+	c.reachRules(path, m, list, compiler, conditions)
 	return out
 }
 
@@ -154,11 +183,15 @@ func (c *compilation) steps(path string, targets []*configv1.Target) []plan.Step
 		at := index(path, i)
 		var step plan.Step
 		switch {
-		case t.Pool != "" && len(t.Split) > 0:
-			c.fault(at, "either pool or split, not both")
+		case len(t.Any) > 0 && t.Pool == "" && len(t.Split) == 0:
+			step = c.anyOf(at, t, once)
+		case t.By != "":
+			c.fault(at+".by", "it is of the pools that any names")
+		case t.Pool != "" && len(t.Split) > 0, len(t.Any) > 0:
+			c.fault(at, "one of pool, split and any")
 		case t.Pool == "" && len(t.Split) == 0:
 			if !c.under(at) {
-				c.fault(at, "pool or split is required")
+				c.fault(at, "pool, split or any is required")
 			}
 		case t.Pool != "":
 			once(at+".pool", t.Pool)
@@ -182,6 +215,27 @@ func (c *compilation) steps(path string, targets []*configv1.Target) []plan.Step
 		}
 	}
 	return out
+}
+
+var orders = map[string]plan.Order{"price": plan.ByPrice, "first_token": plan.ByFirstToken, "load": plan.ByLoad}
+
+// anyOf compiles a target whose pools are put in order for each request.
+func (c *compilation) anyOf(at string, t *configv1.Target, once func(at, pool string)) plan.Step {
+	step := plan.Step{By: orders[t.By]}
+	switch {
+	case t.By == "":
+		c.fault(at+".by", "say by what the pools are put in order: price, first_token or load")
+	case len(t.Any) < 2:
+		c.fault(at+".any", "want at least two pools; name the one as pool")
+	}
+	for j, name := range t.Any {
+		where := index(at+".any", j)
+		once(where, name)
+		if pool, ok := refer(c, where, "pool", name, c.pools); ok {
+			step.Choices = append(step.Choices, plan.Choice{Pool: pool, Weight: 1})
+		}
+	}
+	return step
 }
 
 // routed are the pools that a model's routes name, each once, sorted by name.

@@ -42,6 +42,7 @@ func (c *compilation) compilePools() {
 		pool.Tokenizer = c.tokenizer(path, p)
 		c.prices(path, p, pool)
 		c.metrics(path, p, pool)
+		c.saturation(path+".saturated_at", p.SaturatedAt, pool)
 		if _, again := c.pools[p.Name]; !again {
 			c.pools[p.Name] = pool
 			c.out.Pools = append(c.out.Pools, pool)
@@ -90,6 +91,22 @@ func (c *compilation) metrics(path string, p *configv1.Pool, pool *plan.Pool) {
 			Path: cmp.Or(given.Path, known.Path), Port: cmp.Or(given.Port, known.Port),
 			Interval: given.Interval.AsDuration(), Timeout: given.Timeout.AsDuration(),
 		}
+	}
+}
+
+// saturation is when the pool is tried only after others.
+func (c *compilation) saturation(path string, s *configv1.Saturation, pool *plan.Pool) {
+	if s == nil {
+		return
+	}
+	pool.Saturation = &plan.Saturation{WaitingPerEndpoint: s.WaitingPerEndpoint, KVUse: s.KvUse, OpenPerEndpoint: s.OpenPerEndpoint}
+	switch {
+	case *pool.Saturation == plan.Saturation{}:
+		c.fault(path, "says nothing: give waiting_per_endpoint, kv_use or open_per_endpoint")
+	case pool.Metrics.Path == "" && (s.WaitingPerEndpoint > 0 || s.KvUse > 0):
+		c.fault(path, "the pool's endpoints do not tell what waits there: only open_per_endpoint is known")
+	case len(pool.Adapter.Metrics.KVUse) == 0 && s.KvUse > 0:
+		c.fault(path+".kv_use", "the adapter %s does not tell it", pool.Adapter.Name)
 	}
 }
 

@@ -9,47 +9,46 @@ import (
 )
 
 // reachRules reports the rules of a model that no request reaches.
-func (c *compilation) reachRules(path string, m *configv1.Model, compiler *rule.Compiler, conditions []*rule.Condition) {
-	if len(m.Rules) == 0 {
+func (c *compilation) reachRules(path string, m *configv1.Model, list []routeRule, compiler *rule.Compiler, conditions []*rule.Condition) {
+	if len(list) == 0 {
 		return
 	}
 	found := compiler.Reach(conditions, c.world(m.Name))
 	sources := map[string]int{}
-	for i, r := range m.Rules {
-		at := index(path+".rules", i)
+	for i, r := range list {
 		source := strings.Join(strings.Fields(r.When), " ")
 		first, again := sources[source]
 		switch {
 		case again && source != "":
-			c.fault(at+".when", "never reached: the same condition as in rules[%d]", first)
+			c.fault(r.path+".when", "never reached: the same condition as in %s", strings.TrimPrefix(list[first].path, path+"."))
 		case found[i].Outcome == rule.Never:
-			c.fault(at+".when", "never holds, whoever calls and whatever is asked: mend it, or leave the rule out")
+			c.fault(r.path+".when", "never holds, whoever calls and whatever is asked: mend it, or leave the rule out")
 		case found[i].Outcome == rule.Shadowed:
-			c.fault(at, "never reached: %s; put it before, or leave it out", shadowing(m, conditions, found[i]))
+			c.fault(r.path, "never reached: %s; put it before, or leave it out", shadowing(list, conditions, found[i]))
 		}
 		if !again {
 			sources[source] = i
 		}
-		c.keyNames(at+".when", conditions[i])
+		c.keyNames(r.path+".when", conditions[i])
 	}
-	if last := found[len(m.Rules)]; last.Outcome == rule.Shadowed && len(m.Targets) > 0 {
+	if last := found[len(list)]; last.Outcome == rule.Shadowed && len(m.Targets) > 0 {
 		if last.By < 0 {
 			c.fault(path+".targets", "never reached: one of the rules always holds")
 			return
 		}
-		c.fault(path+".targets", "never reached: rule %q always holds", m.Rules[last.By].Name)
+		c.fault(path+".targets", "never reached: rule %q always holds", list[last.By].Name)
 	}
 }
 
 // shadowing says which rules come before one that is never reached.
-func shadowing(m *configv1.Model, conditions []*rule.Condition, r rule.Reach) string {
+func shadowing(list []routeRule, conditions []*rule.Condition, r rule.Reach) string {
 	if r.By < 0 {
 		return "whenever it holds, one of the rules before it holds"
 	}
 	if _, always := conditions[r.By].Constant(); always {
-		return "rule \"" + m.Rules[r.By].Name + "\" before it always holds"
+		return "rule \"" + list[r.By].Name + "\" before it always holds"
 	}
-	return "whenever it holds, rule \"" + m.Rules[r.By].Name + "\" before it holds"
+	return "whenever it holds, rule \"" + list[r.By].Name + "\" before it holds"
 }
 
 // keyNames warns of keys that the file does not have: such a key can be made

@@ -1,7 +1,7 @@
 // Package live keeps what is known at this moment of the pools: what their backends
 // say of themselves, how the attempts of the last minute went, and which requests are
-// open. It decides nothing. Reading it takes no lock and never waits; writers are the
-// scraper, and the journal of decisions.
+// open. It decides nothing. Reading it never waits; writers are the scraper, and the
+// journal of decisions.
 package live
 
 import (
@@ -22,6 +22,9 @@ import (
 type Table struct {
 	// Now is the clock; time.Now unless a test sets another.
 	Now func() time.Time
+	// Rests is until when a pool asked to be left alone; zero when it did not. It may be
+	// nil: none does.
+	Rests func(pool string, now time.Time) time.Time
 
 	following sync.Mutex // one plan at a time
 	pools     atomic.Pointer[map[string]*pool]
@@ -116,6 +119,9 @@ func (t *Table) Pool(name string) (plan.PoolState, bool) {
 		s.Stale = h.known > 0 && now.Sub(h.oldest) > h.staleAfter
 	}
 	p.seen.read(now, &s)
+	if t.Rests != nil {
+		s.RestUntil = t.Rests(name, now)
+	}
 	return s, true
 }
 

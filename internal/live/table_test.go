@@ -76,6 +76,45 @@ func TestAttemptsOfTheLastMinute(t *testing.T) {
 	}
 }
 
+func TestFailing(t *testing.T) {
+	c := newClock()
+	tab := table(c, vllmPool("a"))
+	is := func(want bool, when string) {
+		t.Helper()
+		if s, _ := tab.Pool("a"); s.Failing != want {
+			t.Errorf("%s: failing %v", when, s.Failing)
+		}
+	}
+	fail, answer := event("", 0, at("a", 502, "status")), event("a", 0, at("a", 200, ""))
+	for range 100 {
+		tab.Ended(answer)
+	}
+	for range failingOf - 1 {
+		tab.Ended(fail)
+	}
+	is(false, "four failures after a hundred answers")
+	tab.Ended(fail)
+	is(true, "five in a row")
+	tab.Ended(answer)
+	is(false, "and an answer")
+	c.pass(20 * time.Second)
+	for range 4 {
+		tab.Ended(fail)
+		tab.Ended(answer)
+	}
+	is(true, "every second one fails")
+	tab.Ended(answer)
+	is(false, "more than half are answered")
+	for range failingOf {
+		tab.Ended(fail)
+	}
+	is(true, "again five in a row")
+	c.pass(15 * time.Second)
+	is(false, "when nobody has tried for a while")
+	tab.Ended(event("", 0, at("a", 429, "status")))
+	is(false, "a busy pool")
+}
+
 func TestLatenciesAreNear(t *testing.T) {
 	for d := time.Millisecond; d < 4*time.Minute; d += d/7 + 1 {
 		got := timeOf(bucketOf(d))

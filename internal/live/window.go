@@ -19,9 +19,11 @@ const (
 // window counts the attempts of the last minute. One writer at a time; readers take
 // no lock and read what was summed up last.
 type window struct {
-	mu    sync.Mutex // of writers
-	slots [slots]slot
-	sum   atomic.Pointer[sums]
+	mu     sync.Mutex // of writers
+	slots  [slots]slot
+	streak int64 // failures in a row
+	last   int64 // the slot of the last of them
+	sum    atomic.Pointer[sums]
 }
 
 type slot struct {
@@ -37,6 +39,7 @@ type sums struct {
 	errors, refused float64
 	first           time.Duration
 	firstOf         int64
+	failing         bool
 }
 
 // latencies are the buckets of first-token times: four to each doubling from 1 ms on,
@@ -71,6 +74,10 @@ func (w *window) add(now time.Time, o outcome, first time.Duration) {
 		*s = slot{at: n}
 	}
 	s.count[o]++
+	if w.streak++; o != failed {
+		w.streak = 0
+	}
+	w.last = n
 	if first > 0 && o == good {
 		s.first[bucketOf(first)]++
 	}
@@ -99,8 +106,32 @@ func (w *window) sumUp(n int64) *sums {
 		total.errors = float64(count[failed]) / float64(total.attempts)
 		total.refused = float64(count[refused]) / float64(total.attempts)
 	}
+	total.failing = w.failing(n)
 	total.first = median(&first, total.firstOf)
 	return total
+}
+
+// What is failing: of at least so many attempts of the last seconds this part failed,
+// or so many in a row.
+const (
+	failingOf   = 5
+	failingPart = 0.5
+	failingIn   = 3 // slots: 10 to 15 seconds
+)
+
+// failing tells whether the last slots are those of a pool that fails.
+func (w *window) failing(n int64) bool {
+	if w.streak >= failingOf && n-w.last < failingIn {
+		return true
+	}
+	var attempts, failures int64
+	for at := n; at > n-failingIn; at-- {
+		if s := &w.slots[at%slots]; s.at == at {
+			attempts += s.count[good] + s.count[failed] + s.count[refused]
+			failures += s.count[failed]
+		}
+	}
+	return attempts >= failingOf && float64(failures) >= failingPart*float64(attempts)
 }
 
 func median(first *[latencies]int64, of int64) time.Duration {
@@ -124,6 +155,7 @@ func (w *window) read(now time.Time, s *plan.PoolState) {
 		total = w.renew(n, total)
 	}
 	s.Attempts, s.ErrorRate, s.RefusedRate, s.FirstToken = total.attempts, total.errors, total.refused, total.first
+	s.Failing = total.failing
 }
 
 // renew sums up anew when a slot has passed, so that the old ones fall out. Whoever

@@ -3,8 +3,8 @@ package plan
 import "time"
 
 // Live is what is known at this moment of the pools and of their endpoints. It is
-// read while a request is decided: reading takes no lock, allocates nothing and never
-// waits on the network. What is not known is said to be so, and never guessed.
+// read while a request is decided: reading allocates nothing and never waits, neither for
+// the network nor for whoever writes. What is not known is said to be so, and never guessed.
 type Live interface {
 	// Pool is the state of a pool; ok is false when nothing is known of it.
 	Pool(name string) (s PoolState, ok bool)
@@ -34,6 +34,12 @@ type PoolState struct {
 	ErrorRate   float64       // of these, the part that failed, 0 to 1; 429 is no failure
 	RefusedRate float64       // of these, the part that was answered with 429, 0 to 1
 	FirstToken  time.Duration // the median time to the first token; 0 is not known
+
+	// Failing says that so many attempts of the last seconds failed that the pool is
+	// tried only after others.
+	Failing bool
+	// RestUntil is until when the pool asked to be left alone; zero is not.
+	RestUntil time.Time
 }
 
 // EndpointState is what is known of one endpoint of a pool.

@@ -34,8 +34,9 @@ type Plan struct {
 	Directory Directory
 	// Stored are the keys of the control store, which come and go while the plan
 	// stays; nil where there is none.
-	Stored *Ring
-	Limits []*Limit
+	Stored    *Ring
+	Limits    []*Limit
+	Calendars map[string]*Calendar
 	// Who calls without a key, and from where anybody may call.
 	TokenIssuers []*TokenIssuer
 	Workloads    Workloads
@@ -153,6 +154,7 @@ type Pool struct {
 	CAFile         string // "" is the system's
 	ServerName     string // "" is the endpoint's host
 	Metrics        Metrics
+	Saturation     *Saturation // nil: never
 }
 
 // Metrics are where a pool's endpoints tell how busy they are.
@@ -217,9 +219,42 @@ type Rule struct {
 	RefuseEgress bool
 }
 
-// Step is one step of a route: one pool, or a split of which one is drawn.
+// Step is one step of a route: one pool, a split of which one is drawn, or several in
+// an order that is found for each request.
 type Step struct {
 	Choices []Choice // at least one
+	By      Order
+}
+
+// Order is how the pools of a step are put in order.
+type Order uint8
+
+// The orders.
+const (
+	ByWeight     Order = iota // one is drawn, the others follow, heaviest first
+	ByPrice                   // the cheapest for this request first
+	ByFirstToken              // the one that answers soonest first
+	ByLoad                    // the one with the least to do for each endpoint first
+)
+
+// Saturation is when a pool has so much to do that others are tried first. What is 0
+// is never reached.
+type Saturation struct {
+	WaitingPerEndpoint float64
+	KVUse              float64
+	OpenPerEndpoint    float64
+}
+
+// Reached tells whether a pool is saturated.
+func (s *Saturation) Reached(now *PoolState) bool {
+	each := func(n float64) float64 { return n / float64(max(1, now.Healthy)) }
+	if s.OpenPerEndpoint > 0 && each(float64(now.Open)) >= s.OpenPerEndpoint {
+		return true
+	}
+	if now.Heard.IsZero() || now.Stale {
+		return false
+	}
+	return s.WaitingPerEndpoint > 0 && each(now.Waiting) >= s.WaitingPerEndpoint || s.KVUse > 0 && now.KVUse >= s.KVUse
 }
 
 // Choice is a pool with its weight in a split.
@@ -232,7 +267,7 @@ type Choice struct {
 type Condition interface {
 	// Holds evaluates the condition. An error is a fault of the rule on these
 	// facts (a missing map key, say), and refuses the request.
-	Holds(Facts) (bool, error)
+	Holds(*Facts) (bool, error)
 }
 
 // Facts are what conditions may read of one request.
@@ -244,11 +279,31 @@ type Facts struct {
 	Tools     bool
 	Vision    bool
 	MaxOutput int64 // as the client gave it; 0 when it gave none
+	// Effort is how much the client wants the model to think: none, minimal, low,
+	// medium, high, xhigh or max, or "" when it does not say.
+	Effort         string
+	ThinkingBudget int64 // the tokens that it allows for that; 0 when it does not say
 	// InputTokens is called only when a condition reads input_tokens, since
 	// counting costs time.
 	InputTokens func() int64
 	Headers     map[string]string // only those that the configuration names
 	Now         time.Time
+	// Live is what is known of the pools; nil: nothing is.
+	Live Live
+	// Left is which part of a limit, 0 to 1, is left for the caller; ok is false when
+	// that is not known. It never waits. It may be nil.
+	Left func(*Limit) (part float64, ok bool)
+
+	counted bool
+	tokens  int64
+}
+
+// Tokens are the input tokens, counted the first time that somebody asks.
+func (f *Facts) Tokens() int64 {
+	if !f.counted && f.InputTokens != nil {
+		f.counted, f.tokens = true, f.InputTokens()
+	}
+	return f.tokens
 }
 
 // Mode is how a stage works.

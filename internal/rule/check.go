@@ -2,6 +2,7 @@ package rule
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -43,8 +44,10 @@ func (in *inspection) visit(e ast.Expr) {
 	case ast.IdentKind:
 		in.tokens = in.tokens || e.AsIdent() == "input_tokens"
 	case ast.SelectKind:
-		if isIdent(e.AsSelect().Operand(), "headers") {
-			in.fault(e, "write headers[%q]", e.AsSelect().FieldName())
+		for _, variable := range [...]string{"headers", "pools", "limits", "calendars"} {
+			if isIdent(e.AsSelect().Operand(), variable) {
+				in.fault(e, "write %s[%q]", variable, e.AsSelect().FieldName())
+			}
 		}
 	case ast.CallKind:
 		in.call(e)
@@ -59,6 +62,7 @@ func (in *inspection) call(e ast.Expr) {
 		if isIdent(args[0], "headers") {
 			in.headerName(args[1])
 		}
+		in.lookup(args[0], args[1])
 	case name == operators.In:
 		in.membership(args[0], args[1])
 	case comparesEqual[name] || comparesOrder[name]:
@@ -87,11 +91,41 @@ func (in *inspection) headerName(e ast.Expr) {
 	}
 }
 
+// names are what can be looked up, by the variable.
+func (v *Vocabulary) names() map[string][]string {
+	return map[string][]string{
+		"pools": slices.Collect(maps.Keys(v.Pools)), "limits": slices.Collect(maps.Keys(v.Limits)), "calendars": slices.Collect(maps.Keys(v.Calendars)),
+	}
+}
+
+// lookup checks a name that the expression looks up in pools, limits or calendars.
+func (in *inspection) lookup(variable, key ast.Expr) {
+	if variable.Kind() != ast.IdentKind {
+		return
+	}
+	known, ok := in.compiler.lookups.names()[variable.AsIdent()]
+	if !ok {
+		return
+	}
+	what := strings.TrimSuffix(variable.AsIdent(), "s")
+	switch name, isConstant := constant(key); {
+	case !isConstant:
+		in.fault(key, "the name of a %s must be a constant", what)
+	case !slices.Contains(known, name):
+		in.fault(key, "unknown %s %q", what, name)
+	}
+}
+
 // membership checks `element in list`.
 func (in *inspection) membership(element, list ast.Expr) {
 	if isIdent(list, "headers") {
 		in.headerName(element)
 		return
+	}
+	for variable := range in.compiler.lookups.names() {
+		if isIdent(list, variable) {
+			in.fault(list, "%s is read as %s[\"name\"]", variable, variable)
+		}
 	}
 	if isIdent(list, "roles") {
 		in.known("roles", element)
@@ -148,7 +182,7 @@ func (in *inspection) numbers(e ast.Expr, operator string, number, value ast.Exp
 
 // span is the numbers that an expression can be, and how to say it.
 func (in *inspection) span(e ast.Expr) (s span, what string, ok bool) {
-	if isIdent(e, "input_tokens") || isIdent(e, "max_output_tokens") {
+	if isIdent(e, "input_tokens") || isIdent(e, "max_output_tokens") || isIdent(e, "thinking_budget") {
 		return span{0, math.MaxInt64}, e.AsIdent() + " is at least 0", true
 	}
 	if e.Kind() != ast.CallKind || !e.AsCall().IsMemberFunction() || in.tree.GetType(e.AsCall().Target().ID()) != types.TimestampType {

@@ -17,10 +17,9 @@ var activations = sync.Pool{New: func() any { return new(activation) }}
 
 // activation gives CEL the facts of one request, each only when it is read.
 type activation struct {
-	facts    plan.Facts
+	facts    *plan.Facts
 	declared map[string]bool
-	counted  bool
-	tokens   int64
+	lookups  *Vocabulary
 }
 
 // Parent is nil: there are no outer scopes.
@@ -28,10 +27,10 @@ func (*activation) Parent() cel.Activation { return nil }
 
 // ResolveName returns one fact as a CEL value.
 func (a *activation) ResolveName(name string) (any, bool) {
-	f := &a.facts
+	f := a.facts
 	switch name {
 	case "input_tokens":
-		return types.Int(a.inputTokens()), true
+		return types.Int(f.Tokens()), true
 	case "max_output_tokens":
 		return types.Int(f.MaxOutput), true
 	case "kind":
@@ -56,19 +55,71 @@ func (a *activation) ResolveName(name string) (any, bool) {
 		return &headers{sent: f.Headers, declared: a.declared}, true
 	case "now":
 		return types.Timestamp{Time: f.Now.UTC()}, true
+	case "reasoning_effort":
+		return types.String(f.Effort), true
+	case "thinking_budget":
+		return types.Int(f.ThinkingBudget), true
+	case "pools":
+		return names(func(name string) ref.Val { return a.lookups.pool(f, name) }), true
+	case "limits":
+		return names(func(name string) ref.Val { return a.lookups.limit(f, name) }), true
+	case "calendars":
+		return names(func(name string) ref.Val { return a.lookups.calendar(f, name) }), true
 	}
 	return nil, false
 }
 
-// inputTokens counts once for an evaluation, however often it is read.
-func (a *activation) inputTokens() int64 {
-	if !a.counted {
-		a.counted = true
-		if a.facts.InputTokens != nil {
-			a.tokens = a.facts.InputTokens()
+// pool is what is known of a pool; nil when there is none of that name.
+func (v *Vocabulary) pool(f *plan.Facts, name string) ref.Val {
+	p, ok := v.Pools[name]
+	if !ok {
+		return nil
+	}
+	fact := new(poolFact)
+	fact.read(f, p)
+	return fact
+}
+
+func (p *poolFact) read(f *plan.Facts, pool *plan.Pool) {
+	p.pool, p.now, p.known = pool, f.Now, false
+	if f.Live != nil {
+		if s, ok := f.Live.Pool(pool.Name); ok {
+			p.PoolState = s
+			p.known = !s.Heard.IsZero() && !s.Stale
+			return
 		}
 	}
-	return a.tokens
+	p.PoolState = plan.PoolState{Endpoints: len(pool.Endpoints), Healthy: len(pool.Endpoints)}
+}
+
+// limit is what is left of a limit; nil when there is none of that name.
+func (v *Vocabulary) limit(f *plan.Facts, name string) ref.Val {
+	l, ok := v.Limits[name]
+	if !ok {
+		return nil
+	}
+	fact := new(limitFact)
+	fact.read(f, l)
+	return fact
+}
+
+// read takes all of a limit for left when that is not known: the limit itself sees to
+// it that it is kept.
+func (l *limitFact) read(f *plan.Facts, limit *plan.Limit) {
+	*l = limitFact{left: 1}
+	if f.Left != nil {
+		if part, ok := f.Left(limit); ok {
+			*l = limitFact{left: part, known: true}
+		}
+	}
+}
+
+func (v *Vocabulary) calendar(f *plan.Facts, name string) ref.Val {
+	c, ok := v.Calendars[name]
+	if !ok {
+		return nil
+	}
+	return types.Bool(c.Contain(f.Now))
 }
 
 // headers is the map of header facts. A declared header that the client did not

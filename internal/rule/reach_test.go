@@ -233,7 +233,7 @@ func TestReachAgreesWithTryingEverything(t *testing.T) {
 		every(func(f plan.Facts) {
 			taken := false
 			for i, r := range rules {
-				h, err := r.Holds(f)
+				h, err := r.Holds(&f)
 				if err != nil {
 					t.Fatalf("%s: %v", expressions[i], err)
 				}
@@ -272,7 +272,7 @@ func FuzzReach(f *testing.F) {
 			return
 		}
 		got := c.Reach([]*Condition{cond}, testWorld)
-		if holds, err := cond.Holds(facts()); err == nil && holds && got[0].Outcome != Reached {
+		if holds, err := cond.Holds(pointer(facts())); err == nil && holds && got[0].Outcome != Reached {
 			t.Errorf("%s holds, and is said to be %v", expression, got[0])
 		} else if err == nil && !holds && got[1].Outcome != Reached {
 			t.Errorf("%s does not hold, and is said to hold always", expression)

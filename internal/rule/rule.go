@@ -35,6 +35,10 @@ type Vocabulary struct {
 	// can have. Comparing the variable with another constant is refused,
 	// because it could never hold. A variable that is absent is not checked.
 	Names map[string][]string
+	// What a condition may look up by name.
+	Pools     map[string]*plan.Pool
+	Limits    map[string]*plan.Limit
+	Calendars map[string]*plan.Calendar
 }
 
 // Error is one fault of an expression.
@@ -58,6 +62,7 @@ type Compiler struct {
 	env     *cel.Env
 	headers map[string]bool
 	names   map[string]map[string]bool
+	lookups *Vocabulary
 }
 
 // NewCompiler builds a compiler for one configuration.
@@ -66,8 +71,9 @@ func NewCompiler(v Vocabulary) (*Compiler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rule environment: %w", err)
 	}
-	c := &Compiler{env: env, headers: set(v.HeaderFacts), names: map[string]map[string]bool{
-		"kind": set([]string{"chat", "completion", "embedding"}),
+	c := &Compiler{env: env, headers: set(v.HeaderFacts), lookups: &v, names: map[string]map[string]bool{
+		"kind":             set([]string{"chat", "completion", "embedding"}),
+		"reasoning_effort": set(efforts),
 	}}
 	for variable, names := range v.Names {
 		c.names[variable] = set(names)
@@ -94,7 +100,19 @@ func set(names []string) map[string]bool {
 // baseEnv is the environment that all compilers share: building it costs
 // milliseconds.
 var baseEnv = sync.OnceValues(func() (*cel.Env, error) {
+	registry, err := types.NewRegistry()
+	if err != nil {
+		return nil, err
+	}
 	return cel.NewEnv(
+		cel.CustomTypeProvider(provider{registry}),
+		cel.CustomTypeAdapter(registry),
+		cel.CrossTypeNumericComparisons(true), // pools have fractions, and are compared with whole numbers
+		cel.Variable("pools", cel.MapType(cel.StringType, poolType)),
+		cel.Variable("limits", cel.MapType(cel.StringType, limitType)),
+		cel.Variable("calendars", cel.MapType(cel.StringType, cel.BoolType)),
+		cel.Variable("reasoning_effort", cel.StringType),
+		cel.Variable("thinking_budget", cel.IntType),
 		cel.Variable("input_tokens", cel.IntType),
 		cel.Variable("max_output_tokens", cel.IntType),
 		cel.Variable("kind", cel.StringType),
@@ -127,6 +145,8 @@ type Condition struct {
 	program  cel.Program
 	checked  *cel.Ast
 	headers  map[string]bool
+	lookups  *Vocabulary
+	quick    quick
 	tokens   bool
 	constant bool
 	value    bool
@@ -156,7 +176,8 @@ func (c *Compiler) Compile(expression string) (*Condition, []*Error) {
 	if err != nil {
 		return nil, []*Error{{Message: err.Error()}}
 	}
-	cond := &Condition{program: program, checked: checked, headers: c.headers, tokens: inspected.tokens}
+	cond := &Condition{program: program, checked: checked, headers: c.headers, lookups: c.lookups, tokens: inspected.tokens}
+	cond.quick = c.quickly(checked.NativeRep().Expr())
 	cond.constant, cond.value = c.fold(checked)
 	return cond, nil
 }
@@ -195,9 +216,20 @@ func (c *Condition) Compared(fact string) []string { return usesOf(c).strings[fa
 func (c *Condition) ReadsInputTokens() bool { return c.tokens }
 
 // Holds evaluates the condition. Its errors name no value of the request.
-func (c *Condition) Holds(f plan.Facts) (bool, error) {
+func (c *Condition) Holds(f *plan.Facts) (bool, error) {
+	switch c.quick(f) {
+	case yes:
+		return true, nil
+	case no:
+		return false, nil
+	}
+	return c.evaluate(f)
+}
+
+// evaluate lets CEL evaluate the condition.
+func (c *Condition) evaluate(f *plan.Facts) (bool, error) {
 	a := activations.Get().(*activation)
-	a.facts, a.declared = f, c.headers
+	a.facts, a.declared, a.lookups = f, c.headers, c.lookups
 	out, _, err := c.program.Eval(a)
 	*a = activation{}
 	activations.Put(a)

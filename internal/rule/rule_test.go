@@ -27,6 +27,8 @@ func compiler(t testing.TB) *Compiler {
 	return c
 }
 
+func pointer(f plan.Facts) *plan.Facts { return &f }
+
 func facts() plan.Facts {
 	return plan.Facts{
 		Principal:   ai.Principal{Key: "k1", Application: "notebook", Team: "data", Roles: []string{"egress", "plain"}},
@@ -78,7 +80,7 @@ func TestHolds(t *testing.T) {
 			t.Errorf("%s: %v", tt.expr, faults)
 			continue
 		}
-		got, err := cond.Holds(facts())
+		got, err := cond.Holds(pointer(facts()))
 		if err != nil || got != tt.want {
 			t.Errorf("%s: got %v, %v; want %v", tt.expr, got, err, tt.want)
 		}
@@ -103,7 +105,7 @@ func TestInputTokensAreCountedOnlyWhenRead(t *testing.T) {
 		}
 		f, calls := facts(), 0
 		f.InputTokens = func() int64 { calls++; return 10 }
-		if _, err := cond.Holds(f); err != nil {
+		if _, err := cond.Holds(&f); err != nil {
 			t.Errorf("%s: %v", tt.expr, err)
 		}
 		if calls != tt.calls || cond.ReadsInputTokens() != tt.reads {
@@ -197,7 +199,7 @@ func TestHoldsErrors(t *testing.T) {
 		}
 		f := facts()
 		f.Headers["x-region"] = strings.Repeat("abcdef", 10_000)
-		holds, err := cond.Holds(f)
+		holds, err := cond.Holds(&f)
 		if holds || !errors.Is(err, tt.want) || strings.Contains(err.Error(), "gold") {
 			t.Errorf("%s: got %v, %v; want %v", tt.expr, holds, err, tt.want)
 		}
@@ -215,7 +217,7 @@ func FuzzCompile(f *testing.F) {
 			t.Fatalf("condition %v with faults %v", cond, faults)
 		}
 		if cond != nil {
-			_, _ = cond.Holds(facts())
+			_, _ = cond.Holds(pointer(facts()))
 		}
 	})
 }
@@ -238,7 +240,7 @@ func BenchmarkHolds(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if holds, err := cond.Holds(f); err != nil || !holds {
+				if holds, err := cond.Holds(&f); err != nil || !holds {
 					b.Fatal(holds, err)
 				}
 			}
@@ -257,7 +259,7 @@ func TestHoldsConcurrently(t *testing.T) {
 		f.InputTokens = func() int64 { return int64(i * 5) }
 		wg.Go(func() {
 			for range 200 {
-				if holds, err := cond.Holds(f); err != nil || holds != (i*5 > 10) {
+				if holds, err := cond.Holds(&f); err != nil || holds != (i*5 > 10) {
 					t.Errorf("%d: %v, %v", i, holds, err)
 					return
 				}

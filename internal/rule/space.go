@@ -58,7 +58,10 @@ func (c *Compiler) space(u *uses, w World) *space {
 	if u.facts["model"] && w.Model != "" {
 		s.add("model", w.Model)
 	}
-	for _, name := range []string{"input_tokens", "max_output_tokens"} {
+	if u.facts["reasoning_effort"] {
+		s.add("reasoning_effort", anys(append([]string{""}, efforts...))...)
+	}
+	for _, name := range []string{"input_tokens", "max_output_tokens", "thinking_budget"} {
 		if u.facts[name] && !u.opaque[name] {
 			s.add(name, around(u.ints[name])...)
 		}

@@ -147,7 +147,7 @@ func TestEgressRefused(t *testing.T) {
 			for _, refuse := range []bool{false, true} {
 				m := &plan.Model{Name: "m", Targets: tc.steps, RefuseEgress: refuse}
 				if rule {
-					m.Rules = []*plan.Rule{{Name: "r", When: when(func(plan.Facts) (bool, error) { return true, nil }), Targets: tc.steps, RefuseEgress: refuse}}
+					m.Rules = []*plan.Rule{{Name: "r", When: when(func(*plan.Facts) (bool, error) { return true, nil }), Targets: tc.steps, RefuseEgress: refuse}}
 					m.Targets, m.RefuseEgress = to(large), !refuse
 				}
 				ex := exchange(m, tc.roles, openai.Request{Model: "m"}, &count{})

@@ -20,7 +20,10 @@ type Stage struct {
 	// Draw returns a number in [0, n), evenly; n is at least 1.
 	Draw func(n uint64) uint64
 	// Live is what is known of the pools; nil: nothing is.
-	Live   plan.Live
+	Live plan.Live
+	// Left is which part of a limit, 0 to 1, is left for who calls; ok is false when that
+	// is not known. It must not wait. nil: it is not known.
+	Left   func(*plan.Limit, *pipeline.Exchange) (part float64, ok bool)
 	rests  *Rests
 	barred func(*pipeline.Exchange, *plan.Pool) ai.Reason
 }
@@ -46,7 +49,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 	if v := permit(ex, m); v.Stops() {
 		return v, nil
 	}
-	steps, err := choose(ex, m)
+	steps, err := s.choose(ex, m)
 	if err != nil {
 		return pipeline.Verdict{}, err
 	}
@@ -63,15 +66,16 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 	if len(d.Targets) == 0 {
 		return nowhere(ex), nil
 	}
+	s.demote(ex)
 	return pipeline.Verdict{}, nil
 }
 
 // choose finds the first rule whose condition holds, or the model's own targets.
-func choose(ex *pipeline.Exchange, m *plan.Model) ([]plan.Step, error) {
+func (s *Stage) choose(ex *pipeline.Exchange, m *plan.Model) ([]plan.Step, error) {
 	if len(m.Rules) > 0 {
-		facts := facts(ex, m)
+		facts := s.facts(ex, m)
 		for _, r := range m.Rules {
-			holds, err := r.When.Holds(facts)
+			holds, err := r.When.Holds(&facts)
 			if err != nil {
 				return nil, fmt.Errorf("model %q: rule %q: %w", m.Name, r.Name, err)
 			}
@@ -87,18 +91,22 @@ func choose(ex *pipeline.Exchange, m *plan.Model) ([]plan.Step, error) {
 	return m.Targets, nil
 }
 
-func facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
+func (s *Stage) facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 	r := &ex.In.Request
 	f := plan.Facts{
-		Principal:   ex.Principal,
-		Model:       m.Name,
-		Kind:        ex.In.Kind,
-		Stream:      r.Stream,
-		Tools:       r.Tools,
-		Vision:      r.Vision,
-		MaxOutput:   r.MaxOutput,
-		InputTokens: func() int64 { return most(ex, m) },
-		Now:         ex.In.Time.UTC().Truncate(time.Microsecond),
+		Principal:      ex.Principal,
+		Model:          m.Name,
+		Kind:           ex.In.Kind,
+		Stream:         r.Stream,
+		Tools:          r.Tools,
+		Vision:         r.Vision,
+		MaxOutput:      r.MaxOutput,
+		Effort:         r.Effort(),
+		ThinkingBudget: r.ThinkingBudget,
+		InputTokens:    func() int64 { return most(ex, m) },
+		Live:           s.Live,
+		Left:           s.left(ex),
+		Now:            ex.In.Time.UTC().Truncate(time.Microsecond),
 	}
 	if names := ex.Plan.Bounds.HeaderFacts; len(names) > 0 {
 		f.Headers = make(map[string]string, len(names))
@@ -109,6 +117,14 @@ func facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 		}
 	}
 	return f
+}
+
+// left tells what is left of a limit for who calls; nil when that is not known.
+func (s *Stage) left(ex *pipeline.Exchange) func(*plan.Limit) (float64, bool) {
+	if s.Left == nil {
+		return nil
+	}
+	return func(l *plan.Limit) (float64, bool) { return s.Left(l, ex) }
 }
 
 // most is the largest count of input tokens among the pools that the model could go
@@ -124,6 +140,10 @@ func most(ex *pipeline.Exchange, m *plan.Model) (n int64) {
 // drawn first, the others behind it, heaviest first. The draw is among those
 // that may be used, so that their shares keep their proportions.
 func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
+	if step.By != plan.ByWeight {
+		s.rank(ex, step)
+		return
+	}
 	d := &ex.Decision
 	start := len(d.Targets)
 	var weights [8]uint32 // of Targets[start:]; longer splits spill to the heap

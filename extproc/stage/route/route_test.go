@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/extproc/pipeline"
@@ -33,12 +34,12 @@ func to(pools ...*plan.Pool) []plan.Step {
 }
 
 // when is a condition as a function.
-type when func(plan.Facts) (bool, error)
+type when func(*plan.Facts) (bool, error)
 
-func (w when) Holds(f plan.Facts) (bool, error) { return w(f) }
+func (w when) Holds(f *plan.Facts) (bool, error) { return w(f) }
 
 func longerThan(n int64) when {
-	return func(f plan.Facts) (bool, error) { return f.InputTokens() > n, nil }
+	return func(f *plan.Facts) (bool, error) { return f.InputTokens() > n, nil }
 }
 
 // count is a counter that bounds and counts as it is told.
@@ -83,7 +84,7 @@ func TestRoute(t *testing.T) {
 	some := []*plan.Role{{Models: map[string]bool{"m": true}, EgressPools: map[string]bool{"other": true}}}
 	routed := &plan.Model{Name: "m", Targets: to(small, public), Pools: []*plan.Pool{small, public, large}, Rules: []*plan.Rule{
 		{Name: "long", When: longerThan(500), Targets: to(large)},
-		{Name: "never", When: when(func(plan.Facts) (bool, error) { return false, nil }), Targets: to(other)},
+		{Name: "never", When: when(func(*plan.Facts) (bool, error) { return false, nil }), Targets: to(other)},
 	}}
 	for _, tc := range []struct {
 		name    string
@@ -139,7 +140,7 @@ func TestRoute(t *testing.T) {
 
 func TestRuleThatFailsIsAnError(t *testing.T) {
 	broken := errors.New("no such header")
-	m := &plan.Model{Name: "m", Targets: to(small), Rules: []*plan.Rule{{Name: "r", When: when(func(plan.Facts) (bool, error) { return false, broken })}}}
+	m := &plan.Model{Name: "m", Targets: to(small), Rules: []*plan.Rule{{Name: "r", When: when(func(*plan.Facts) (bool, error) { return false, broken })}}}
 	_, err := New(NewRests()).Request(t.Context(), exchange(m, all, openai.Request{Model: "m"}, &count{}))
 	if !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
@@ -148,7 +149,7 @@ func TestRuleThatFailsIsAnError(t *testing.T) {
 
 func TestFacts(t *testing.T) {
 	var got plan.Facts
-	m := &plan.Model{Name: "m", Targets: to(small), Pools: []*plan.Pool{small}, Rules: []*plan.Rule{{When: when(func(f plan.Facts) (bool, error) { got = f; return false, nil })}}}
+	m := &plan.Model{Name: "m", Targets: to(small), Pools: []*plan.Pool{small}, Rules: []*plan.Rule{{When: when(func(f *plan.Facts) (bool, error) { got = *f; return false, nil })}}}
 	ex := exchange(m, all, openai.Request{Model: "alias", Stream: true, Tools: true, Vision: true, MaxOutput: 7}, &count{bound: 9, n: 5})
 	ex.Principal = ai.Principal{Key: "k", Team: "t", Roles: []string{"r"}}
 	ex.Plan.Bounds.HeaderFacts = []string{"x-absent", "x-tier"}
@@ -162,7 +163,7 @@ func TestFacts(t *testing.T) {
 	got.InputTokens = nil
 	want := plan.Facts{Principal: ex.Principal, Model: "m", Kind: ai.KindChat, Stream: true, Tools: true, Vision: true, MaxOutput: 7,
 		Headers: map[string]string{"x-tier": "gold"}, Now: time.Unix(1e9, 0).UTC()}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(plan.Facts{})); diff != "" {
 		t.Errorf("facts (-want +got):\n%s", diff)
 	}
 }

@@ -80,7 +80,9 @@ type Config struct {
 	// Where alerts of limits are sent.
 	Alerts *Alerts `protobuf:"bytes,20,opt,name=alerts,proto3" json:"alerts,omitempty"`
 	// The time zone of calendars, as Europe/Berlin. Default: UTC
-	TimeZone      string `protobuf:"bytes,22,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	TimeZone string `protobuf:"bytes,22,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// Times that rules call by a name, as calendars["night"].
+	Calendars     []*Calendar `protobuf:"bytes,60,rep,name=calendars,proto3" json:"calendars,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +269,13 @@ func (x *Config) GetTimeZone() string {
 		return x.TimeZone
 	}
 	return ""
+}
+
+func (x *Config) GetCalendars() []*Calendar {
+	if x != nil {
+		return x.Calendars
+	}
+	return nil
 }
 
 // Listener is one address on which Envoy accepts clients.
@@ -977,7 +986,10 @@ type Pool struct {
 	MaxOutputTokens int64 `protobuf:"varint,14,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
 	// Where the endpoints tell how busy they are. Default: as the adapter says, for
 	// private pools
-	Metrics       *PoolMetrics `protobuf:"bytes,20,opt,name=metrics,proto3" json:"metrics,omitempty"`
+	Metrics *PoolMetrics `protobuf:"bytes,20,opt,name=metrics,proto3" json:"metrics,omitempty"`
+	// When the pool has so much to do that it is tried only after the request's other
+	// targets. Default: never
+	SaturatedAt   *Saturation `protobuf:"bytes,50,opt,name=saturated_at,json=saturatedAt,proto3" json:"saturated_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1113,6 +1125,13 @@ func (x *Pool) GetMaxOutputTokens() int64 {
 func (x *Pool) GetMetrics() *PoolMetrics {
 	if x != nil {
 		return x.Metrics
+	}
+	return nil
+}
+
+func (x *Pool) GetSaturatedAt() *Saturation {
+	if x != nil {
+		return x.SaturatedAt
 	}
 	return nil
 }
@@ -1589,6 +1608,9 @@ type Model struct {
 	// target that is permitted, refuse refuses the request. A split is one target:
 	// it is refused when none of its pools is left. Default: next
 	EgressRefused string `protobuf:"bytes,8,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
+	// Where requests of a kind go, without rules. They are looked at after the rules,
+	// in the order strong, long, off_peak, light; the model's own targets follow behind.
+	Tiers         *Tiers `protobuf:"bytes,20,opt,name=tiers,proto3" json:"tiers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1686,6 +1708,13 @@ func (x *Model) GetEgressRefused() string {
 	return ""
 }
 
+func (x *Model) GetTiers() *Tiers {
+	if x != nil {
+		return x.Tiers
+	}
+	return nil
+}
+
 // Rule routes the requests for which its condition holds.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1696,7 +1725,11 @@ type Rule struct {
 	// stream, tools, vision (bool), model, key, application, team (string),
 	// roles (list of string), headers (map of string; names in lower case, see
 	// header_facts; a header that the client did not send reads as ""), now
-	// (timestamp; now.getHours("Asia/Shanghai") and the like work).
+	// (timestamp; now.getHours("Asia/Shanghai") and the like work),
+	// reasoning_effort (none, minimal, low, medium, high, xhigh, max; "" when the
+	// client does not say), thinking_budget (int, 0 when it does not say),
+	// calendars["name"] (bool), limits["name"].left (0 to 1, for who calls),
+	// pools["name"].field: docs/operating.md, "Routing", lists the fields.
 	When string `protobuf:"bytes,2,opt,name=when,proto3" json:"when,omitempty"`
 	// Targets in the order in which they are tried.
 	Targets []*Target `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
@@ -1772,7 +1805,14 @@ type Target struct {
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Instead of a pool: pools among which one is drawn by weight; the others
 	// follow as fallbacks, heaviest first.
-	Split         []*WeightedPool `protobuf:"bytes,2,rep,name=split,proto3" json:"split,omitempty"`
+	Split []*WeightedPool `protobuf:"bytes,2,rep,name=split,proto3" json:"split,omitempty"`
+	// Instead of a pool: pools that are tried in an order that is found for each
+	// request, by what `by` says.
+	Any []string `protobuf:"bytes,20,rep,name=any,proto3" json:"any,omitempty"`
+	// price: the cheapest for this request first. first_token: the one that answers
+	// soonest, as the last minute showed. load: the one with the least to do for each
+	// endpoint.
+	By            string `protobuf:"bytes,21,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1819,6 +1859,20 @@ func (x *Target) GetSplit() []*WeightedPool {
 		return x.Split
 	}
 	return nil
+}
+
+func (x *Target) GetAny() []string {
+	if x != nil {
+		return x.Any
+	}
+	return nil
+}
+
+func (x *Target) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 // WeightedPool is one choice of a split.
@@ -4057,11 +4111,271 @@ func (x *PoolMetrics) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+// Calendar is times that rules call by a name.
+type Calendar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, unique among calendars.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Hours of the week that are in it.
+	Hours *Hours `protobuf:"bytes,2,opt,name=hours,proto3" json:"hours,omitempty"`
+	// Whole days that are in it beside them, as "2026-12-25", on the clocks of
+	// time_zone.
+	Dates []string `protobuf:"bytes,3,rep,name=dates,proto3" json:"dates,omitempty"`
+	// Whole days of which nothing is in it.
+	Except []string `protobuf:"bytes,4,rep,name=except,proto3" json:"except,omitempty"`
+	// The time zone of dates and except. Default: that of hours, or else the
+	// configuration's time_zone
+	TimeZone      string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Calendar) Reset() {
+	*x = Calendar{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Calendar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Calendar) ProtoMessage() {}
+
+func (x *Calendar) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
+func (*Calendar) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Calendar) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Calendar) GetHours() *Hours {
+	if x != nil {
+		return x.Hours
+	}
+	return nil
+}
+
+func (x *Calendar) GetDates() []string {
+	if x != nil {
+		return x.Dates
+	}
+	return nil
+}
+
+func (x *Calendar) GetExcept() []string {
+	if x != nil {
+		return x.Except
+	}
+	return nil
+}
+
+func (x *Calendar) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+// Saturation is when a pool has so much to do that others are tried first: when one
+// of these is reached. What is not known reaches nothing.
+type Saturation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requests that wait at the backends, for each healthy endpoint, as they say.
+	WaitingPerEndpoint float64 `protobuf:"fixed64,1,opt,name=waiting_per_endpoint,json=waitingPerEndpoint,proto3" json:"waiting_per_endpoint,omitempty"`
+	// Use of the KV cache, from 0 to 1, as they say.
+	KvUse float64 `protobuf:"fixed64,2,opt,name=kv_use,json=kvUse,proto3" json:"kv_use,omitempty"`
+	// Requests for each healthy endpoint that this replica of weir sent there and that
+	// have not ended.
+	OpenPerEndpoint float64 `protobuf:"fixed64,3,opt,name=open_per_endpoint,json=openPerEndpoint,proto3" json:"open_per_endpoint,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Saturation) Reset() {
+	*x = Saturation{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Saturation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Saturation) ProtoMessage() {}
+
+func (x *Saturation) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Saturation.ProtoReflect.Descriptor instead.
+func (*Saturation) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Saturation) GetWaitingPerEndpoint() float64 {
+	if x != nil {
+		return x.WaitingPerEndpoint
+	}
+	return 0
+}
+
+func (x *Saturation) GetKvUse() float64 {
+	if x != nil {
+		return x.KvUse
+	}
+	return 0
+}
+
+func (x *Saturation) GetOpenPerEndpoint() float64 {
+	if x != nil {
+		return x.OpenPerEndpoint
+	}
+	return 0
+}
+
+// Tiers are where requests of a kind go. Each is a rule, which `weir explain` shows.
+type Tiers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requests for much thinking: an effort of high or more, or a thinking budget of
+	// 8192 tokens or more.
+	Strong []*Target `protobuf:"bytes,1,rep,name=strong,proto3" json:"strong,omitempty"`
+	// Requests of long_from input tokens or more.
+	Long []*Target `protobuf:"bytes,2,rep,name=long,proto3" json:"long,omitempty"`
+	// From how many input tokens on a request is long.
+	LongFrom int64 `protobuf:"varint,3,opt,name=long_from,json=longFrom,proto3" json:"long_from,omitempty"`
+	// Requests at a time in off_peak_calendar.
+	OffPeak []*Target `protobuf:"bytes,4,rep,name=off_peak,json=offPeak,proto3" json:"off_peak,omitempty"`
+	// The calendar's name.
+	OffPeakCalendar string `protobuf:"bytes,5,opt,name=off_peak_calendar,json=offPeakCalendar,proto3" json:"off_peak_calendar,omitempty"`
+	// Requests for little: short input and output, no tools, no images, no thinking.
+	Light []*Target `protobuf:"bytes,6,rep,name=light,proto3" json:"light,omitempty"`
+	// The most input tokens of a light request. Default: 1000
+	LightInputTokens int64 `protobuf:"varint,7,opt,name=light_input_tokens,json=lightInputTokens,proto3" json:"light_input_tokens,omitempty"`
+	// The most output tokens that a light request asks for, if it says. Default: 512
+	LightOutputTokens int64 `protobuf:"varint,8,opt,name=light_output_tokens,json=lightOutputTokens,proto3" json:"light_output_tokens,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Tiers) Reset() {
+	*x = Tiers{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tiers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tiers) ProtoMessage() {}
+
+func (x *Tiers) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tiers.ProtoReflect.Descriptor instead.
+func (*Tiers) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Tiers) GetStrong() []*Target {
+	if x != nil {
+		return x.Strong
+	}
+	return nil
+}
+
+func (x *Tiers) GetLong() []*Target {
+	if x != nil {
+		return x.Long
+	}
+	return nil
+}
+
+func (x *Tiers) GetLongFrom() int64 {
+	if x != nil {
+		return x.LongFrom
+	}
+	return 0
+}
+
+func (x *Tiers) GetOffPeak() []*Target {
+	if x != nil {
+		return x.OffPeak
+	}
+	return nil
+}
+
+func (x *Tiers) GetOffPeakCalendar() string {
+	if x != nil {
+		return x.OffPeakCalendar
+	}
+	return ""
+}
+
+func (x *Tiers) GetLight() []*Target {
+	if x != nil {
+		return x.Light
+	}
+	return nil
+}
+
+func (x *Tiers) GetLightInputTokens() int64 {
+	if x != nil {
+		return x.LightInputTokens
+	}
+	return 0
+}
+
+func (x *Tiers) GetLightOutputTokens() int64 {
+	if x != nil {
+		return x.LightOutputTokens
+	}
+	return 0
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\t\n" +
+	"\x1bweir/config/v1/config.proto\x12\x0eweir.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\t\n" +
 	"\x06Config\x12@\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x18.weir.config.v1.ListenerB\b\xbaH\x05\x92\x01\x02\b\x01R\tlisteners\x12+\n" +
 	"\x05admin\x18\x02 \x01(\v2\x15.weir.config.v1.AdminR\x05admin\x12\x19\n" +
@@ -4089,7 +4403,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"proxyTrust\x12.\n" +
 	"\x06doctor\x18\x15 \x01(\v2\x16.weir.config.v1.DoctorR\x06doctor\x12.\n" +
 	"\x06alerts\x18\x14 \x01(\v2\x16.weir.config.v1.AlertsR\x06alerts\x12\x1b\n" +
-	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\"\xcd\x01\n" +
+	"\ttime_zone\x18\x16 \x01(\tR\btimeZone\x126\n" +
+	"\tcalendars\x18< \x03(\v2\x18.weir.config.v1.CalendarR\tcalendars\"\xcd\x01\n" +
 	"\bListener\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12!\n" +
 	"\aaddress\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\x12+\n" +
@@ -4131,7 +4446,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa7\x06\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xe6\x06\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x124\n" +
@@ -4150,7 +4465,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06prices\x18\f \x03(\v2\x1b.weir.config.v1.PricePeriodR\x06prices\x12D\n" +
 	"\x12abandoned_attempts\x18\r \x01(\tB\x15\xbaH\x12r\x10R\x00R\x06billedR\x04freeR\x11abandonedAttempts\x123\n" +
 	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\x125\n" +
-	"\ametrics\x18\x14 \x01(\v2\x1b.weir.config.v1.PoolMetricsR\ametrics\"[\n" +
+	"\ametrics\x18\x14 \x01(\v2\x1b.weir.config.v1.PoolMetricsR\ametrics\x12=\n" +
+	"\fsaturated_at\x182 \x01(\v2\x1a.weir.config.v1.SaturationR\vsaturatedAt\"[\n" +
 	"\tTokenizer\x12\x1e\n" +
 	"\n" +
 	"vocabulary\x18\x01 \x01(\tR\n" +
@@ -4199,7 +4515,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\xfd\x03\n" +
+	"\a_prefix\"\xaa\x04\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -4210,15 +4526,18 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x13first_token_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x11firstTokenTimeout\x12L\n" +
 	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
 	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\x12<\n" +
-	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\xda\x01\n" +
+	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\x12+\n" +
+	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
 	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\x12<\n" +
-	"\x0eegress_refused\x18\x04 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"P\n" +
+	"\x0eegress_refused\x18\x04 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\x9f\x01\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x122\n" +
-	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\"P\n" +
+	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\x12\x1a\n" +
+	"\x03any\x18\x14 \x03(\tB\b\xbaH\x05\x92\x01\x02\x18\x01R\x03any\x121\n" +
+	"\x02by\x18\x15 \x01(\tB!\xbaH\x1er\x1cR\x00R\x05priceR\vfirst_tokenR\x04loadR\x02by\"P\n" +
 	"\fWeightedPool\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04pool\x12#\n" +
 	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01R\x06weight\"\xd6\x01\n" +
@@ -4393,7 +4712,27 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^(/[A-Za-z0-9_.~/-]*)?$R\x04path\x12\x1d\n" +
 	"\x04port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x12I\n" +
 	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xac\x022\x05\x10\x80\xc2\xd7/R\binterval\x12F\n" +
-	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xad\xe2\x04R\atimeoutB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xad\xe2\x04R\atimeout\"\xd6\x01\n" +
+	"\bCalendar\x128\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12+\n" +
+	"\x05hours\x18\x02 \x01(\v2\x15.weir.config.v1.HoursR\x05hours\x12!\n" +
+	"\x05dates\x18\x03 \x03(\tB\v\xbaH\b\x92\x01\x05\x10\xe8\a\x18\x01R\x05dates\x12#\n" +
+	"\x06except\x18\x04 \x03(\tB\v\xbaH\b\x92\x01\x05\x10\xe8\a\x18\x01R\x06except\x12\x1b\n" +
+	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\"\xcc\x01\n" +
+	"\n" +
+	"Saturation\x12I\n" +
+	"\x14waiting_per_endpoint\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x12waitingPerEndpoint\x12.\n" +
+	"\x06kv_use\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\x05kvUse\x12C\n" +
+	"\x11open_per_endpoint\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0fopenPerEndpoint\"\x86\x03\n" +
+	"\x05Tiers\x12.\n" +
+	"\x06strong\x18\x01 \x03(\v2\x16.weir.config.v1.TargetR\x06strong\x12*\n" +
+	"\x04long\x18\x02 \x03(\v2\x16.weir.config.v1.TargetR\x04long\x12$\n" +
+	"\tlong_from\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\blongFrom\x121\n" +
+	"\boff_peak\x18\x04 \x03(\v2\x16.weir.config.v1.TargetR\aoffPeak\x12*\n" +
+	"\x11off_peak_calendar\x18\x05 \x01(\tR\x0foffPeakCalendar\x12,\n" +
+	"\x05light\x18\x06 \x03(\v2\x16.weir.config.v1.TargetR\x05light\x125\n" +
+	"\x12light_input_tokens\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10lightInputTokens\x127\n" +
+	"\x13light_output_tokens\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x11lightOutputTokensB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -4407,7 +4746,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -4455,8 +4794,11 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*DoctorCertificate)(nil),     // 43: weir.config.v1.DoctorCertificate
 	(*DoctorProxy)(nil),           // 44: weir.config.v1.DoctorProxy
 	(*PoolMetrics)(nil),           // 45: weir.config.v1.PoolMetrics
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*Calendar)(nil),              // 46: weir.config.v1.Calendar
+	(*Saturation)(nil),            // 47: weir.config.v1.Saturation
+	(*Tiers)(nil),                 // 48: weir.config.v1.Tiers
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -4479,58 +4821,66 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	40, // 17: weir.config.v1.Config.proxy_trust:type_name -> weir.config.v1.ProxyTrust
 	42, // 18: weir.config.v1.Config.doctor:type_name -> weir.config.v1.Doctor
 	27, // 19: weir.config.v1.Config.alerts:type_name -> weir.config.v1.Alerts
-	2,  // 20: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
-	4,  // 21: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
-	2,  // 22: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
-	5,  // 23: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
-	6,  // 24: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
-	7,  // 25: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
-	12, // 26: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
-	13, // 27: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
-	15, // 28: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	46, // 29: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	11, // 30: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
-	10, // 31: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
-	14, // 32: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
-	45, // 33: weir.config.v1.Pool.metrics:type_name -> weir.config.v1.PoolMetrics
-	13, // 34: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	8,  // 35: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	17, // 36: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	18, // 37: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	46, // 38: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	46, // 39: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	18, // 40: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 41: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	41, // 42: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 43: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	41, // 44: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 45: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 46: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	47, // 47: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 48: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	46, // 49: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	46, // 50: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 51: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 52: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	30, // 53: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	8,  // 54: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	31, // 55: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	46, // 56: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	46, // 57: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	46, // 58: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	37, // 59: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	38, // 60: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	46, // 61: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	46, // 62: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	44, // 63: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	43, // 64: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	46, // 65: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
-	46, // 66: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	46, // 20: weir.config.v1.Config.calendars:type_name -> weir.config.v1.Calendar
+	2,  // 21: weir.config.v1.Listener.tls:type_name -> weir.config.v1.ServerTLS
+	4,  // 22: weir.config.v1.Admin.api:type_name -> weir.config.v1.AdminAPI
+	2,  // 23: weir.config.v1.AdminAPI.tls:type_name -> weir.config.v1.ServerTLS
+	5,  // 24: weir.config.v1.AdminAPI.clients:type_name -> weir.config.v1.AdminClient
+	6,  // 25: weir.config.v1.AdminAPI.oidc:type_name -> weir.config.v1.AdminOIDC
+	7,  // 26: weir.config.v1.AdminOIDC.grants:type_name -> weir.config.v1.AdminClaim
+	12, // 27: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
+	13, // 28: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
+	15, // 29: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
+	49, // 30: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 31: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
+	10, // 32: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
+	14, // 33: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
+	45, // 34: weir.config.v1.Pool.metrics:type_name -> weir.config.v1.PoolMetrics
+	47, // 35: weir.config.v1.Pool.saturated_at:type_name -> weir.config.v1.Saturation
+	13, // 36: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 37: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 38: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 39: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	49, // 40: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	49, // 41: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	48, // 42: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
+	18, // 43: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 44: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 45: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 46: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 47: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 48: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 49: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	50, // 50: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 51: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	49, // 52: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	49, // 53: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 54: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 55: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 56: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 57: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 58: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	49, // 59: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	49, // 60: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	49, // 61: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 62: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 63: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	49, // 64: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	49, // 65: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 66: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 67: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	49, // 68: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
+	49, // 69: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
+	23, // 70: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
+	18, // 71: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
+	18, // 72: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
+	18, // 73: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
+	18, // 74: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -4567,7 +4917,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
