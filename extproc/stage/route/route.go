@@ -101,7 +101,7 @@ func (s *Stage) facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 		Tools:          r.Tools,
 		Vision:         r.Vision,
 		MaxOutput:      r.MaxOutput,
-		Effort:         r.Effort(),
+		Effort:         effort(r),
 		ThinkingBudget: r.ThinkingBudget,
 		InputTokens:    func() int64 { return most(ex, m) },
 		Live:           s.Live,

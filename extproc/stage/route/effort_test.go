@@ -1,8 +1,9 @@
-package openai
+package route
 
 import (
 	"testing"
 
+	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
 )
 
@@ -30,12 +31,12 @@ func TestEffort(t *testing.T) {
 		if field != "" {
 			body += "," + field
 		}
-		var r Request
-		if fault := Parse(ai.KindChat, []byte(body+"}"), 64, &r); fault != nil {
+		var r openai.Request
+		if fault := openai.Parse(ai.KindChat, []byte(body+"}"), 64, &r); fault != nil {
 			t.Errorf("%s: %v", field, fault)
 			continue
 		}
-		if got := r.Effort(); got != want {
+		if got := effort(&r); got != want {
 			t.Errorf("%s: %q, want %q", field, got, want)
 		}
 	}

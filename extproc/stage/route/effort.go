@@ -1,9 +1,11 @@
-package openai
+package route
 
 import (
 	"strings"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/weirproxy/weir/dialect/openai"
 )
 
 // effortFields are where a body says how much the model is to think. There is no one
@@ -29,11 +31,11 @@ var effortFields = map[string][]string{
 // efforts orders what the client can ask for.
 var efforts = map[string]int{"none": 1, "minimal": 2, "low": 3, "medium": 4, "high": 5, "xhigh": 6, "max": 7}
 
-// Effort is how much the client wants the model to think: none, minimal, low, medium,
+// effort is how much the client wants the model to think: none, minimal, low, medium,
 // high, xhigh or max; "" when it does not say, or says what nobody knows. Where only
 // on and off can be said, they are medium and none. Of several it is the largest:
 // backends do not agree on which of them counts.
-func (r *Request) Effort() string {
+func effort(r *openai.Request) string {
 	most := ""
 	for _, f := range r.Fields {
 		name, value := r.Field(f)
