@@ -149,6 +149,17 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		if m := l.Metrics; m.Path != "" {
 			fmt.Fprintf(out, " metrics=:%d%s/%v/%v", m.Port, m.Path, m.Interval, m.Timeout)
 		}
+		if h := l.HealthCheck; h != nil {
+			fmt.Fprintf(out, " health=%s/%v/%v/%d/%d", h.Path, h.Interval, h.Timeout, h.UnhealthyAfter, h.HealthyAfter)
+		}
+		if e := l.Ejection; e == nil {
+			fmt.Fprint(out, " ejection=off")
+		} else if *e != (plan.Ejection{Errors: 5, Time: 10 * time.Second}) {
+			fmt.Fprintf(out, " ejection=%+v", *e)
+		}
+		if l.SlowStart != 30*time.Second {
+			fmt.Fprintf(out, " slow-start=%v", l.SlowStart)
+		}
 		if l.Saturation != nil {
 			fmt.Fprintf(out, " saturated=%+v", *l.Saturation)
 		}

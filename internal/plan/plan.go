@@ -155,6 +155,9 @@ type Pool struct {
 	ServerName     string // "" is the endpoint's host
 	Metrics        Metrics
 	Saturation     *Saturation // nil: never
+	HealthCheck    *HealthCheck
+	Ejection       *Ejection
+	SlowStart      time.Duration // 0: an endpoint that is back has its share at once
 }
 
 // Metrics are where a pool's endpoints tell how busy they are.
@@ -163,6 +166,19 @@ type Metrics struct {
 	Port     uint32        // 0 is the port that serves
 	Interval time.Duration // from one time that they are asked to the next
 	Timeout  time.Duration
+}
+
+// HealthCheck is how Envoy asks the endpoints whether they are well; nil is not at all.
+type HealthCheck struct {
+	Path                         string
+	Interval, Timeout            time.Duration
+	UnhealthyAfter, HealthyAfter uint32 // in a row
+}
+
+// Ejection is when an endpoint that fails is left to the pool's others; nil is never.
+type Ejection struct {
+	Errors uint32        // attempts in a row that fail
+	Time   time.Duration // at first
 }
 
 // PricePeriod is a price that holds from a time on, until the next one does.

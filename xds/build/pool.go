@@ -106,7 +106,7 @@ func (b *builder) cluster(p *plan.Pool) (*clusterv3.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &clusterv3.Cluster{
+	c := &clusterv3.Cluster{
 		Name:                          ai.ClusterName(p.Name),
 		AltStatName:                   strings.ReplaceAll(ai.ClusterName(p.Name), ".", "_"), // a dot ends a part of a statistic's name
 		ConnectTimeout:                durationpb.New(p.ConnectTimeout),
@@ -115,12 +115,18 @@ func (b *builder) cluster(p *plan.Pool) (*clusterv3.Cluster, error) {
 		OutlierDetection:              outlierDetection(p),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			HealthyPanicThreshold: percent(0), // a sick pool is left to the next target
+			// What becomes of an endpoint holds at once. Envoy's default waits for a second
+			// after each change for others, and goes on calling who was ejected in it.
+			UpdateMergeWindow: durationpb.New(0),
 		},
+		HealthChecks:                  healthChecks(p),
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		TransportSocket:               socket,
 		Metadata:                      metadata,
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(b.upstreamOptions(p))},
-	}, nil
+	}
+	slowStart(c, p)
+	return c, nil
 }
 
 func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions {
@@ -143,29 +149,11 @@ func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions 
 			},
 		}
 	}
+	if ejects(p) {
+		o.OutlierDetection = &upstreamv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: errorAnswers()}
+	}
 	o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(idle)}
 	return o
-}
-
-// outlierDetection takes an endpoint that cannot be reached out of a pool that
-// has others. What a backend answers never ejects it: 429 and 503 are its way to
-// say that it is busy, and failover handles them. All endpoints may be ejected,
-// but never the refusing one behind them: see loadAssignment.
-func outlierDetection(p *plan.Pool) *clusterv3.OutlierDetection {
-	if len(p.Endpoints) < 2 || !static(p) {
-		return nil
-	}
-	n := uint32(len(p.Endpoints))
-	return &clusterv3.OutlierDetection{
-		SplitExternalLocalOriginErrors:     true,
-		ConsecutiveLocalOriginFailure:      wrapperspb.UInt32(3),
-		EnforcingConsecutive_5Xx:           wrapperspb.UInt32(0),
-		EnforcingConsecutiveGatewayFailure: wrapperspb.UInt32(0),
-		EnforcingSuccessRate:               wrapperspb.UInt32(0),
-		EnforcingLocalOriginSuccessRate:    wrapperspb.UInt32(0),
-		BaseEjectionTime:                   durationpb.New(10 * time.Second),
-		MaxEjectionPercent:                 wrapperspb.UInt32(100 * n / (n + 1)),
-	}
 }
 
 // targetMetadata is how the shared adapter learns which target it works for.
@@ -207,32 +195,46 @@ func static(p *plan.Pool) bool {
 }
 
 // loadAssignment lists a pool's endpoints, and behind them, at a lower priority,
-// one that always refuses. Envoy answers 503 itself, without a retry, when it
+// some that always refuse. Envoy answers 503 itself, without a retry, when it
 // finds no host for a first attempt (a name that does not resolve, every
-// endpoint ejected); a refused connection is retried, at the next target.
+// endpoint ejected or ill); a refused connection is retried, at the next target.
 func loadAssignment(p *plan.Pool) *endpointv3.ClusterLoadAssignment {
 	main := &endpointv3.LocalityLbEndpoints{}
 	for _, e := range p.Endpoints {
 		main.LbEndpoints = append(main.LbEndpoints, lbEndpoint(e))
 	}
-	refuse := lbEndpoint(plan.Endpoint{Host: refusingHost, Port: refusingPort, Weight: 1})
+	refuse := &endpointv3.LocalityLbEndpoints{Priority: 1}
+	for i := range refusing(p) {
+		e := lbEndpoint(plan.Endpoint{Host: fmt.Sprintf(refusingHosts, i/200, i%200+1), Port: refusingPort, Weight: 1})
+		if p.HealthCheck != nil { // they are never ill: then there would be no host at all
+			e.GetEndpoint().HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
+		}
+		refuse.LbEndpoints = append(refuse.LbEndpoints, e)
+	}
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: ai.ClusterName(p.Name),
 		// One healthy endpoint takes all the load: nothing spills to the refusing
-		// one, as it would with Envoy's factor of 1.4.
-		Policy: &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(1 << 20)},
-		Endpoints: []*endpointv3.LocalityLbEndpoints{
-			main,
-			{Priority: 1, LbEndpoints: []*endpointv3.LbEndpoint{refuse}},
-		},
+		// ones, as it would with Envoy's factor of 1.4.
+		Policy:    &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(1 << 20)},
+		Endpoints: []*endpointv3.LocalityLbEndpoints{main, refuse},
 	}
 }
 
-// refusingHost and refusingPort: nothing listens on loopback's port 1 (tcpmux),
+// refusing is how many endpoints that refuse stand behind the pool's own. Where these
+// can be ill without being ejected, the refusing ones are what is ejected in their
+// place, and one more than can be ejected must be there.
+func refusing(p *plan.Pool) int {
+	if p.HealthCheck != nil && ejects(p) {
+		return len(p.Endpoints) + 1
+	}
+	return 1
+}
+
+// refusingHosts and refusingPort: nothing listens on loopback's port 1 (tcpmux),
 // and what is there would have to be root's.
 const (
-	refusingHost = "127.0.0.1"
-	refusingPort = 1
+	refusingHosts = "127.0.%d.%d"
+	refusingPort  = 1
 )
 
 func lbEndpoint(e plan.Endpoint) *endpointv3.LbEndpoint {
