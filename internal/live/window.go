@@ -111,12 +111,11 @@ func (w *window) sumUp(n int64) *sums {
 	return total
 }
 
-// What is failing: of at least so many attempts of the last seconds this part failed,
+// What is failing: of at least so many attempts of the last seconds more than half failed,
 // or so many in a row.
 const (
-	failingOf   = 5
-	failingPart = 0.5
-	failingIn   = 3 // slots: 10 to 15 seconds
+	failingOf = 5
+	failingIn = 3 // slots: 10 to 15 seconds
 )
 
 // failing tells whether the last slots are those of a pool that fails.
@@ -131,7 +130,7 @@ func (w *window) failing(n int64) bool {
 			failures += s.count[failed]
 		}
 	}
-	return attempts >= failingOf && float64(failures) >= failingPart*float64(attempts)
+	return attempts >= failingOf && 2*failures > attempts
 }
 
 func median(first *[latencies]int64, of int64) time.Duration {

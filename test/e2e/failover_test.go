@@ -18,6 +18,7 @@ import (
 // own model name, path and credential; the client sees an ordinary answer.
 func TestFailover(t *testing.T) {
 	w := newWorld(t)
+	tried := int64(0)
 	for _, tc := range []struct {
 		name   string
 		stream bool
@@ -47,6 +48,19 @@ func TestFailover(t *testing.T) {
 			checkAttempt(t, "first", first, realModelA, credentialA)
 			checkAttempt(t, "second", second, realModelB, credentialB)
 		})
+		if tc.fault.Status == 429 { // the pool rests
+			break
+		}
+		// Between two failures the pool answers, or it would be behind the other one.
+		w.a.fault(t)
+		w.chat("embed")
+		eventually(t, 10*time.Second, func() string {
+			if n := w.pools(t)["a"].Attempts; n < tried+2 {
+				return fmt.Sprintf("%d attempts at a, want %d", n, tried+2)
+			}
+			return ""
+		})
+		tried = w.pools(t)["a"].Attempts
 	}
 	eventually(t, 10*time.Second, func() string {
 		line := lineWith(w.log.String(), "chat → b", "tried a 503, b 200")
