@@ -71,6 +71,8 @@ type Server struct {
 type node struct {
 	id      string
 	streams int
+	// own: its listeners are its operator's, and it need not have those of the plan.
+	own     bool
 	serving *composed // what its snapshot in the cache is
 	good    *composed // the last that it accepted in full
 	held    *Rejection

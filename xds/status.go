@@ -86,7 +86,7 @@ func (s *Server) typesOf(n *node) []TypeStatus {
 			if sub.version != "" {
 				t.Held, t.Since = sub.version, sub.at
 			}
-			t.Current = t.Current && sub.has(i, s.current, key.delta)
+			t.Current = t.Current && st.has(i, s.current, key.delta)
 		}
 		if !t.Current {
 			t.Since = s.published
@@ -103,7 +103,7 @@ func (s *Server) has(n *node, c *composed) bool {
 			continue
 		}
 		for i := range kinds {
-			if !st.types[i].has(i, c, key.delta) {
+			if !st.has(i, c, key.delta) {
 				return false
 			}
 		}
