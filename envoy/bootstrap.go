@@ -13,6 +13,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -39,6 +40,9 @@ type BootstrapOptions struct {
 	Admin string
 	// MaxConnections bounds open downstream connections. Default: 20000
 	MaxConnections int64
+	// Listeners are the Envoy's own: weir is told so and asked for none. With nil
+	// they come from weir.
+	Listeners []*listenerv3.Listener
 	// StateOfTheWorld asks for whole types instead of differences.
 	StateOfTheWorld bool
 }
@@ -75,6 +79,13 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 			{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
 		}},
 		OverloadManager: overload,
+	}
+	if o.Listeners != nil {
+		b.DynamicResources.LdsConfig = nil
+		b.StaticResources.Listeners = o.Listeners
+		b.Node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{
+			build.OwnListeners: structpb.NewBoolValue(true),
+		}}
 	}
 	return encode(b)
 }

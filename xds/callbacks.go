@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/xds/build"
 )
 
 // Register adds the aggregated discovery service to a gRPC server. Streams end
@@ -37,12 +39,12 @@ func (s *Server) callbacks() serverv3.CallbackFuncs {
 		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) { s.closed(streamKey{true, id}) },
 		StreamRequestFunc: func(id int64, r *discoveryv3.DiscoveryRequest) error {
 			return s.request(streamKey{false, id}, request{
-				node: r.GetNode().GetId(), typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), fault: r.GetErrorDetail(),
+				node: r.GetNode(), typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), fault: r.GetErrorDetail(),
 			})
 		},
 		StreamDeltaRequestFunc: func(id int64, r *discoveryv3.DeltaDiscoveryRequest) error {
 			return s.request(streamKey{true, id}, request{
-				node: r.GetNode().GetId(), typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), fault: r.GetErrorDetail(),
+				node: r.GetNode(), typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), fault: r.GetErrorDetail(),
 				has: r.GetInitialResourceVersions(), without: r.GetResourceNamesUnsubscribe(),
 			})
 		},
@@ -57,7 +59,7 @@ func (s *Server) callbacks() serverv3.CallbackFuncs {
 
 // request is what matters of a request in either protocol.
 type request struct {
-	node    string // "" after the first of a stream
+	node    *corev3.Node // nil after the first of a stream
 	typeURL string
 	nonce   string
 	fault   *status.Status
@@ -99,16 +101,17 @@ func (s *Server) request(key streamKey, r request) error {
 	return nil
 }
 
-func (s *Server) streamOf(key streamKey, id string) (*stream, error) {
+func (s *Server) streamOf(key streamKey, from *corev3.Node) (*stream, error) {
 	if st, ok := s.streams[key]; ok {
 		return st, nil
 	}
+	id := from.GetId()
 	if id == "" {
 		return nil, grpcstatus.Error(codes.InvalidArgument, "the first request has no node id")
 	}
 	n, ok := s.nodes[id]
 	if !ok {
-		n = &node{id: id}
+		n = &node{id: id, streams: make(map[streamKey]*stream)}
 		s.nodes[id] = n
 		if s.current != nil {
 			if err := s.give(n, s.current); err != nil {
@@ -117,9 +120,9 @@ func (s *Server) streamOf(key streamKey, id string) (*stream, error) {
 			}
 		}
 	}
-	n.streams++
+	n.own = from.GetMetadata().GetFields()[build.OwnListeners].GetBoolValue()
 	st := &stream{node: n}
-	s.streams[key] = st
+	s.streams[key], n.streams[key] = st, st
 	return st, nil
 }
 
@@ -131,7 +134,8 @@ func (s *Server) closed(key streamKey) {
 		return
 	}
 	delete(s.streams, key)
-	if st.node.streams--; st.node.streams == 0 {
+	delete(st.node.streams, key)
+	if len(st.node.streams) == 0 {
 		delete(s.nodes, st.node.id)
 		s.cache.ClearSnapshot(st.node.id)
 	}
@@ -194,7 +198,7 @@ func (s *Server) refuse(n *node, i int, u update, detail string) {
 // othersHave tells that another node has accepted the type as it was sent.
 func (s *Server) othersHave(n *node, i int, c *composed) bool {
 	for key, st := range s.streams {
-		if st.node != n && st.types[i].has(i, c, key.delta) && st.types[i].asked {
+		if st.node != n && st.has(i, c, key.delta) && st.types[i].asked {
 			return true
 		}
 	}

@@ -4,6 +4,10 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/weirproxy/weir/xds/build"
 )
 
 // streamKey tells streams apart: the library numbers the two protocols each on
@@ -75,17 +79,46 @@ func (s *subscription) accept(u update, delta bool, now time.Time) {
 }
 
 // has tells that the stream has accepted everything that the set holds of a
-// type. What is retired need not be there: an Envoy that never saw the cluster
+// type and that its Envoy needs: one whose listeners are its operator's asks for no
+// listener, and for a listener's secret only if it likes.
+func (s *stream) has(i int, c *composed, delta bool) bool {
+	sub, want := &s.types[i], c.set.items[i]
+	if s.node.own {
+		switch kinds[i].url {
+		case resourcev3.ListenerType:
+			return true
+		case resourcev3.SecretType:
+			want = sub.without(want, delta, build.ForListener)
+		}
+	}
+	return sub.has(kinds[i], want, c.snap, delta)
+}
+
+// without leaves out the resources that are optional and were not asked for.
+func (s *subscription) without(want items, delta bool, optional func(name string) bool) items {
+	need := make(items, len(want))
+	for name, item := range want {
+		asked := s.names[name]
+		if delta {
+			_, asked = s.resources[name]
+		}
+		if asked || !optional(name) {
+			need[name] = item
+		}
+	}
+	return need
+}
+
+// has tells that everything wanted of a type has been accepted. What is retired need not be there: an Envoy that never saw the cluster
 // never asks for its endpoints.
-func (s *subscription) has(i int, c *composed, delta bool) bool {
-	k, want := kinds[i], c.set.items[i]
+func (s *subscription) has(k kind, want items, snap *cachev3.Snapshot, delta bool) bool {
 	if !s.asked {
 		return len(want) == 0 && !k.wildcard()
 	}
 	if delta {
-		return s.hasEach(want, c.snap.GetVersionMap(k.url), k.wildcard())
+		return s.hasEach(want, snap.GetVersionMap(k.url), k.wildcard())
 	}
-	if s.version != c.snap.GetVersion(k.url) {
+	if s.version != snap.GetVersion(k.url) {
 		return len(want) == 0 && !k.wildcard()
 	}
 	for name := range want {

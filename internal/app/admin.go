@@ -24,13 +24,8 @@ type admin struct {
 	listener net.Listener
 }
 
-// newAdmin listens at once, so that a taken port is known before anything else
-// is started. The checks apart are no part of /readyz.
-func newAdmin(address string, checks, apart map[string]check, status func() any, reg *prometheus.Registry, extra map[string]http.HandlerFunc) (*admin, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, err
-	}
+// newAdmin makes the server of a listener. The checks apart are no part of /readyz.
+func newAdmin(l net.Listener, checks, apart map[string]check, status func() any, reg *prometheus.Registry, extra map[string]http.HandlerFunc) *admin {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("content-type", "text/plain")
@@ -62,8 +57,7 @@ func newAdmin(address string, checks, apart map[string]check, status func() any,
 	for pattern, h := range extra {
 		mux.HandleFunc(pattern, h)
 	}
-	a := &admin{listener: l, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
-	return a, nil
+	return &admin{listener: l, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
 }
 
 // serveChecks answers 200 when every check passes, 503 with the reasons otherwise.

@@ -91,6 +91,9 @@ type Options struct {
 	TLS              ServerTLS
 	EnvoyTLS         *build.ClientTLS // files on Envoy's machine
 	WasmPath         string
+
+	// Upgrade tells weir to become the program that lies where it was started from.
+	Upgrade <-chan os.Signal
 }
 
 func (o *Options) has(r Role) bool { return slices.Contains(o.Roles, r) }
@@ -109,6 +112,7 @@ type app struct {
 	log     *slog.Logger
 	dir     string // data directory, absolute
 	ports   *ports
+	sockets *sockets
 	reg     *prometheus.Registry
 	plan    atomic.Pointer[plan.Plan]
 	limits  *keeper
@@ -154,6 +158,9 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 			a.stop()
 		}
 	}()
+	if a.sockets, err = inheritSockets(); err != nil {
+		return nil, nil, err
+	}
 	// A first look without creating anything: a bad configuration leaves no trace.
 	p, err := config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true})
 	if err != nil {
@@ -343,23 +350,24 @@ func (a *app) newExtProc() *extproc.Server {
 	})
 }
 
-// serveGRPC serves on unix:/path or host:port until stop.
-func (a *app) serveGRPC(name, address string, s *grpc.Server) error {
-	l, err := listen(address)
+// bindGRPC binds unix:/path or host:port until stop, which ends the server by end.
+// What it returns begins to serve: what comes before waits in the kernel.
+func (a *app) bindGRPC(name, address string, s *grpc.Server, end func()) (serve func(), err error) {
+	l, err := a.sockets.listen(address)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	a.onStop(func() { gracefully(s, 5*time.Second) })
-	go func() {
-		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			a.failed <- fmt.Errorf("%s: %w", name, err)
-		}
-	}()
-	return nil
+	a.onStop(func() { end(); _ = l.Close() })
+	return func() {
+		go func() {
+			if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+				a.failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		}()
+	}, nil
 }
 
-// gracefully lets open streams end, but not for longer than the bound: ADS
-// streams have no end of their own.
+// gracefully lets open streams end, but not for longer than the bound.
 func gracefully(s *grpc.Server, bound time.Duration) {
 	done := make(chan struct{})
 	go func() { s.GracefulStop(); close(done) }()
@@ -391,13 +399,14 @@ func listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// startAdmin serves the admin address.
+// startAdmin serves the admin address. It listens at once, so that a taken port is
+// known before anything else is started.
 func (a *app) startAdmin(address string, extra map[string]http.HandlerFunc) error {
-	var err error
-	a.admin, err = newAdmin(address, a.checks, a.apart, a.status, a.reg, extra)
+	l, err := a.sockets.listen(address)
 	if err != nil {
 		return fmt.Errorf("admin address: %w", err)
 	}
+	a.admin = newAdmin(l, a.checks, a.apart, a.status, a.reg, extra)
 	a.onStop(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -39,12 +39,20 @@ func Serve(ctx context.Context, o Options) error {
 	if err := s.start(ctx, p); err != nil {
 		return err
 	}
-	select {
-	case <-ctx.Done():
-		a.log.Info("stopping: open decisions finish")
-		return nil
-	case err := <-a.failed:
-		return err
+	for {
+		select {
+		case <-ctx.Done():
+			a.log.Info("stopping: open decisions finish")
+			return nil
+		case err := <-a.failed:
+			return err
+		case <-a.o.Upgrade:
+			stopped, err := a.upgrade(ctx)
+			if stopped {
+				return err
+			}
+			a.log.Error("not upgraded; what runs goes on", "err", err)
+		}
 	}
 }
 
@@ -198,6 +206,7 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	}()
 	s.onStop(live.Shutdown)
 	s.background("configuration watch", s.watch)
+	s.sockets.closeUntaken()
 	s.startDoctor()
 	runtime, err := envoy.RuntimeDir(s.dir)
 	if err != nil {
@@ -235,7 +244,7 @@ func target(a net.Addr) string {
 // listen binds the gRPC address. Unlike the sockets in the data directory, a
 // socket that the operator named may be in use by another weir.
 func (s *serve) listen() (net.Listener, error) {
-	if path, ok := strings.CutPrefix(s.o.GRPCAddress, "unix:"); ok {
+	if path, ok := strings.CutPrefix(s.o.GRPCAddress, "unix:"); ok && !s.sockets.has(s.o.GRPCAddress) {
 		if c, err := net.DialTimeout("unix", path, time.Second); err == nil { //nolint:noctx // bounded already
 			_ = c.Close()
 			return nil, fmt.Errorf("--listen: %s is in use", s.o.GRPCAddress)
@@ -244,7 +253,7 @@ func (s *serve) listen() (net.Listener, error) {
 			return nil, fmt.Errorf("--listen: %s is there and is no socket", path)
 		}
 	}
-	l, err := listen(s.o.GRPCAddress)
+	l, err := s.sockets.listen(s.o.GRPCAddress)
 	if err != nil {
 		return nil, fmt.Errorf("--listen: %w", err)
 	}

@@ -76,6 +76,8 @@ type up struct {
 	envoy   atomic.Pointer[envoy.Process]
 	runtime string // directory of the sockets
 	entries string // Envoy's access log
+	// decide begins to serve ext_proc.
+	decide func()
 	// announced is when the banner was printed, in nanoseconds since the epoch.
 	announced atomic.Int64
 }
@@ -104,6 +106,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	if err := u.serveControl(p); err != nil {
 		return err
 	}
+	u.decide() // not before there is a configuration to decide by
 	if err := u.startEnvoy(ctx, p); err != nil {
 		return err
 	}
@@ -116,6 +119,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	u.warm = u.waitWarm
 	debug.FreeOSMemory() // the start needed several times what running needs
 	u.background("configuration watch", u.watch)
+	u.sockets.closeUntaken()
 	u.startDoctor()
 	if err := u.startOperator(u.runtime); err != nil {
 		return err
@@ -175,12 +179,17 @@ func (u *up) startServers(ctx context.Context) error {
 	}
 	g := grpc.NewServer(extproc.ServerOptions()...)
 	u.newExtProc().Register(g)
-	if err := u.serveGRPC("ext_proc", u.options.ExtProc.Address, g); err != nil {
+	if u.decide, err = u.bindGRPC("ext_proc", u.options.ExtProc.Address, g, func() { gracefully(g, stopBound) }); err != nil {
 		return err
 	}
 	c := grpc.NewServer(xds.GRPCOptions()...)
 	u.registerXDS(ctx, c)
-	return u.serveGRPC("xds", "unix:"+control, c)
+	publish, err := u.bindGRPC("xds", "unix:"+control, c, c.Stop) // ADS streams have no end of their own
+	if err != nil {
+		return err
+	}
+	publish()
+	return nil
 }
 
 // writeFilter puts the Wasm filter where Envoy reads it, under its digest: a
@@ -368,6 +377,15 @@ func (u *up) run(ctx context.Context) error {
 			return u.drain()
 		case err := <-u.failed:
 			return errors.Join(err, u.drain())
+		case <-u.o.Upgrade:
+			stopped, err := u.upgrade(ctx)
+			switch {
+			case stopped && err == nil:
+				return u.drain()
+			case stopped:
+				return err // Envoy is left to the weir that is started next
+			}
+			u.log.Error("not upgraded; what runs goes on", "err", err)
 		case <-process.Done():
 			u.log.Error("envoy ended; it is started again", "err", process.Err())
 			u.usage.Lost(time.Now())

@@ -59,6 +59,14 @@ func signals() (ctx context.Context, hurry <-chan struct{}, stop func()) {
 	return ctx, second, func() { signal.Stop(got); cancel() }
 }
 
+// upgrades receives SIGUSR2, which asks for a restart in place. One is enough for
+// however many come while weir restarts.
+func upgrades() <-chan os.Signal {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR2)
+	return c
+}
+
 func exitCode(err error, stderr io.Writer) int {
 	var code exit
 	var faults config.Faults

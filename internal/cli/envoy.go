@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirproxy/weir/envoy"
+	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/wasm"
 	"github.com/weirproxy/weir/xds/build"
 )
@@ -20,7 +21,7 @@ func newEnvoy() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newEnvoyBootstrap(), newEnvoyWasm())
+	cmd.AddCommand(newEnvoyBootstrap(), newEnvoyRender(), newEnvoyWasm())
 	return cmd
 }
 
@@ -44,8 +45,7 @@ func clientTLS(t build.ClientTLS) (*build.ClientTLS, error) {
 }
 
 func newEnvoyBootstrap() *cobra.Command {
-	var o envoy.BootstrapOptions
-	var t build.ClientTLS
+	var f bootstrapFlags
 	cmd := &cobra.Command{
 		Use:   "bootstrap",
 		Short: "Print the bootstrap for an Envoy that joins 'weir serve'",
@@ -54,28 +54,78 @@ who it is, its admin address, and where weir is. Everything else comes by xDS.`,
 		Example: "  weir envoy bootstrap --xds 127.0.0.1:10090 > envoy.json && envoy -c envoy.json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if o.XDS.TLS, err = clientTLS(t); err != nil {
-				return misuse(cmd, err)
-			}
-			list := strings.Split(o.XDS.Address, ",")
-			o.XDS.Address, o.XDS.Others = list[0], list[1:]
-			b, err := envoy.Bootstrap(o)
-			if err != nil {
-				return misuse(cmd, err)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", b)
-			return err
+			return f.print(cmd)
 		},
 	}
+	f.add(cmd)
+	return cmd
+}
+
+// bootstrapFlags are what every Envoy must know to join weir.
+type bootstrapFlags struct {
+	envoy.BootstrapOptions
+	tls build.ClientTLS
+}
+
+func (f *bootstrapFlags) add(cmd *cobra.Command) {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		host = "envoy"
 	}
-	cmd.Flags().StringVar(&o.XDS.Address, "xds", "127.0.0.1:10090", "where 'weir serve' listens, as Envoy sees it: host:port, or unix:/path; several replicas are separated by commas")
-	cmd.Flags().StringVar(&o.NodeID, "node", host, "this Envoy's name in weir's status")
-	cmd.Flags().StringVar(&o.Admin, "envoy-admin", "127.0.0.1:9901", "Envoy's admin address: host:port, or unix:/path; it has no authentication")
-	clientTLSFlags(cmd, &t, "")
+	cmd.Flags().StringVar(&f.XDS.Address, "xds", "127.0.0.1:10090", "where 'weir serve' listens, as Envoy sees it: host:port, or unix:/path; several replicas are separated by commas")
+	cmd.Flags().StringVar(&f.NodeID, "node", host, "this Envoy's name in weir's status")
+	cmd.Flags().StringVar(&f.Admin, "envoy-admin", "127.0.0.1:9901", "Envoy's admin address: host:port, or unix:/path; it has no authentication")
+	clientTLSFlags(cmd, &f.tls, "")
+}
+
+// print writes the bootstrap to stdout.
+func (f *bootstrapFlags) print(cmd *cobra.Command) error {
+	var err error
+	if f.XDS.TLS, err = clientTLS(f.tls); err != nil {
+		return misuse(cmd, err)
+	}
+	list := strings.Split(f.XDS.Address, ",")
+	f.XDS.Address, f.XDS.Others = list[0], list[1:]
+	b, err := envoy.Bootstrap(f.BootstrapOptions)
+	if err != nil {
+		return misuse(cmd, err)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", b)
+	return err
+}
+
+func newEnvoyRender() *cobra.Command {
+	var f bootstrapFlags
+	var file, data string
+	cmd := &cobra.Command{
+		Use:   "render --config FILE",
+		Short: "Print a configuration for an Envoy whose listeners stay yours",
+		Long: `Print a configuration (JSON) for an Envoy whose listeners are yours: those of the
+configuration file as a start, written out. Change them, or copy what they ask of weir into
+listeners that you have: the early header mutations, the filters before the router, the
+access log with its options, the local replies, and the routes by RDS. weir then serves this
+Envoy its routes, clusters, endpoints and secrets, and never a listener. The node metadata
+weir.own_listeners tells it so.`,
+		Example: "  weir envoy render --config weir.yaml --xds 127.0.0.1:10090 > envoy.json && envoy -c envoy.json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "config"); err != nil {
+				return err
+			}
+			p, err := config.Load(file, config.Options{DataDir: data, ReadOnly: true})
+			if err != nil {
+				return err
+			}
+			if f.Listeners, err = build.Listeners(p); err != nil {
+				return err
+			}
+			return f.print(cmd)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
+	cmd.Flags().StringVar(&data, "data", "", "data directory with generated secrets")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	f.add(cmd)
 	return cmd
 }
 

@@ -56,7 +56,8 @@ When Envoy serves and every policy is live, one line of JSON goes to stdout:
 Logs, and a line for each request, go to stderr. The configuration file is watched: a good
 change is applied without touching a connection, a bad one is reported and the last good
 one stays. SIGTERM and SIGINT let open streams finish, then weir exits with 0; a second
-one cuts them.
+one cuts them. SIGUSR2 restarts weir in place, as the program that then lies where it was
+started from: Envoy stays, and no request fails.
 A bad configuration exits with 2 and names every fault by file, line, column and path.`,
 		Example: "  weir up --config examples/quickstart/weir.yaml\n  weir up --config weir.yaml --data /var/lib/weir --envoy /usr/bin/envoy",
 		Args:    noArgs,
@@ -70,7 +71,7 @@ A bad configuration exits with 2 and names every fault by file, line, column and
 			}
 			return app.Up(cmd.Context(), app.Options{
 				ConfigPath: f.config, DataDir: f.data, Replica: f.replica, EnvoyPath: envoyPath, EnvoyConcurrency: concurrency,
-				RequestLines: !quiet, Hurry: hurry, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), Log: log,
+				RequestLines: !quiet, Hurry: hurry, Upgrade: upgrades(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), Log: log,
 			})
 		},
 	}
@@ -98,6 +99,9 @@ required: --tls-… for weir, --envoy-tls-… for what Envoy uses, on its machin
 When weir serves, one line of JSON goes to stdout:
   {"ready":true,"grpc_address":"127.0.0.1:10090","admin_url":"http://127.0.0.1:10081","roles":["extproc","xds","usage"]}
 
+SIGUSR2 restarts weir in place, as the program that then lies where it was started from:
+its address stays bound, and what Envoys ask meanwhile waits.
+
 Each role has a health and a readiness check on the admin address:
   /healthz, /readyz and /readyz/ROLE, beside /metrics and /status.`,
 		Example: "  weir serve --config weir.yaml\n  weir serve --config weir.yaml --listen unix:/run/weir/grpc.sock\n  weir serve --roles extproc,usage --config weir.yaml --listen 127.0.0.1:10091\n  weir serve --roles xds --config weir.yaml --advertise 127.0.0.1:10091 --data xds-data",
@@ -111,6 +115,7 @@ Each role has a health and a readiness check on the admin address:
 				return err
 			}
 			o.ConfigPath, o.DataDir, o.Replica, o.Log = f.config, f.data, f.replica, log
+			o.Upgrade = upgrades()
 			o.Stdout, o.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			if o.Roles, err = app.ParseRoles(strings.Split(roles, ",")); err != nil {
 				return misuse(cmd, fmt.Errorf("--roles: %w", err))

@@ -31,6 +31,7 @@ func fill(c *configv1.Config) {
 			orValue(&t.LightInputTokens, lightInput)
 			orValue(&t.LightOutputTokens, lightOutput)
 		}
+		orValue(&m.MaxAttempts, 4)
 		orDuration(&m.FirstTokenTimeout, 30*time.Second)
 		orDuration(&m.AttemptTimeout, 600*time.Second)
 		for i, rule := range m.Rules {
@@ -97,13 +98,6 @@ func fillLimit(c *configv1.Config, l *configv1.Limit) {
 	}
 }
 
-func fillHealthCheck(h *configv1.HealthCheck) {
-	orDuration(&h.Interval, 10*time.Second)
-	orDuration(&h.Timeout, 5*time.Second)
-	orValue(&h.UnhealthyAfter, 3)
-	orValue(&h.HealthyAfter, 2)
-}
-
 func fillPool(p *configv1.Pool) {
 	orValue(&p.Adapter, profile.Default)
 	orDuration(&p.ConnectTimeout, 2*time.Second)
@@ -111,21 +105,11 @@ func fillPool(p *configv1.Pool) {
 		orValue(&p.AbandonedAttempts, billed)
 	}
 	orValue(&p.AbandonedAttempts, free)
-	if h := p.HealthCheck; h != nil && !h.Off {
-		fillHealthCheck(h)
-	}
-	if p.Ejection == nil {
-		p.Ejection = &configv1.Ejection{}
-	}
-	if e := p.Ejection; !e.Off {
-		orValue(&e.Errors, 5)
-		orDuration(&e.Time, 10*time.Second)
-	}
-	orDuration(&p.SlowStart, 30*time.Second)
 	if m := p.Metrics; m != nil && !m.Off {
 		orDuration(&m.Interval, metricsInterval)
 		orDuration(&m.Timeout, metricsTimeout)
 	}
+	fillHealth(p)
 	for _, e := range p.Endpoints {
 		orValue(&e.Weight, 1)
 	}

@@ -62,8 +62,6 @@ type Fault struct {
 	Comments bool `json:"comments,omitempty"`
 	// End the lines of a stream with CR LF.
 	CRLF bool `json:"crlf,omitempty"`
-	// Say at the health path that the server is ill, with 503. Requests are answered.
-	Unhealthy bool `json:"unhealthy,omitempty"`
 }
 
 // Match selects requests; an empty field selects all. Only requests to a
@@ -104,16 +102,6 @@ type faultState struct {
 	Fault
 	Matched int `json:"matched"` // requests that it selected, Nth and Times left aside
 	Applied int `json:"applied"`
-}
-
-// unhealthy tells whether a fault in force says that the server is ill.
-func (f *faults) unhealthy() bool {
-	if !f.some.Load() {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.ContainsFunc(f.list, func(s *faultState) bool { return s.Unhealthy })
 }
 
 // faults holds the faults in force. Without any, looking costs one atomic load.

@@ -32,6 +32,10 @@ const (
 	ExtProcCluster   = "weir/extproc"   // weir's ext_proc server
 	AccessLogCluster = "weir/accesslog" // weir's gRPC access log receiver
 	NoTargetCluster  = ai.NoTargetCluster
+
+	// OwnListeners is the field of a node's metadata that says, when true, that the
+	// Envoy's listeners are its operator's and weir serves it all the rest.
+	OwnListeners = "weir.own_listeners"
 )
 
 // Service is how Envoy reaches one of weir's gRPC services.
@@ -105,6 +109,26 @@ func Build(p *plan.Plan, o Options) (*Resources, error) {
 	}
 	b.res.sort()
 	return b.res, nil
+}
+
+// Listeners are those of the plan alone, as an Envoy needs them whose listeners are
+// its operator's: what they ask of weir does not depend on where weir is.
+func Listeners(p *plan.Plan) ([]*listenerv3.Listener, error) {
+	b := &builder{plan: p, res: &Resources{}}
+	for i := range p.Listeners {
+		l := &p.Listeners[i]
+		b.at(fmt.Sprintf("listener %q", l.Name), b.listener(l))
+	}
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, err
+	}
+	b.res.sort()
+	return b.res.Listeners, nil
+}
+
+// ForListener tells that a secret serves a listener of the plan and nothing else.
+func ForListener(secret string) bool {
+	return strings.HasPrefix(secret, listenerSecret) || strings.HasPrefix(secret, clientsSecret)
 }
 
 func (o *Options) check() error {

@@ -113,24 +113,26 @@ func (b *builder) cluster(p *plan.Pool) (*clusterv3.Cluster, error) {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(connectionBuffer),
 		CircuitBreakers:               openBreakers(),
 		OutlierDetection:              outlierDetection(p),
+		HealthChecks:                  healthCheck(p),
+		IgnoreHealthOnHostRemoval:     p.HealthCheck.Path != "", // what the plan no longer names gets nothing more
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			HealthyPanicThreshold: percent(0), // a sick pool is left to the next target
-			// What becomes of an endpoint holds at once. Envoy's default waits for a second
-			// after each change for others, and goes on calling who was ejected in it.
+			// Envoy would let up to a second pass before it goes by what changed.
 			UpdateMergeWindow: durationpb.New(0),
 		},
-		HealthChecks:                  healthChecks(p),
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		TransportSocket:               socket,
 		Metadata:                      metadata,
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(b.upstreamOptions(p))},
 	}
-	slowStart(c, p)
+	if slow := slowStart(p); slow != nil {
+		c.LbConfig = slow
+	}
 	return c, nil
 }
 
 func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions {
-	o := &upstreamv3.HttpProtocolOptions{HttpFilters: b.attemptFilters(p)}
+	o := &upstreamv3.HttpProtocolOptions{HttpFilters: b.attemptFilters(p), OutlierDetection: countedErrors(p)}
 	idle := idlePlain
 	if p.Scheme == "https" {
 		idle = idleTLS
@@ -148,9 +150,6 @@ func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions 
 				},
 			},
 		}
-	}
-	if ejects(p) {
-		o.OutlierDetection = &upstreamv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: errorAnswers()}
 	}
 	o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(idle)}
 	return o
@@ -206,7 +205,7 @@ func loadAssignment(p *plan.Pool) *endpointv3.ClusterLoadAssignment {
 	refuse := &endpointv3.LocalityLbEndpoints{Priority: 1}
 	for i := range refusing(p) {
 		e := lbEndpoint(plan.Endpoint{Host: fmt.Sprintf(refusingHosts, i/200, i%200+1), Port: refusingPort, Weight: 1})
-		if p.HealthCheck != nil { // they are never ill: then there would be no host at all
+		if p.HealthCheck.Path != "" { // they are always there to refuse
 			e.GetEndpoint().HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
 		}
 		refuse.LbEndpoints = append(refuse.LbEndpoints, e)
@@ -220,12 +219,12 @@ func loadAssignment(p *plan.Pool) *endpointv3.ClusterLoadAssignment {
 	}
 }
 
-// refusing is how many endpoints that refuse stand behind the pool's own. Where these
-// can be ill without being ejected, the refusing ones are what is ejected in their
-// place, and one more than can be ejected must be there.
+// refusing is how many endpoints that refuse stand behind the pool's own: one more than
+// Envoy may eject. When the pool's own are ill and not ejected, it ejects the refusing
+// ones in their place, since they refuse.
 func refusing(p *plan.Pool) int {
-	if p.HealthCheck != nil && ejects(p) {
-		return len(p.Endpoints) + 1
+	if p.HealthCheck.Path != "" && ejects(p) {
+		return len(p.Endpoints)
 	}
 	return 1
 }

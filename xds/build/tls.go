@@ -72,6 +72,12 @@ func clientTLS(t *ClientTLS) *corev3.TransportSocket {
 	return transportSocket(c)
 }
 
+// What the names of a listener's secrets begin with.
+const (
+	listenerSecret = "listener/"
+	clientsSecret  = "clients/"
+)
+
 // listenerTLS asks for the certificate by SDS under a name that does not change
 // with it, so that a new certificate drains no listener. So it does for the
 // authorities of clients; a certificate that is shown is verified by them, also
@@ -80,7 +86,7 @@ func (b *builder) listenerTLS(l *plan.Listener) *corev3.TransportSocket {
 	if l.TLS == nil {
 		return nil
 	}
-	name := "listener/" + l.Name
+	name := listenerSecret + l.Name
 	b.res.Secrets = append(b.res.Secrets, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{
 		TlsCertificate: &tlsv3.TlsCertificate{
 			CertificateChain: inlineSource(l.TLS.CertificateChain),
@@ -91,7 +97,7 @@ func (b *builder) listenerTLS(l *plan.Listener) *corev3.TransportSocket {
 	common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: name, SdsConfig: ads()}}
 	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
 	if l.TLS.ClientCA != nil {
-		clients := "clients/" + l.Name
+		clients := clientsSecret + l.Name
 		b.res.Secrets = append(b.res.Secrets, &tlsv3.Secret{Name: clients, Type: &tlsv3.Secret_ValidationContext{
 			ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inlineSource(l.TLS.ClientCA)},
 		}})

@@ -990,13 +990,15 @@ type Pool struct {
 	// When the pool has so much to do that it is tried only after the request's other
 	// targets. Default: never
 	SaturatedAt *Saturation `protobuf:"bytes,50,opt,name=saturated_at,json=saturatedAt,proto3" json:"saturated_at,omitempty"`
-	// How Envoy finds out that an endpoint is ill, whether anybody calls it or not.
-	// Default: for private pools whose adapter has a health path
+	// How Envoy asks the endpoints whether they are well. Default: as the adapter says,
+	// for private pools
 	HealthCheck *HealthCheck `protobuf:"bytes,60,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
-	// When an endpoint that fails is left to the pool's others for a while.
+	// When an endpoint that fails is left alone for a while. Default: after five failures
+	// in a row, where the pool has other endpoints
 	Ejection *Ejection `protobuf:"bytes,61,opt,name=ejection,proto3" json:"ejection,omitempty"`
-	// How long an endpoint that is new, or back, is given less than its share, growing.
-	// Default: 30s; 0s gives it its share at once
+	// How long an endpoint that comes back gets less than its share, so that it warms up.
+	// It holds with health checks, in pools of several endpoints. 0s is not at all.
+	// Default: 30s
 	SlowStart     *durationpb.Duration `protobuf:"bytes,62,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1639,7 +1641,9 @@ type Model struct {
 	EgressRefused string `protobuf:"bytes,8,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
 	// Where requests of a kind go, without rules. They are looked at after the rules,
 	// in the order strong, long, off_peak, light; the model's own targets follow behind.
-	Tiers         *Tiers `protobuf:"bytes,20,opt,name=tiers,proto3" json:"tiers,omitempty"`
+	Tiers *Tiers `protobuf:"bytes,20,opt,name=tiers,proto3" json:"tiers,omitempty"`
+	// The most attempts that one request makes, over all its targets. Default: 4
+	MaxAttempts   uint32 `protobuf:"varint,50,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1742,6 +1746,13 @@ func (x *Model) GetTiers() *Tiers {
 		return x.Tiers
 	}
 	return nil
+}
+
+func (x *Model) GetMaxAttempts() uint32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
 }
 
 // Rule routes the requests for which its condition holds.
@@ -4400,23 +4411,22 @@ func (x *Tiers) GetLightOutputTokens() int64 {
 	return 0
 }
 
-// HealthCheck is how Envoy asks an endpoint whether it is well. Any answer below 500 is
-// that it is: a path that does not exist takes no endpoint away. One that is ill gets
-// nothing; when all are, the request goes to its next target.
+// HealthCheck is how Envoy asks the endpoints of a private pool whether they are well. An
+// endpoint that answers with 5xx, or not at all, gets no requests until it is well.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Do not ask.
 	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
 	// The path, beside the base path and not below it. Default: the adapter's
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// From one time that an endpoint is asked to the next. Default: 10s
+	// From one time that an endpoint is asked to the next. Default: 5s
 	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
-	// How long an answer may take. Default: 5s
+	// How long an answer may take. Default: 2s
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// How often in a row it must fail to be ill. A connection that is refused is one
-	// failure; an answer of 503 is enough. Default: 3
+	// After how many times without an answer in a row an endpoint is not well; 5xx counts
+	// at once. Default: 3
 	UnhealthyAfter uint32 `protobuf:"varint,5,opt,name=unhealthy_after,json=unhealthyAfter,proto3" json:"unhealthy_after,omitempty"`
-	// How often in a row it must answer to be well again. Default: 2
+	// After how many answers in a row it is well again. Default: 2
 	HealthyAfter  uint32 `protobuf:"varint,6,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4494,19 +4504,20 @@ func (x *HealthCheck) GetHealthyAfter() uint32 {
 	return 0
 }
 
-// Ejection leaves an endpoint to the pool's others that fails while it is called. A pool
-// of one endpoint has none: there the pool as a whole goes behind others.
+// Ejection is when Envoy leaves an endpoint alone that fails, while the pool has others.
+// 5xx, 429, a refused or broken connection and a timeout are failures; what is wrong with
+// a request (400) is none. It holds for endpoints that are IP addresses. One endpoint
+// always stays.
 type Ejection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Eject nothing.
+	// Never.
 	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
-	// How many attempts in a row that fail eject an endpoint: answers of 500 and more,
-	// or 429; and those that cannot connect, are reset, or have no answer in time
-	// (first_token_timeout, attempt_timeout). Default: 5
-	Errors uint32 `protobuf:"varint,2,opt,name=errors,proto3" json:"errors,omitempty"`
-	// For how long at first; each further time for so much longer, up to five minutes.
-	// Default: 10s
-	Time          *durationpb.Duration `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// After how many failures in a row. Default: 5
+	After uint32 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// For how long, times how often it happened before. Default: 10s
+	For *durationpb.Duration `protobuf:"bytes,3,opt,name=for,proto3" json:"for,omitempty"`
+	// For how long at most. Default: 60s
+	AtMost        *durationpb.Duration `protobuf:"bytes,4,opt,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4548,16 +4559,23 @@ func (x *Ejection) GetOff() bool {
 	return false
 }
 
-func (x *Ejection) GetErrors() uint32 {
+func (x *Ejection) GetAfter() uint32 {
 	if x != nil {
-		return x.Errors
+		return x.After
 	}
 	return 0
 }
 
-func (x *Ejection) GetTime() *durationpb.Duration {
+func (x *Ejection) GetFor() *durationpb.Duration {
 	if x != nil {
-		return x.Time
+		return x.For
+	}
+	return nil
+}
+
+func (x *Ejection) GetAtMost() *durationpb.Duration {
+	if x != nil {
+		return x.AtMost
 	}
 	return nil
 }
@@ -4711,7 +4729,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\xaa\x04\n" +
+	"\a_prefix\"\xd6\x04\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -4723,7 +4741,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
 	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\x12<\n" +
 	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\x12+\n" +
-	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\"\xda\x01\n" +
+	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\x12*\n" +
+	"\fmax_attempts\x182 \x01(\rB\a\xbaH\x04*\x02\x18\x10R\vmaxAttempts\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
@@ -4928,18 +4947,19 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x11off_peak_calendar\x18\x05 \x01(\tR\x0foffPeakCalendar\x12,\n" +
 	"\x05light\x18\x06 \x03(\v2\x16.weir.config.v1.TargetR\x05light\x125\n" +
 	"\x12light_input_tokens\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10lightInputTokens\x127\n" +
-	"\x13light_output_tokens\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x11lightOutputTokens\"\xc7\x02\n" +
+	"\x13light_output_tokens\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x11lightOutputTokens\"\xc6\x02\n" +
 	"\vHealthCheck\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x122\n" +
 	"\x04path\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^(/[A-Za-z0-9_.~/-]*)?$R\x04path\x12I\n" +
-	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\x12G\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xd8\x042\x05\x10\x80\xad\xe2\x04R\atimeout\x120\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xac\x022\x05\x10\x80\xc2\xd7/R\binterval\x12F\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xad\xe2\x04R\atimeout\x120\n" +
 	"\x0funhealthy_after\x18\x05 \x01(\rB\a\xbaH\x04*\x02\x18dR\x0eunhealthyAfter\x12,\n" +
-	"\rhealthy_after\x18\x06 \x01(\rB\a\xbaH\x04*\x02\x18dR\fhealthyAfter\"\x81\x01\n" +
+	"\rhealthy_after\x18\x06 \x01(\rB\a\xbaH\x04*\x02\x18dR\fhealthyAfter\"\xbf\x01\n" +
 	"\bEjection\x12\x10\n" +
-	"\x03off\x18\x01 \x01(\bR\x03off\x12 \n" +
-	"\x06errors\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06errors\x12A\n" +
-	"\x04time\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xac\x022\x05\x10\x80\xc2\xd7/R\x04timeB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\x03off\x18\x01 \x01(\bR\x03off\x12\x1e\n" +
+	"\x05after\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x05after\x12<\n" +
+	"\x03for\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x03for\x12C\n" +
+	"\aat_most\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06atMostB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -5090,12 +5110,13 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	18, // 77: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
 	51, // 78: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
 	51, // 79: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	51, // 80: weir.config.v1.Ejection.time:type_name -> google.protobuf.Duration
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	51, // 80: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
+	51, // 81: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
+	82, // [82:82] is the sub-list for method output_type
+	82, // [82:82] is the sub-list for method input_type
+	82, // [82:82] is the sub-list for extension type_name
+	82, // [82:82] is the sub-list for extension extendee
+	0,  // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }

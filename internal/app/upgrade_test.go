@@ -1,0 +1,119 @@
+package app
+
+import (
+	"bufio"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A connection that is made between two weirs is accepted by the second.
+func TestSocketsOutliveTheirListeners(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	for _, address := range []string{"unix:" + path, "127.0.0.1:0"} {
+		t.Run(address, func(t *testing.T) {
+			first, err := inheritSockets()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := first.listen(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bound := l.Addr()
+			env, err := first.keep()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = l.Close()
+
+			c, err := net.Dial(bound.Network(), bound.String())
+			if err != nil {
+				t.Fatalf("between the two: %v", err)
+			}
+			defer c.Close()
+			if _, err := c.Write([]byte("question\n")); err != nil {
+				t.Fatal(err)
+			}
+
+			name, value, _ := strings.Cut(env, "=")
+			t.Setenv(name, value)
+			second, err := inheritSockets()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := os.LookupEnv(name); ok {
+				t.Errorf("%s would be passed on", name)
+			}
+			if !second.has(address) {
+				t.Fatalf("nothing was given for %s: %s", address, env)
+			}
+			l, err = second.listen(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if got := l.Addr().String(); got != bound.String() {
+				t.Errorf("listens at %s, before at %s", got, bound)
+			}
+			accepted, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer accepted.Close()
+			if got, err := bufio.NewReader(accepted).ReadString('\n'); err != nil || got != "question\n" {
+				t.Errorf("read %q, %v", got, err)
+			}
+			if second.has(address) {
+				t.Error("the socket can be taken twice")
+			}
+		})
+	}
+}
+
+// What nobody asks for is closed: a connection to it must not wait for ever.
+func TestSocketsUntakenAreClosed(t *testing.T) {
+	first, err := inheritSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := first.listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := first.keep()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	name, value, _ := strings.Cut(env, "=")
+	t.Setenv(name, value)
+	second, err := inheritSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.closeUntaken()
+	if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		_ = c.Close()
+		t.Errorf("%s is still bound", l.Addr())
+	}
+}
+
+func TestSocketsMalformed(t *testing.T) {
+	for _, text := range []string{"", "[]", `{"a":"b"}`} {
+		t.Setenv(inheritedVar, text)
+		if _, err := inheritSockets(); err == nil || !strings.Contains(err.Error(), inheritedVar) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	t.Setenv(inheritedVar, `{"127.0.0.1:0":9999}`)
+	s, err := inheritSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.listen("127.0.0.1:0"); err == nil {
+		t.Error("a descriptor that is not open was taken")
+	}
+}
