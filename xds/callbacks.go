@@ -111,7 +111,7 @@ func (s *Server) streamOf(key streamKey, from *corev3.Node) (*stream, error) {
 	}
 	n, ok := s.nodes[id]
 	if !ok {
-		n = &node{id: id}
+		n = &node{id: id, streams: make(map[streamKey]*stream)}
 		s.nodes[id] = n
 		if s.current != nil {
 			if err := s.give(n, s.current); err != nil {
@@ -121,9 +121,8 @@ func (s *Server) streamOf(key streamKey, from *corev3.Node) (*stream, error) {
 		}
 	}
 	n.own = from.GetMetadata().GetFields()[build.OwnListeners].GetBoolValue()
-	n.streams++
 	st := &stream{node: n}
-	s.streams[key] = st
+	s.streams[key], n.streams[key] = st, st
 	return st, nil
 }
 
@@ -135,7 +134,8 @@ func (s *Server) closed(key streamKey) {
 		return
 	}
 	delete(s.streams, key)
-	if st.node.streams--; st.node.streams == 0 {
+	delete(st.node.streams, key)
+	if len(st.node.streams) == 0 {
 		delete(s.nodes, st.node.id)
 		s.cache.ClearSnapshot(st.node.id)
 	}

@@ -70,7 +70,7 @@ type Server struct {
 // node is all streams of one node id.
 type node struct {
 	id      string
-	streams int
+	streams map[streamKey]*stream
 	// own: its listeners are its operator's, and it need not have those of the plan.
 	own     bool
 	serving *composed // what its snapshot in the cache is

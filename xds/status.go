@@ -53,10 +53,10 @@ func (s *Server) Status() Status {
 		st.Version = s.current.set.version
 	}
 	for _, n := range s.nodes {
-		ns := NodeStatus{ID: n.id, Streams: n.streams, Acked: make(map[string]string), Held: n.held}
-		for _, stream := range s.streams {
+		ns := NodeStatus{ID: n.id, Streams: len(n.streams), Acked: make(map[string]string), Held: n.held}
+		for _, stream := range n.streams {
 			for i, k := range kinds {
-				if stream.node == n && stream.types[i].version != "" {
+				if stream.types[i].version != "" {
 					ns.Acked[shortType(k.url)] = stream.types[i].version
 				}
 			}
@@ -78,10 +78,7 @@ func (s *Server) typesOf(n *node) []TypeStatus {
 	list := make([]TypeStatus, len(kinds))
 	for i, k := range kinds {
 		t := TypeStatus{Type: shortType(k.url), Wanted: s.current.snap.GetVersion(k.url), Current: true}
-		for key, st := range s.streams {
-			if st.node != n {
-				continue
-			}
+		for key, st := range n.streams {
 			sub := &st.types[i]
 			if sub.version != "" {
 				t.Held, t.Since = sub.version, sub.at
@@ -98,10 +95,7 @@ func (s *Server) typesOf(n *node) []TypeStatus {
 
 // has tells that all streams of the node have accepted everything.
 func (s *Server) has(n *node, c *composed) bool {
-	for key, st := range s.streams {
-		if st.node != n {
-			continue
-		}
+	for key, st := range n.streams {
 		for i := range kinds {
 			if !st.has(i, c, key.delta) {
 				return false

@@ -148,6 +148,8 @@ type Decision struct {
 	Targets      []*plan.Pool // in the order in which they are tried
 	Dropped      []Drop       // what the route names and the request may not use
 	Demoted      []Demotion   // of the targets, what is tried only after the others
+	// Once says that the only target gets no second try.
+	Once bool
 	// Bar tells why the request may not use a pool, whoever names it; none is that
 	// it may. Set by route.
 	Bar func(*Exchange, *plan.Pool) ai.Reason
@@ -157,9 +159,9 @@ type Decision struct {
 }
 
 // Tries is how often a target is tried: the only one gets a second try, if that can
-// be at another of its endpoints.
+// be at another of its endpoints and may help.
 func (d *Decision) Tries(p *plan.Pool) int {
-	if len(d.Targets) == 1 && len(p.Endpoints) > 1 {
+	if len(d.Targets) == 1 && !d.Once && len(p.Endpoints) > 1 {
 		return 2
 	}
 	return 1

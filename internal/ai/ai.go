@@ -154,6 +154,9 @@ const (
 	ReasonUnavailable      Reason = "unavailable"
 	// ReasonPoolResting is that every backend asked not to be called for a while.
 	ReasonPoolResting Reason = "pool_resting"
+	// ReasonAttemptsUsed is that a target is not tried: those before it are as many as
+	// the model permits a request. It refuses nothing.
+	ReasonAttemptsUsed Reason = "max_attempts"
 	// ReasonLimitsUnavailable is that nobody knows what is left of the limits.
 	ReasonLimitsUnavailable Reason = "limits_unavailable"
 	ReasonBackendRefused    Reason = "backend_refused"

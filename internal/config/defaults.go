@@ -31,6 +31,7 @@ func fill(c *configv1.Config) {
 			orValue(&t.LightInputTokens, lightInput)
 			orValue(&t.LightOutputTokens, lightOutput)
 		}
+		orValue(&m.MaxAttempts, 4)
 		orDuration(&m.FirstTokenTimeout, 30*time.Second)
 		orDuration(&m.AttemptTimeout, 600*time.Second)
 		for i, rule := range m.Rules {
@@ -108,6 +109,7 @@ func fillPool(p *configv1.Pool) {
 		orDuration(&m.Interval, metricsInterval)
 		orDuration(&m.Timeout, metricsTimeout)
 	}
+	fillHealth(p)
 	for _, e := range p.Endpoints {
 		orValue(&e.Weight, 1)
 	}

@@ -149,6 +149,15 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		if m := l.Metrics; m.Path != "" {
 			fmt.Fprintf(out, " metrics=:%d%s/%v/%v", m.Port, m.Path, m.Interval, m.Timeout)
 		}
+		if h := l.HealthCheck; h.Path != "" {
+			fmt.Fprintf(out, " health=%s/%v/%v/%d/%d", h.Path, h.Interval, h.Timeout, h.UnhealthyAfter, h.HealthyAfter)
+		}
+		if e := l.Ejection; e.After > 0 && len(l.Endpoints) > 1 {
+			fmt.Fprintf(out, " ejects=%d/%v/%v", e.After, e.For, e.AtMost)
+		}
+		if l.SlowStart > 0 {
+			fmt.Fprintf(out, " slow-start=%v", l.SlowStart)
+		}
 		if l.Saturation != nil {
 			fmt.Fprintf(out, " saturated=%+v", *l.Saturation)
 		}
@@ -166,6 +175,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	}
 	for _, m := range p.ModelList {
 		fmt.Fprintf(out, "model %s %q max=%d first=%v attempt=%v\n", m.Name, m.Aliases, m.DefaultMaxTokens, m.FirstTokenTimeout, m.AttemptTimeout)
+		if m.MaxAttempts != 4 {
+			fmt.Fprintf(out, "  attempts=%d\n", m.MaxAttempts)
+		}
 		for _, r := range m.Rules {
 			fmt.Fprintf(out, "  %s when %s ->%s\n", r.Name, r.Source, steps(r.Targets)+refuses(r.RefuseEgress))
 		}

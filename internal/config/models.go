@@ -29,6 +29,7 @@ func (c *compilation) compileModels() {
 			MinOutputTokens:   m.MinOutputTokens,
 			FirstTokenTimeout: m.FirstTokenTimeout.AsDuration(),
 			AttemptTimeout:    m.AttemptTimeout.AsDuration(),
+			MaxAttempts:       int(m.MaxAttempts),
 		}
 		if len(m.Rules) == 0 && len(m.Targets) == 0 && !c.faulty[path+".rules"] && !c.faulty[path+".targets"] {
 			c.fault(path, "neither rules nor targets: every request would be refused")

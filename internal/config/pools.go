@@ -43,6 +43,7 @@ func (c *compilation) compilePools() {
 		c.prices(path, p, pool)
 		c.metrics(path, p, pool)
 		c.saturation(path+".saturated_at", p.SaturatedAt, pool)
+		c.health(path, p, pool)
 		if _, again := c.pools[p.Name]; !again {
 			c.pools[p.Name] = pool
 			c.out.Pools = append(c.out.Pools, pool)

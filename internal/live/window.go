@@ -39,7 +39,7 @@ type sums struct {
 	errors, refused float64
 	first           time.Duration
 	firstOf         int64
-	failing         bool
+	failing, dead   bool
 }
 
 // latencies are the buckets of first-token times: four to each doubling from 1 ms on,
@@ -106,7 +106,8 @@ func (w *window) sumUp(n int64) *sums {
 		total.errors = float64(count[failed]) / float64(total.attempts)
 		total.refused = float64(count[refused]) / float64(total.attempts)
 	}
-	total.failing = w.failing(n)
+	total.dead = w.streak >= failingOf && n-w.last < failingIn
+	total.failing = total.dead || w.failing(n)
 	total.first = median(&first, total.firstOf)
 	return total
 }
@@ -121,9 +122,6 @@ const (
 
 // failing tells whether the last slots are those of a pool that fails.
 func (w *window) failing(n int64) bool {
-	if w.streak >= failingOf && n-w.last < failingIn {
-		return true
-	}
 	var attempts, failures int64
 	for at := n; at > n-failingIn; at-- {
 		if s := &w.slots[at%slots]; s.at == at {
@@ -155,7 +153,7 @@ func (w *window) read(now time.Time, s *plan.PoolState) {
 		total = w.renew(n, total)
 	}
 	s.Attempts, s.ErrorRate, s.RefusedRate, s.FirstToken = total.attempts, total.errors, total.refused, total.first
-	s.Failing = total.failing
+	s.Failing, s.Dead = total.failing, total.dead
 }
 
 // renew sums up anew when a slot has passed, so that the old ones fall out. Whoever

@@ -38,6 +38,9 @@ type PoolState struct {
 	// Failing says that so many attempts of the last seconds failed that the pool is
 	// tried only after others.
 	Failing bool
+	// Dead says that the last attempts failed, all of them: a second try at the pool
+	// would fail too.
+	Dead bool
 	// RestUntil is until when the pool asked to be left alone; zero is not.
 	RestUntil time.Time
 }

@@ -155,6 +155,23 @@ type Pool struct {
 	ServerName     string // "" is the endpoint's host
 	Metrics        Metrics
 	Saturation     *Saturation // nil: never
+	HealthCheck    HealthCheck
+	Ejection       Ejection
+	SlowStart      time.Duration // 0: none
+}
+
+// HealthCheck is how Envoy asks a pool's endpoints whether they are well.
+type HealthCheck struct {
+	Path              string // "": it does not ask
+	Interval, Timeout time.Duration
+	UnhealthyAfter    uint32 // times without an answer in a row
+	HealthyAfter      uint32 // answers in a row
+}
+
+// Ejection is when an endpoint that fails is left alone.
+type Ejection struct {
+	After       uint32 // failures in a row; 0: never
+	For, AtMost time.Duration
 }
 
 // Metrics are where a pool's endpoints tell how busy they are.
@@ -206,6 +223,7 @@ type Model struct {
 	MinOutputTokens   int64 // under which no limit lowers an answer's ceiling
 	FirstTokenTimeout time.Duration
 	AttemptTimeout    time.Duration
+	MaxAttempts       int // of one request, over all its targets
 }
 
 // Rule routes the requests for which its condition holds.

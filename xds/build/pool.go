@@ -106,25 +106,33 @@ func (b *builder) cluster(p *plan.Pool) (*clusterv3.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &clusterv3.Cluster{
+	c := &clusterv3.Cluster{
 		Name:                          ai.ClusterName(p.Name),
 		AltStatName:                   strings.ReplaceAll(ai.ClusterName(p.Name), ".", "_"), // a dot ends a part of a statistic's name
 		ConnectTimeout:                durationpb.New(p.ConnectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(connectionBuffer),
 		CircuitBreakers:               openBreakers(),
 		OutlierDetection:              outlierDetection(p),
+		HealthChecks:                  healthCheck(p),
+		IgnoreHealthOnHostRemoval:     p.HealthCheck.Path != "", // what the plan no longer names gets nothing more
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			HealthyPanicThreshold: percent(0), // a sick pool is left to the next target
+			// Envoy would let up to a second pass before it goes by what changed.
+			UpdateMergeWindow: durationpb.New(0),
 		},
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		TransportSocket:               socket,
 		Metadata:                      metadata,
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(b.upstreamOptions(p))},
-	}, nil
+	}
+	if slow := slowStart(p); slow != nil {
+		c.LbConfig = slow
+	}
+	return c, nil
 }
 
 func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions {
-	o := &upstreamv3.HttpProtocolOptions{HttpFilters: b.attemptFilters(p)}
+	o := &upstreamv3.HttpProtocolOptions{HttpFilters: b.attemptFilters(p), OutlierDetection: countedErrors(p)}
 	idle := idlePlain
 	if p.Scheme == "https" {
 		idle = idleTLS
@@ -145,27 +153,6 @@ func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions 
 	}
 	o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(idle)}
 	return o
-}
-
-// outlierDetection takes an endpoint that cannot be reached out of a pool that
-// has others. What a backend answers never ejects it: 429 and 503 are its way to
-// say that it is busy, and failover handles them. All endpoints may be ejected,
-// but never the refusing one behind them: see loadAssignment.
-func outlierDetection(p *plan.Pool) *clusterv3.OutlierDetection {
-	if len(p.Endpoints) < 2 || !static(p) {
-		return nil
-	}
-	n := uint32(len(p.Endpoints))
-	return &clusterv3.OutlierDetection{
-		SplitExternalLocalOriginErrors:     true,
-		ConsecutiveLocalOriginFailure:      wrapperspb.UInt32(3),
-		EnforcingConsecutive_5Xx:           wrapperspb.UInt32(0),
-		EnforcingConsecutiveGatewayFailure: wrapperspb.UInt32(0),
-		EnforcingSuccessRate:               wrapperspb.UInt32(0),
-		EnforcingLocalOriginSuccessRate:    wrapperspb.UInt32(0),
-		BaseEjectionTime:                   durationpb.New(10 * time.Second),
-		MaxEjectionPercent:                 wrapperspb.UInt32(100 * n / (n + 1)),
-	}
 }
 
 // targetMetadata is how the shared adapter learns which target it works for.
@@ -216,6 +203,10 @@ func loadAssignment(p *plan.Pool) *endpointv3.ClusterLoadAssignment {
 		main.LbEndpoints = append(main.LbEndpoints, lbEndpoint(e))
 	}
 	refuse := lbEndpoint(plan.Endpoint{Host: refusingHost, Port: refusingPort, Weight: 1})
+	if p.HealthCheck.Path != "" {
+		// It is always there to refuse.
+		refuse.GetEndpoint().HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
+	}
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: ai.ClusterName(p.Name),
 		// One healthy endpoint takes all the load: nothing spills to the refusing

@@ -176,6 +176,9 @@ func longestRoute(m *plan.Model) int {
 	for _, r := range m.Rules {
 		longest = max(longest, attempts(r.Targets))
 	}
+	if m.MaxAttempts > 0 {
+		longest = min(longest, m.MaxAttempts)
+	}
 	return longest
 }
 

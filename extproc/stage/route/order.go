@@ -156,6 +156,23 @@ func (s *Stage) demote(ex *pipeline.Exchange) {
 	d.Targets = kept
 }
 
+// bound keeps the request within its attempts. A second try at the only target is left
+// out where it would fail too: it would double what a pool gets that fails.
+func (s *Stage) bound(ex *pipeline.Exchange) {
+	d := &ex.Decision
+	most := d.Model.MaxAttempts
+	if most > 0 && len(d.Targets) > most {
+		for _, p := range d.Targets[most:] {
+			d.Dropped = append(d.Dropped, pipeline.Drop{Pool: p, Reason: ai.ReasonAttemptsUsed})
+		}
+		d.Targets = d.Targets[:most]
+	}
+	if len(d.Targets) == 1 {
+		now, ok := s.state(d.Targets[0])
+		d.Once = most == 1 || ok && now.Dead
+	}
+}
+
 // demotion is why a pool goes behind the others; "" for not.
 func (s *Stage) demotion(p *plan.Pool) string {
 	now, ok := s.Live.Pool(p.Name)

@@ -67,6 +67,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 		return nowhere(ex), nil
 	}
 	s.demote(ex)
+	s.bound(ex)
 	return pipeline.Verdict{}, nil
 }
 

@@ -989,7 +989,17 @@ type Pool struct {
 	Metrics *PoolMetrics `protobuf:"bytes,20,opt,name=metrics,proto3" json:"metrics,omitempty"`
 	// When the pool has so much to do that it is tried only after the request's other
 	// targets. Default: never
-	SaturatedAt   *Saturation `protobuf:"bytes,50,opt,name=saturated_at,json=saturatedAt,proto3" json:"saturated_at,omitempty"`
+	SaturatedAt *Saturation `protobuf:"bytes,50,opt,name=saturated_at,json=saturatedAt,proto3" json:"saturated_at,omitempty"`
+	// How Envoy asks the endpoints whether they are well. Default: as the adapter says,
+	// for private pools
+	HealthCheck *HealthCheck `protobuf:"bytes,60,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	// When an endpoint that fails is left alone for a while. Default: after five failures
+	// in a row, where the pool has other endpoints
+	Ejection *Ejection `protobuf:"bytes,61,opt,name=ejection,proto3" json:"ejection,omitempty"`
+	// How long an endpoint that comes back gets less than its share, so that it warms up.
+	// It holds with health checks, in pools of several endpoints. 0s is not at all.
+	// Default: 30s
+	SlowStart     *durationpb.Duration `protobuf:"bytes,62,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1132,6 +1142,27 @@ func (x *Pool) GetMetrics() *PoolMetrics {
 func (x *Pool) GetSaturatedAt() *Saturation {
 	if x != nil {
 		return x.SaturatedAt
+	}
+	return nil
+}
+
+func (x *Pool) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *Pool) GetEjection() *Ejection {
+	if x != nil {
+		return x.Ejection
+	}
+	return nil
+}
+
+func (x *Pool) GetSlowStart() *durationpb.Duration {
+	if x != nil {
+		return x.SlowStart
 	}
 	return nil
 }
@@ -1610,7 +1641,9 @@ type Model struct {
 	EgressRefused string `protobuf:"bytes,8,opt,name=egress_refused,json=egressRefused,proto3" json:"egress_refused,omitempty"`
 	// Where requests of a kind go, without rules. They are looked at after the rules,
 	// in the order strong, long, off_peak, light; the model's own targets follow behind.
-	Tiers         *Tiers `protobuf:"bytes,20,opt,name=tiers,proto3" json:"tiers,omitempty"`
+	Tiers *Tiers `protobuf:"bytes,20,opt,name=tiers,proto3" json:"tiers,omitempty"`
+	// The most attempts that one request makes, over all its targets. Default: 4
+	MaxAttempts   uint32 `protobuf:"varint,50,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1713,6 +1746,13 @@ func (x *Model) GetTiers() *Tiers {
 		return x.Tiers
 	}
 	return nil
+}
+
+func (x *Model) GetMaxAttempts() uint32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
 }
 
 // Rule routes the requests for which its condition holds.
@@ -4371,6 +4411,175 @@ func (x *Tiers) GetLightOutputTokens() int64 {
 	return 0
 }
 
+// HealthCheck is how Envoy asks the endpoints of a private pool whether they are well. An
+// endpoint that answers with 5xx, or not at all, gets no requests until it is well.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Do not ask.
+	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	// The path, beside the base path and not below it. Default: the adapter's
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// From one time that an endpoint is asked to the next. Default: 5s
+	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	// How long an answer may take. Default: 2s
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// After how many times without an answer in a row an endpoint is not well; 5xx counts
+	// at once. Default: 3
+	UnhealthyAfter uint32 `protobuf:"varint,5,opt,name=unhealthy_after,json=unhealthyAfter,proto3" json:"unhealthy_after,omitempty"`
+	// After how many answers in a row it is well again. Default: 2
+	HealthyAfter  uint32 `protobuf:"varint,6,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *HealthCheck) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *HealthCheck) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetUnhealthyAfter() uint32 {
+	if x != nil {
+		return x.UnhealthyAfter
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetHealthyAfter() uint32 {
+	if x != nil {
+		return x.HealthyAfter
+	}
+	return 0
+}
+
+// Ejection is when Envoy leaves an endpoint alone that fails, while the pool has others.
+// 5xx, 429, a refused or broken connection and a timeout are failures; what is wrong with
+// a request (400) is none. It holds for endpoints that are IP addresses. One endpoint
+// always stays.
+type Ejection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Never.
+	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	// After how many failures in a row. Default: 5
+	After uint32 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// For how long, times how often it happened before. Default: 10s
+	For *durationpb.Duration `protobuf:"bytes,3,opt,name=for,proto3" json:"for,omitempty"`
+	// For how long at most. Default: 60s
+	AtMost        *durationpb.Duration `protobuf:"bytes,4,opt,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ejection) Reset() {
+	*x = Ejection{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ejection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ejection) ProtoMessage() {}
+
+func (x *Ejection) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ejection.ProtoReflect.Descriptor instead.
+func (*Ejection) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Ejection) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *Ejection) GetAfter() uint32 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *Ejection) GetFor() *durationpb.Duration {
+	if x != nil {
+		return x.For
+	}
+	return nil
+}
+
+func (x *Ejection) GetAtMost() *durationpb.Duration {
+	if x != nil {
+		return x.AtMost
+	}
+	return nil
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
@@ -4446,7 +4655,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xe6\x06\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa5\b\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x124\n" +
@@ -4466,7 +4675,12 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x12abandoned_attempts\x18\r \x01(\tB\x15\xbaH\x12r\x10R\x00R\x06billedR\x04freeR\x11abandonedAttempts\x123\n" +
 	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\x125\n" +
 	"\ametrics\x18\x14 \x01(\v2\x1b.weir.config.v1.PoolMetricsR\ametrics\x12=\n" +
-	"\fsaturated_at\x182 \x01(\v2\x1a.weir.config.v1.SaturationR\vsaturatedAt\"[\n" +
+	"\fsaturated_at\x182 \x01(\v2\x1a.weir.config.v1.SaturationR\vsaturatedAt\x12>\n" +
+	"\fhealth_check\x18< \x01(\v2\x1b.weir.config.v1.HealthCheckR\vhealthCheck\x124\n" +
+	"\bejection\x18= \x01(\v2\x18.weir.config.v1.EjectionR\bejection\x12G\n" +
+	"\n" +
+	"slow_start\x18> \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\tslowStart\"[\n" +
 	"\tTokenizer\x12\x1e\n" +
 	"\n" +
 	"vocabulary\x18\x01 \x01(\tR\n" +
@@ -4515,7 +4729,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\xaa\x04\n" +
+	"\a_prefix\"\xd6\x04\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -4527,7 +4741,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
 	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\x12<\n" +
 	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\x12+\n" +
-	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\"\xda\x01\n" +
+	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\x12*\n" +
+	"\fmax_attempts\x182 \x01(\rB\a\xbaH\x04*\x02\x18\x10R\vmaxAttempts\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
@@ -4732,7 +4947,19 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x11off_peak_calendar\x18\x05 \x01(\tR\x0foffPeakCalendar\x12,\n" +
 	"\x05light\x18\x06 \x03(\v2\x16.weir.config.v1.TargetR\x05light\x125\n" +
 	"\x12light_input_tokens\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10lightInputTokens\x127\n" +
-	"\x13light_output_tokens\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x11lightOutputTokensB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\x13light_output_tokens\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x11lightOutputTokens\"\xc6\x02\n" +
+	"\vHealthCheck\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x122\n" +
+	"\x04path\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^(/[A-Za-z0-9_.~/-]*)?$R\x04path\x12I\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\xac\x022\x05\x10\x80\xc2\xd7/R\binterval\x12F\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xad\xe2\x04R\atimeout\x120\n" +
+	"\x0funhealthy_after\x18\x05 \x01(\rB\a\xbaH\x04*\x02\x18dR\x0eunhealthyAfter\x12,\n" +
+	"\rhealthy_after\x18\x06 \x01(\rB\a\xbaH\x04*\x02\x18dR\fhealthyAfter\"\xbf\x01\n" +
+	"\bEjection\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x12\x1e\n" +
+	"\x05after\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x05after\x12<\n" +
+	"\x03for\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x03for\x12C\n" +
+	"\aat_most\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06atMostB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -4746,7 +4973,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -4797,8 +5024,10 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Calendar)(nil),              // 46: weir.config.v1.Calendar
 	(*Saturation)(nil),            // 47: weir.config.v1.Saturation
 	(*Tiers)(nil),                 // 48: weir.config.v1.Tiers
-	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*HealthCheck)(nil),           // 49: weir.config.v1.HealthCheck
+	(*Ejection)(nil),              // 50: weir.config.v1.Ejection
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -4831,56 +5060,63 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	12, // 27: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	13, // 28: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
 	15, // 29: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	49, // 30: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	51, // 30: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	11, // 31: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	10, // 32: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
 	14, // 33: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
 	45, // 34: weir.config.v1.Pool.metrics:type_name -> weir.config.v1.PoolMetrics
 	47, // 35: weir.config.v1.Pool.saturated_at:type_name -> weir.config.v1.Saturation
-	13, // 36: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	8,  // 37: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	17, // 38: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	18, // 39: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	49, // 40: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	49, // 41: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	48, // 42: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
-	18, // 43: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 44: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	41, // 45: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 46: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	41, // 47: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 48: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 49: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	50, // 50: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 51: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	49, // 52: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	49, // 53: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 54: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 55: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	30, // 56: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	8,  // 57: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	31, // 58: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	49, // 59: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	49, // 60: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	49, // 61: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	37, // 62: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	38, // 63: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	49, // 64: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	49, // 65: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	44, // 66: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	43, // 67: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	49, // 68: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
-	49, // 69: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
-	23, // 70: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
-	18, // 71: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
-	18, // 72: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
-	18, // 73: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
-	18, // 74: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	49, // 36: weir.config.v1.Pool.health_check:type_name -> weir.config.v1.HealthCheck
+	50, // 37: weir.config.v1.Pool.ejection:type_name -> weir.config.v1.Ejection
+	51, // 38: weir.config.v1.Pool.slow_start:type_name -> google.protobuf.Duration
+	13, // 39: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 40: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 41: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 42: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	51, // 43: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	51, // 44: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	48, // 45: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
+	18, // 46: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 47: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 48: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 49: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 50: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 51: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 52: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	52, // 53: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 54: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	51, // 55: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	51, // 56: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 57: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 58: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 59: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 60: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 61: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	51, // 62: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	51, // 63: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	51, // 64: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 65: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 66: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	51, // 67: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	51, // 68: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 69: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 70: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	51, // 71: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
+	51, // 72: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
+	23, // 73: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
+	18, // 74: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
+	18, // 75: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
+	18, // 76: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
+	18, // 77: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
+	51, // 78: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	51, // 79: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	51, // 80: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
+	51, // 81: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
+	82, // [82:82] is the sub-list for method output_type
+	82, // [82:82] is the sub-list for method input_type
+	82, // [82:82] is the sub-list for extension type_name
+	82, // [82:82] is the sub-list for extension extendee
+	0,  // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -4917,7 +5153,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
