@@ -353,7 +353,7 @@ func (a *app) newExtProc() *extproc.Server {
 // bindGRPC binds unix:/path or host:port until stop, which ends the server by end.
 // What it returns begins to serve: what comes before waits in the kernel.
 func (a *app) bindGRPC(name, address string, s *grpc.Server, end func()) (serve func(), err error) {
-	l, err := a.sockets.listen(address)
+	l, err := a.sockets.listen(name, address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -402,7 +402,7 @@ func listen(address string) (net.Listener, error) {
 // startAdmin serves the admin address. It listens at once, so that a taken port is
 // known before anything else is started.
 func (a *app) startAdmin(address string, extra map[string]http.HandlerFunc) error {
-	l, err := a.sockets.listen(address)
+	l, err := a.sockets.listen("admin", address)
 	if err != nil {
 		return fmt.Errorf("admin address: %w", err)
 	}

@@ -244,7 +244,7 @@ func target(a net.Addr) string {
 // listen binds the gRPC address. Unlike the sockets in the data directory, a
 // socket that the operator named may be in use by another weir.
 func (s *serve) listen() (net.Listener, error) {
-	if path, ok := strings.CutPrefix(s.o.GRPCAddress, "unix:"); ok && !s.sockets.has(s.o.GRPCAddress) {
+	if path, ok := strings.CutPrefix(s.o.GRPCAddress, "unix:"); ok && !s.sockets.has("grpc", s.o.GRPCAddress) {
 		if c, err := net.DialTimeout("unix", path, time.Second); err == nil { //nolint:noctx // bounded already
 			_ = c.Close()
 			return nil, fmt.Errorf("--listen: %s is in use", s.o.GRPCAddress)
@@ -253,7 +253,7 @@ func (s *serve) listen() (net.Listener, error) {
 			return nil, fmt.Errorf("--listen: %s is there and is no socket", path)
 		}
 	}
-	l, err := s.sockets.listen(s.o.GRPCAddress)
+	l, err := s.sockets.listen("grpc", s.o.GRPCAddress)
 	if err != nil {
 		return nil, fmt.Errorf("--listen: %w", err)
 	}

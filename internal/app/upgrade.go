@@ -18,14 +18,18 @@ import (
 // process id stays, and so does Envoy. The sockets stay bound across it: what Envoy
 // asks meanwhile waits in the kernel and is answered by the new weir.
 
-// inheritedVar names the listening sockets that the next weir is given: addresses
-// as they were asked for, and file descriptors, in JSON.
+// inheritedVar names the listening sockets that the next weir is given: keys by
+// socketKey, and file descriptors, in JSON.
 const inheritedVar = "WEIR_INHERITED_SOCKETS"
 
 // checkTimeout bounds the look of the next weir at the configuration.
 const checkTimeout = 30 * time.Second
 
-// sockets are the listeners that outlive an upgrade, by their address as asked for.
+// socketKey is what a socket is for and its address as asked for: two may have asked
+// for any free port.
+func socketKey(name, address string) string { return name + " " + address }
+
+// sockets are the listeners that outlive an upgrade, by socketKey.
 type sockets struct {
 	given map[string]int // from the weir before
 	bound map[string]net.Listener
@@ -51,39 +55,40 @@ func inheritSockets() (*sockets, error) {
 }
 
 // has tells whether a socket was given and not taken yet.
-func (s *sockets) has(address string) bool {
-	_, ok := s.given[address]
+func (s *sockets) has(name, address string) bool {
+	_, ok := s.given[socketKey(name, address)]
 	return ok
 }
 
 // listen takes the socket that was given for an address, or else binds it.
-func (s *sockets) listen(address string) (net.Listener, error) {
-	l, err := s.take(address)
+func (s *sockets) listen(name, address string) (net.Listener, error) {
+	key := socketKey(name, address)
+	l, err := s.take(key)
 	if l == nil && err == nil {
 		l, err = listen(address)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.bound[address] = l
+	s.bound[key] = l
 	return l, nil
 }
 
 // take is nil where nothing was given.
-func (s *sockets) take(address string) (net.Listener, error) {
-	fd, ok := s.given[address]
+func (s *sockets) take(key string) (net.Listener, error) {
+	fd, ok := s.given[key]
 	if !ok {
-		return nil, nil
+		return nil, nil //nolint:nilnil // said above
 	}
-	delete(s.given, address)
-	f := os.NewFile(uintptr(fd), address)
+	delete(s.given, key)
+	f := os.NewFile(uintptr(fd), key)
 	if f == nil {
 		return nil, fmt.Errorf("%s: %d is no file descriptor", inheritedVar, fd)
 	}
 	defer func() { _ = f.Close() }() // the listener has its own
 	l, err := net.FileListener(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", inheritedVar, address, err)
+		return nil, fmt.Errorf("%s: %s: %w", inheritedVar, key, err)
 	}
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(true)
@@ -93,9 +98,9 @@ func (s *sockets) take(address string) (net.Listener, error) {
 
 // closeUntaken ends what nobody asked for: the configuration names another address.
 func (s *sockets) closeUntaken() {
-	for address, fd := range s.given {
+	for key, fd := range s.given {
 		_ = syscall.Close(fd)
-		delete(s.given, address)
+		delete(s.given, key)
 	}
 }
 
@@ -103,10 +108,10 @@ func (s *sockets) closeUntaken() {
 // the environment that tells the next one of them.
 func (s *sockets) keep() (env string, err error) {
 	kept := map[string]int{}
-	for address, l := range s.bound {
+	for key, l := range s.bound {
 		source, ok := l.(interface{ File() (*os.File, error) })
 		if !ok {
-			return "", fmt.Errorf("%s: not a socket that can be kept", address)
+			return "", fmt.Errorf("%s: not a socket that can be kept", key)
 		}
 		f, err := source.File()
 		if err != nil {
@@ -121,7 +126,7 @@ func (s *sockets) keep() (env string, err error) {
 		if u, ok := l.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false)
 		}
-		kept[address] = fd
+		kept[key] = fd
 	}
 	text, err := json.Marshal(kept)
 	return inheritedVar + "=" + string(text), err

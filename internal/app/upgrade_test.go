@@ -18,7 +18,7 @@ func TestSocketsOutliveTheirListeners(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, err := first.listen(address)
+			l, err := first.listen("x", address)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -47,10 +47,10 @@ func TestSocketsOutliveTheirListeners(t *testing.T) {
 			if _, ok := os.LookupEnv(name); ok {
 				t.Errorf("%s would be passed on", name)
 			}
-			if !second.has(address) {
+			if !second.has("x", address) {
 				t.Fatalf("nothing was given for %s: %s", address, env)
 			}
-			l, err = second.listen(address)
+			l, err = second.listen("x", address)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +66,7 @@ func TestSocketsOutliveTheirListeners(t *testing.T) {
 			if got, err := bufio.NewReader(accepted).ReadString('\n'); err != nil || got != "question\n" {
 				t.Errorf("read %q, %v", got, err)
 			}
-			if second.has(address) {
+			if second.has("x", address) {
 				t.Error("the socket can be taken twice")
 			}
 		})
@@ -79,7 +79,7 @@ func TestSocketsUntakenAreClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := first.listen("127.0.0.1:0")
+	l, err := first.listen("x", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,12 +108,49 @@ func TestSocketsMalformed(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	t.Setenv(inheritedVar, `{"127.0.0.1:0":9999}`)
+	t.Setenv(inheritedVar, `{"x 127.0.0.1:0":9999}`)
 	s, err := inheritSockets()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.listen("127.0.0.1:0"); err == nil {
+	if _, err := s.listen("x", "127.0.0.1:0"); err == nil {
 		t.Error("a descriptor that is not open was taken")
+	}
+}
+
+// Two sockets that asked for any free port are not taken for each other.
+func TestSocketsWithEqualAddresses(t *testing.T) {
+	first, err := inheritSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := map[string]string{}
+	for _, name := range []string{"grpc", "admin"} {
+		l, err := first.listen(name, "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		bound[name] = l.Addr().String()
+		defer l.Close()
+	}
+	env, err := first.keep()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, value, _ := strings.Cut(env, "=")
+	t.Setenv(name, value)
+	second, err := inheritSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range bound {
+		l, err := second.listen(name, "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if got := l.Addr().String(); got != want {
+			t.Errorf("%s listens at %s, before at %s", name, got, want)
+		}
 	}
 }

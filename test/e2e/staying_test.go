@@ -122,3 +122,48 @@ func (w *world) wantEvents(t *testing.T, n int64) {
 		return ""
 	})
 }
+
+// weir serve keeps its address: the operator's Envoy, which finds weir over TCP, has
+// no request refused while weir restarts in place.
+func TestServeUpgradeUnderLoad(t *testing.T) {
+	o := newServe(t, "--listen", "127.0.0.1:0")
+	o.startEnvoy(o.ready.GRPCAddress)
+	o.a.fault(t)
+	l := o.startLoad(4)
+	answered := func(n int64) {
+		t.Helper()
+		before := l.ok.Load()
+		eventually(t, 20*time.Second, func() string {
+			if got := l.ok.Load() - before; got < n {
+				return fmt.Sprintf("%d requests were answered", got)
+			}
+			return ""
+		})
+	}
+	answered(100)
+	if err := o.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, func() string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", o.cmd.Process.Pid))
+		if err != nil || !strings.Contains(string(b), "WEIR_INHERITED_SOCKETS=") {
+			return fmt.Sprintf("the next weir does not run: %v", err)
+		}
+		return ""
+	})
+	if code, body := o.adminGet(t, "/readyz"); code != 200 {
+		eventually(t, 30*time.Second, func() string {
+			if code, body = o.adminGet(t, "/readyz"); code != 200 {
+				return body
+			}
+			return ""
+		})
+	}
+	answered(500)
+	l.end()
+	t.Logf("%d requests were answered", l.ok.Load())
+	if refused, strange := l.refused.Load(), l.strange.Load(); refused+strange != 0 {
+		t.Errorf("%d requests were refused and %d failed: %v", refused, strange, l.note.Load())
+	}
+	o.wantEvents(t, o.a.Served()+o.b.Served())
+}
