@@ -26,6 +26,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/extproc/stage/route"
 	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/history"
 	"github.com/weirproxy/weir/internal/live"
 	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit/redis"
@@ -140,6 +141,10 @@ type app struct {
 	options build.Options // of the xDS resources; fixed once Envoy's side is known
 
 	applying sync.Mutex // one configuration at a time
+	changing sync.Mutex // one change of what is to be in force at a time
+	versions *history.Store
+	number   atomic.Int64 // of the entry by which the plan came into force
+	text     []byte       // what load read last; the start's
 	reload   reloadState
 
 	cleanups []func()
@@ -162,7 +167,7 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 		return nil, nil, err
 	}
 	// A first look without creating anything: a bad configuration leaves no trace.
-	p, err := config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true})
+	p, err := firstLook(o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -174,6 +179,7 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 		return nil, nil, err
 	}
 	a.onStop(release)
+	a.versions = openVersions(a.dir)
 	if a.ports, err = openPorts(a.dir); err != nil {
 		return nil, nil, err
 	}
@@ -190,10 +196,37 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 	return a, p, nil
 }
 
-// load reads the configuration file as it is now.
+// firstLook reads what is to be in force and creates nothing.
+func firstLook(o Options) (*plan.Plan, error) {
+	p, err := config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true})
+	if err == nil || o.DataDir == "" {
+		return p, err
+	}
+	// A file that is no good does not matter while another version is pinned.
+	if s, sourceErr := readSource(openVersions(o.DataDir), o.ConfigPath); sourceErr == nil && s.pin != nil {
+		return config.Parse(o.ConfigPath, s.text, config.Options{DataDir: o.DataDir, ReadOnly: true})
+	}
+	return p, err
+}
+
+// load reads what is to be in force: the configuration file as it is now, or the version
+// that is pinned.
 func (a *app) load() (*plan.Plan, error) {
+	s, err := readSource(a.versions, a.o.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	if s.pin != nil {
+		a.log.Warn("configuration: a rollback pinned a version; the file is not in force until it changes", "number", s.pin.Number, "since", s.pin.Time)
+	}
+	a.text = s.text
+	return a.compile(s.text)
+}
+
+// compile compiles a configuration for this machine.
+func (a *app) compile(text []byte) (*plan.Plan, error) {
 	var warnings []config.Fault
-	p, err := config.Load(a.o.ConfigPath, config.Options{DataDir: a.dir, Warn: func(f config.Fault) {
+	p, err := config.Parse(a.o.ConfigPath, text, config.Options{DataDir: a.dir, Warn: func(f config.Fault) {
 		a.log.Warn("configuration", "warning", f.String())
 		warnings = append(warnings, f)
 	}})

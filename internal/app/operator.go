@@ -24,9 +24,11 @@ const OperatorSocket = "operator.sock"
 
 // The paths of the operator's socket.
 const (
-	DoctorPath  = "/doctor"
-	ExplainPath = "/explain"
-	PoolsPath   = "/pools"
+	DoctorPath   = "/doctor"
+	ExplainPath  = "/explain"
+	PoolsPath    = "/pools"
+	HistoryPath  = "/history"
+	RollbackPath = "/rollback"
 )
 
 // DoctorRequest asks for an examination: of one proxy for once, or of all.
@@ -56,6 +58,8 @@ func (a *app) startOperator(runtime string) error {
 	mux.HandleFunc("POST "+DoctorPath, answering(a.doctorNow))
 	mux.HandleFunc("POST "+ExplainPath, answering(a.explainLive))
 	mux.HandleFunc("POST "+PoolsPath, answering(a.poolsNow))
+	mux.HandleFunc("POST "+HistoryPath, answering(a.versionsNow))
+	mux.HandleFunc("POST "+RollbackPath, answering(a.rollback))
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	a.onStop(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -130,22 +130,35 @@ func (a *app) watch(ctx context.Context) error {
 }
 
 func (a *app) change(ctx context.Context) {
-	p, err := a.load()
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	s, err := readSource(a.versions, a.o.ConfigPath)
+	if err == nil && s.pin != nil {
+		return // the file is what it was when another version was pinned
+	}
+	var p *plan.Plan
+	if err == nil {
+		p, err = a.compile(s.text)
+	}
 	if err != nil {
 		a.refuse(err)
 		return
 	}
 	current := a.plan.Load() // there is one: the start applied it before anything is watched
 	if current.Version == p.Version {
+		a.unpin()
 		if a.reload.note(nil, time.Now()) {
 			a.log.Info("configuration: the file is again what is in force", "version", p.Version)
 		}
 		return
 	}
-	if err := a.apply(ctx, p); err != nil {
+	err = a.apply(ctx, p)
+	a.record(p, s.text, "file", err)
+	if err != nil {
 		a.refuse(err)
 		return
 	}
+	a.unpin()
 	for _, field := range needsRestart(current, p) {
 		a.log.Warn("configuration: this change takes effect when weir is started again", "field", field)
 	}

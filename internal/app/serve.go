@@ -180,7 +180,9 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 	if err := s.startAdmin(p.Admin, nil); err != nil {
 		return err
 	}
-	if err := s.apply(ctx, p); err != nil {
+	err = s.apply(ctx, p)
+	s.record(p, s.text, "start", err)
+	if err != nil {
 		return err
 	}
 	if err := s.serveControl(p); err != nil {

@@ -8,7 +8,8 @@ import (
 
 // report is what GET /status answers.
 type report struct {
-	Plan     string      `json:"plan"` // version of the plan in force
+	Plan     string      `json:"plan"`             // version of the plan in force
+	Pinned   int         `json:"pinned,omitempty"` // the number of the version that a rollback pinned
 	Applied  *time.Time  `json:"applied,omitempty"`
 	Refused  string      `json:"refused,omitempty"` // why the file is not in force
 	Models   int         `json:"models"`
@@ -31,6 +32,9 @@ func (a *app) status() any {
 				r.Inactive = append(r.Inactive, stage+": "+mode.String())
 			}
 		}
+	}
+	if pin, err := a.versions.Pinned(); err == nil && pin != nil {
+		r.Pinned = pin.Number
 	}
 	if a.limits != nil {
 		r.Held = a.limits.ledger.Held()

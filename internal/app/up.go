@@ -100,7 +100,9 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	// Published before Envoy starts, so that it finds all it needs at once.
-	if err := u.apply(ctx, p); err != nil {
+	err := u.apply(ctx, p)
+	u.record(p, u.text, "start", err)
+	if err != nil {
 		return err
 	}
 	if err := u.serveControl(p); err != nil {

@@ -12,9 +12,9 @@ import (
 // Read reads a configuration file as it is written, without what is compiled
 // into it. It has been checked for its shape only.
 func Read(path string) (*configv1.Config, error) {
-	text, err := readFile(path, maxFileBytes+1)
+	text, err := Text(path)
 	if err != nil {
-		return nil, Faults{{File: path, Message: reasonOf(err)}}
+		return nil, err
 	}
 	cfg, r := read(path, text)
 	if len(r.faults) > 0 {

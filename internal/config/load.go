@@ -51,11 +51,20 @@ func (o Options) withDefaults() Options {
 // Load reads, checks and compiles the configuration file. What is wrong with it
 // is a Faults error, complete.
 func Load(path string, o Options) (*plan.Plan, error) {
+	text, err := Text(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, text, o)
+}
+
+// Text reads a configuration file as it is written. An error is Faults.
+func Text(path string) ([]byte, error) {
 	text, err := readFile(path, maxFileBytes+1)
 	if err != nil {
 		return nil, Faults{{File: path, Message: reasonOf(err)}}
 	}
-	return Parse(path, text, o)
+	return text, nil
 }
 
 // Parse is Load for a text that was read already; path names it in faults, and
