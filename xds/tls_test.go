@@ -173,6 +173,7 @@ func TestEndpointsOfAPool(t *testing.T) {
 	t.Parallel()
 	ok := startBackend(t, answering(200, "ok"))
 	p := pool("two", ok.endpoint(t))
+	p.Ejection = plan.Ejection{After: 3, For: 10 * time.Second, AtMost: time.Minute}
 	p.Endpoints = append(p.Endpoints, refusedEndpoint(t))
 	r := startRig(t, planOf(p), false)
 	r.ext.to("two", "two")

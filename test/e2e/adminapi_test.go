@@ -20,6 +20,7 @@ import (
 // The admin API over TLS, from the command line: by certificate, by token, and who
 // may do what follows the configuration file.
 func TestAdminAPIOverTLS(t *testing.T) {
+	t.Parallel()
 	o := newServe(t, "--listen", "127.0.0.1:0", "--roles", "extproc,usage")
 	ca := newAuthority(t)
 	cert, key := ca.issue("weir", x509.ExtKeyUsageServerAuth)

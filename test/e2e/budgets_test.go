@@ -90,6 +90,7 @@ func (w *world) exhaust(t *testing.T, model string) (answered int, last answer) 
 // A budget in money holds over a kill -9 and a restart, is told of at its
 // percentages, and stays closed when it is used up.
 func TestBudgetSurvives(t *testing.T) {
+	t.Parallel()
 	alerts := make(chan string, 10)
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -222,6 +223,7 @@ func (g *gateway) metric(t *testing.T, name string) float64 {
 
 // What a breach does besides refusing.
 func TestBreaches(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "limits:\n", `limits:
   - {name: pool-a, unit: requests, amount: 1, window: 1h, pools: [a], models: [chat]}
   - {name: dear, unit: requests, amount: 1, window: 1h, pools: [b], models: [cloud], on_breach: downgrade, downgrade_to: [a]}
@@ -264,6 +266,7 @@ func TestBreaches(t *testing.T) {
 // A backend that asks to be left alone is not called for as long as it asks; a client
 // is told when all of them do.
 func TestPoolsRest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t, simulate.Fault{Status: 429, Headers: map[string]string{"retry-after": "2"}, Match: simulate.Match{Times: 1}})
 	w.b.fault(t, simulate.Fault{})
@@ -294,6 +297,7 @@ func TestPoolsRest(t *testing.T) {
 // somebody has told it the wrong tokenizer, what is billed beyond is a debt that is
 // shown.
 func TestAnotherVocabulary(t *testing.T) {
+	t.Parallel()
 	const amount = 30_000
 	limits := fmt.Sprintf("limits:\n  - {name: tokens, unit: tokens, amount: %d, window: 1h, models: [embed]}\n", amount)
 	text := strings.Repeat("河流穿过城市，然后流向大海。Rivers bend where the ground lets them; nobody asked. ", 6)

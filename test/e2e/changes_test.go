@@ -18,6 +18,7 @@ import (
 // A changed file is in force without a restart; a bad one leaves the last good
 // one in force.
 func TestConfigurationChanges(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const late = "weir-e2e-late-key-0123456789"
 	lateKey := []string{"authorization", "Bearer " + late}
@@ -126,6 +127,7 @@ func TestStreamsSurviveChanges(t *testing.T) {
 
 // A configuration that Envoy refuses leaves the one before in force, and weir says so.
 func TestEnvoyRefusal(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, []byte("-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"), 0o600); err != nil {

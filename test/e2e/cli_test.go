@@ -43,6 +43,7 @@ models:
 
 // explain uses the evaluator that decides: exit code 0 is allowed, 3 is refused.
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	body := filepath.Join(t.TempDir(), "body.json")
 	explain := func(text, key string) (map[string]any, int) {
@@ -85,6 +86,7 @@ func TestExplain(t *testing.T) {
 
 // A hash that the command line prints is one that the gateway accepts.
 func TestKeysHash(t *testing.T) {
+	t.Parallel()
 	secret := filepath.Join(t.TempDir(), "hash-secret")
 	if err := os.WriteFile(secret, []byte("the-secret-of-the-hash"), 0o600); err != nil {
 		t.Fatal(err)

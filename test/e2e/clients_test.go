@@ -18,6 +18,7 @@ import (
 
 // One gateway serves the official clients; none of these tests disturbs it.
 func TestOfficialClients(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	t.Run("Go", func(t *testing.T) { testGoClient(t, w) })
 	t.Run("Python", func(t *testing.T) { testPythonClient(t, w) })

@@ -51,6 +51,7 @@ var everyPolicy = []string{
 // The doctor proves every policy on the Envoy of weir up, takes nothing from the
 // limits, and leaves no usage; what is not in force it names.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	rows, code := w.doctor(t)
 	for _, policy := range append(slices.Clone(everyPolicy), "xds Cluster", "xds Listener", "xds RouteConfiguration", "configuration") {
@@ -179,6 +180,7 @@ func past(t *testing.T, bootstrap string, port int) string {
 
 // An Envoy that leads past weir to a pool serves nobody, is told of, and is found.
 func TestDoctorFindsABypass(t *testing.T) {
+	t.Parallel()
 	o := newServe(t, "--listen", "127.0.0.1:0")
 	port := freePort(t)
 	boot, errs, code := weir(t, "", "envoy", "bootstrap", "--xds", o.ready.GRPCAddress, "--node", "operated", "--envoy-admin", fmt.Sprintf("127.0.0.1:%d", freePort(t)))

@@ -57,6 +57,7 @@ func (g *gateway) waitTokens(t *testing.T, model, outcome string, n int64) (row 
 // What a backend says about usage is taken as it is; where it says nothing the
 // figures are estimated from what was streamed, and marked.
 func TestReportedAndEstimatedUsage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, tc := range []struct {
 		model, usage string

@@ -17,6 +17,7 @@ import (
 // A failure of the first target moves the request to the second, which gets its
 // own model name, path and credential; the client sees an ordinary answer.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	tried := int64(0)
 	for _, tc := range []struct {
@@ -113,6 +114,7 @@ func checkAttempt(t *testing.T, which string, r simulate.Request, model, credent
 }
 
 func TestRefusedConnectionFailsOver(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.write(edited(t, w.yaml, w.a.url, fmt.Sprintf("http://127.0.0.1:%d", freePort(t))))
 	w.b.fault(t)
@@ -126,6 +128,7 @@ func TestRefusedConnectionFailsOver(t *testing.T) {
 
 // Nothing of the first target's credential reaches a second target that has none.
 func TestCredentialOfFirstTargetIsDropped(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t, simulate.Fault{Status: 503})
 	w.b.fault(t)
@@ -141,6 +144,7 @@ func TestCredentialOfFirstTargetIsDropped(t *testing.T) {
 
 // When every target fails the client gets the last answer, once each was tried.
 func TestAllTargetsFail(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t, simulate.Fault{Status: 503})
 	w.b.fault(t, simulate.Fault{Status: 503})
@@ -154,6 +158,7 @@ func TestAllTargetsFail(t *testing.T) {
 
 // A client that goes in the middle of a stream pays for what was streamed.
 func TestClientGoneIsBilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t, simulate.Fault{ChunkDelayMS: 30, Chunks: 200})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -197,6 +202,7 @@ func TestClientGoneIsBilled(t *testing.T) {
 // A dead endpoint of a pool that is the only target costs a second try at
 // another endpoint, and no client notices.
 func TestDeadEndpointOfOnlyTarget(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.write(edited(t, w.yaml, `endpoints: [{url: "`+w.a.url+`"}]`, fmt.Sprintf(`endpoints: [{url: "%s"}, {url: "http://127.0.0.1:%d"}]`, w.a.url, freePort(t))))
 	eventually(t, 10*time.Second, func() string {
@@ -214,6 +220,7 @@ func TestDeadEndpointOfOnlyTarget(t *testing.T) {
 
 // What a backend says to its own client, weir, does not reach weir's clients.
 func TestHeadersOfBackends(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t, simulate.Fault{Headers: map[string]string{
 		"set-cookie": "a=b", "openai-organization": "ours", "x-ratelimit-remaining-requests": "3", "x-weir-decision": "forged", "access-control-allow-origin": "*",
@@ -232,6 +239,7 @@ func TestHeadersOfBackends(t *testing.T) {
 // A backend that refuses weir is weir's problem: the client is not told that its
 // own key is wrong, and sees nothing of what the backend said.
 func TestBackendRefusesWeir(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, status := range []int{401, 403, 404} {
 		w.a.fault(t, simulate.Fault{Status: status, Body: `{"error":{"message":"backend says ` + realModelA + `"}}`})

@@ -179,6 +179,7 @@ func newIdentityWorld(t *testing.T, edits ...string) *identityWorld {
 }
 
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	w := newIdentityWorld(t)
 	stranger := newRSA(t, w.filed.iss)
 	other := &signer{w.filed.iss, "ec-1", w.fetched.key} // the other issuer's key
@@ -359,6 +360,7 @@ func ask(t *testing.T, client *http.Client, base string, headers ...string) answ
 // An issuer whose keys cannot be had stops its own tokens and nothing else, and keys
 // that were fetched once go on opening while it is away.
 func TestIssuerAway(t *testing.T) {
+	t.Parallel()
 	w := newIdentityWorld(t, "request_bounds:\n", `
   - name: no-such-host
     issuer: https://gone.example.com
@@ -407,6 +409,7 @@ request_bounds:
 
 // A change of an issuer is in force at once and cuts no answer, however long it takes.
 func TestStreamsSurviveIssuers(t *testing.T) {
+	t.Parallel()
 	w := newIdentityWorld(t)
 	w.a.fault(t, simulate.Fault{ChunkDelayMS: 50, Chunks: 250}) // 12.5 s, far longer than Envoy drains
 	body := strings.Replace(chatBody("chat", true), `"max_tokens":12`, `"max_tokens":400`, 1)

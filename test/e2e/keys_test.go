@@ -61,6 +61,7 @@ func readFile(t *testing.T, name string) string {
 
 // The life of a key, made and ended at the command line, through a real Envoy.
 func TestKeyLife(t *testing.T) {
+	t.Parallel()
 	o := newServe(t, "--listen", "127.0.0.1:0")
 	o.yaml = edited(t, readFile(t, o.config), "roles:\n", "roles:\n  - name: passing\n    models: [chat]\n")
 	o.write(o.yaml)

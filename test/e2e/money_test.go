@@ -57,6 +57,7 @@ func (g *gateway) costs(t *testing.T, model string, n int64) (row costRow) {
 // A stream whose usage has every class, through the filter in a real Envoy, costs
 // what its price says, by hand; so do the forms of other backends, whole and streamed.
 func TestEveryClassCostsItsPrice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "price: {input: 1, output: 4}",
 		"price: {input: 1, cached_input: 0.1, cache_write: 1.25, audio_input: 32, image_input: 2, output: 4, reasoning: 6, audio_output: 64, image_output: 8, per_request: 0.001}")
 	w.b.fault(t, simulate.Fault{UsageBody: json.RawMessage(`{"prompt_tokens":1000,"completion_tokens":500,"total_tokens":1500,
@@ -92,6 +93,7 @@ func TestEveryClassCostsItsPrice(t *testing.T) {
 // A public attempt that timed out is charged at its most, shows in the line of the
 // request, in `weir usage` and in the metrics; the private one before it costs nothing.
 func TestTimedOutPublicAttemptIsCharged(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "  - name: cloud\n    targets: [{pool: b}]", "  - name: cloud\n    attempt_timeout: 1s\n    targets: [{pool: a}, {pool: b}]")
 	w.a.fault(t, simulate.Fault{StallBeforeHeadersMS: -1})
 	w.b.fault(t, simulate.Fault{StallBeforeHeadersMS: -1})
@@ -123,6 +125,7 @@ func TestTimedOutPublicAttemptIsCharged(t *testing.T) {
 // An attempt that was given up is charged beside the answer that came from elsewhere;
 // where the pool says that such attempts are free, it is not.
 func TestGivenUpAndAnsweredElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, free := range []bool{false, true} {
 		t.Run(fmt.Sprintf("free=%v", free), func(t *testing.T) {
 			edits := []string{"  - name: cloud\n    targets: [{pool: b}]", "  - name: cloud\n    first_token_timeout: 1s\n    targets: [{pool: b}, {pool: a}]"}

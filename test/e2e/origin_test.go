@@ -84,6 +84,7 @@ func newMeshWorld(t *testing.T, edits ...string) *meshWorld {
 }
 
 func TestWorkloads(t *testing.T) {
+	t.Parallel()
 	w := newMeshWorld(t)
 	roots := x509.NewCertPool()
 	roots.AddCert(w.ca.cert)
@@ -172,6 +173,7 @@ func TestWorkloads(t *testing.T) {
 
 // A new authority of clients is in force without a listener that drains.
 func TestClientAuthorityChanges(t *testing.T) {
+	t.Parallel()
 	w := newMeshWorld(t)
 	roots := x509.NewCertPool()
 	roots.AddCert(w.ca.cert)
@@ -201,6 +203,7 @@ func TestClientAuthorityChanges(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
+	t.Parallel()
 	w := newMeshWorld(t,
 		"  - name: research\n", "  - name: research\n    network: {allow: [127.0.0.0/29, 203.0.113.0/24], deny: [203.0.113.66]}\n",
 		"    application: assistant\n    roles: [user]\n", "    application: assistant\n    roles: [user]\n    network: {allow: [127.0.0.0/30, 203.0.113.0/25, 198.51.100.0/24]}\n",
@@ -253,6 +256,7 @@ func TestNetworks(t *testing.T) {
 // However a path is written, it is judged as the path that it means, or refused:
 // none reaches a backend without a key.
 func TestPathTricks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t)
 	w.b.fault(t)

@@ -34,6 +34,7 @@ func (g *gateway) usage(t *testing.T) []usageRow {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	key := []string{"authorization", "Bearer " + testKey}
 	insider := []string{"authorization", "Bearer " + otherKey}
@@ -93,6 +94,7 @@ func TestRefusals(t *testing.T) {
 
 // What a client sends under names that are weir's or Envoy's has no effect.
 func TestSpoofedHeadersHaveNoEffect(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t)
 	w.b.fault(t)
@@ -128,6 +130,7 @@ func TestSpoofedHeadersHaveNoEffect(t *testing.T) {
 
 // A body of 20 MB passes; one over the bound is refused in the client's dialect.
 func TestLargeBodies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t)
 	body := func(n int) string {
@@ -152,6 +155,7 @@ func TestLargeBodies(t *testing.T) {
 }
 
 func TestLimitsPerKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for i := range 3 {
 		got := w.chat("limited")
@@ -174,6 +178,7 @@ func TestLimitsPerKey(t *testing.T) {
 
 // Every request, refused or not, is one usage event.
 func TestOneEventARequest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.a.fault(t)
 	const n = 40

@@ -290,6 +290,7 @@ func (o *operated) held(t *testing.T) int {
 // TestReplicasShareKeys makes a key at one replica, uses it through all, and revokes it at
 // another: within two seconds no replica takes it, nor one that is started again.
 func TestReplicasShareKeys(t *testing.T) {
+	t.Parallel()
 	d := deploy(t, 1_000_000, "60s")
 	token := d.replicas[0].secret(t, "create", "shared", "--team", "research", "--roles", "user")
 	status := func() (list []int) {

@@ -11,6 +11,7 @@ import (
 // What roles permit, through a real Envoy: each refusal by its name, before any
 // backend hears of the request, and a role's bound on output in what one hears.
 func TestRoles(t *testing.T) {
+	t.Parallel()
 	day := strings.ToLower(time.Now().UTC().Add(72 * time.Hour).Weekday().String()[:3])
 	w := newWorld(t,
 		"  - name: private-only\n    models: [\"*\"]\n", fmt.Sprintf(`  - name: bounded

@@ -164,6 +164,7 @@ func (g *gateway) adminGet(t *testing.T, path string) (int, string) {
 }
 
 func TestServe(t *testing.T) {
+	t.Parallel()
 	o := newServe(t, "--listen", "127.0.0.1:0")
 	if diff := slices.Compare(o.ready.Roles, []string{"extproc", "xds", "usage"}); diff != 0 || o.ready.GRPCAddress == "" {
 		t.Errorf("ready line: %+v", o.ready)
@@ -369,6 +370,7 @@ func testServeStops(t *testing.T, o *operated) {
 
 // A unix socket needs no TLS; what is there and in use is left alone.
 func TestServeOnSocket(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "weir") // short: a socket's path is at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -400,6 +402,7 @@ func TestServeOnSocket(t *testing.T) {
 
 // The xds role may run apart from those that decide.
 func TestServeRolesApart(t *testing.T) {
+	t.Parallel()
 	decide := newServe(t, "--roles", "extproc,usage", "--listen", "127.0.0.1:0")
 	// The same file, a process and a data directory of its own.
 	control := &gateway{t: t, dir: t.TempDir(), config: decide.config}

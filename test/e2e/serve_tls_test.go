@@ -93,6 +93,7 @@ func (a *authority) issue(name string, usage x509.ExtKeyUsage) (cert, key string
 
 // Over TCP beyond loopback both sides prove who they are.
 func TestServeMutualTLS(t *testing.T) {
+	t.Parallel()
 	ca, other := newAuthority(t), newAuthority(t)
 	serverCert, serverKey := ca.issue("weir", x509.ExtKeyUsageServerAuth)
 	clientCert, clientKey := ca.issue("envoy", x509.ExtKeyUsageClientAuth)

@@ -108,6 +108,7 @@ func (p *pair) refuses(why string) {
 // revokes no other takes two seconds later; what is known holds while the store is
 // away; and a store that lost them is not taken for one without keys.
 func TestSharedKeys(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	a, b := p.replicas[0], p.replicas[1]
 	good := a.secret(t, "create", "good", "--team", "research")

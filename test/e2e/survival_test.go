@@ -248,6 +248,7 @@ func TestSecondSignal(t *testing.T) {
 
 // Two instances run side by side, and one data directory is one instance's.
 func TestTwoInstances(t *testing.T) {
+	t.Parallel()
 	one, two := newWorld(t), newWorld(t)
 	for _, w := range []*world{one, two} {
 		if got := w.chat("chat"); got.status != 200 {

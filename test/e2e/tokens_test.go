@@ -12,6 +12,7 @@ import (
 // A limit in tokens is reserved by an exact count: what fits to the token passes, one
 // token less is refused, and the backend counts the same.
 func TestReservedToTheToken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const maxTokens = 12
 	if got := w.chat("chat"); got.status != 200 {
@@ -40,6 +41,7 @@ func TestReservedToTheToken(t *testing.T) {
 // A backend that reports more than was counted exactly is believed: the pool is
 // doubted, aloud, and its requests are reserved by their length.
 func TestBackendThatCountsMore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "limits:\n", "limits:\n  - {name: small, unit: tokens, amount: 50, models: [by-rule], per: [key]}\n")
 	if got := w.chat("by-rule"); got.status != 200 {
 		t.Fatalf("counted exactly: status %d: %s", got.status, got.body)

@@ -56,7 +56,7 @@ func outlierDetection(p *plan.Pool) *clusterv3.OutlierDetection {
 	if !ejects(p) {
 		return nil
 	}
-	n := len(p.Endpoints)
+	n, all := len(p.Endpoints), len(p.Endpoints)+refusing(p)
 	return &clusterv3.OutlierDetection{
 		Consecutive_5Xx:                    wrapperspb.UInt32(p.Ejection.After),
 		EnforcingConsecutiveGatewayFailure: wrapperspb.UInt32(0),
@@ -64,8 +64,8 @@ func outlierDetection(p *plan.Pool) *clusterv3.OutlierDetection {
 		Interval:                           durationpb.New(min(p.Ejection.For, 2*time.Second)), // how often it looks who may come back
 		BaseEjectionTime:                   durationpb.New(p.Ejection.For),
 		MaxEjectionTime:                    durationpb.New(p.Ejection.AtMost),
-		// Of the endpoints and the refusing ones.
-		MaxEjectionPercent: wrapperspb.UInt32(uint32(100 * (n - 1) / (n + refusing(p)))),
+		// Of the endpoints and the refusing ones, rounded up: Envoy ejects what comes to no more.
+		MaxEjectionPercent: wrapperspb.UInt32(uint32((100*(n-1) + all - 1) / all)),
 		// It says that it is well and fails: that is no reason to come back early.
 		SuccessfulActiveHealthCheckUnejectHost: wrapperspb.Bool(false),
 	}

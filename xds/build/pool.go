@@ -219,12 +219,12 @@ func loadAssignment(p *plan.Pool) *endpointv3.ClusterLoadAssignment {
 	}
 }
 
-// refusing is how many endpoints that refuse stand behind the pool's own: one more than
-// Envoy may eject. When the pool's own are ill and not ejected, it ejects the refusing
+// refusing is how many endpoints that refuse stand behind the pool's own: more than
+// Envoy may eject, also where the percentage is rounded up. When the pool's own are ill and not ejected, it ejects the refusing
 // ones in their place, since they refuse.
 func refusing(p *plan.Pool) int {
 	if p.HealthCheck.Path != "" && ejects(p) {
-		return len(p.Endpoints)
+		return len(p.Endpoints) + 1
 	}
 	return 1
 }
