@@ -223,7 +223,7 @@ func loadAssignment(p *plan.Pool) *endpointv3.ClusterLoadAssignment {
 // Envoy may eject, also where the percentage is rounded up. When the pool's own are ill and not ejected, it ejects the refusing
 // ones in their place, since they refuse.
 func refusing(p *plan.Pool) int {
-	if p.HealthCheck.Path != "" && ejects(p) {
+	if ejects(p) {
 		return len(p.Endpoints) + 1
 	}
 	return 1
