@@ -28,12 +28,8 @@ func (s *Stage) rank(ex *pipeline.Exchange, step *plan.Step) {
 	start := len(d.Targets)
 	var keys [8]float64 // of Targets[start:]; longer steps spill to the heap
 	w := keys[:0]
-	first := 0
-	if n := len(step.Choices); n > 1 {
-		first = int(s.Draw(uint64(n)))
-	}
 	for i := range step.Choices {
-		p := step.Choices[(first+i)%len(step.Choices)].Pool
+		p := step.Choices[i].Pool
 		if known(d, p) {
 			continue
 		}
@@ -46,12 +42,26 @@ func (s *Stage) rank(ex *pipeline.Exchange, step *plan.Step) {
 		for at > 0 && w[at-1] > key {
 			at--
 		}
+		at -= s.among(w[:at], key)
 		w = append(w, 0)
 		d.Targets = append(d.Targets, nil)
 		copy(w[at+1:], w[at:])
 		copy(d.Targets[start+at+1:], d.Targets[start+at:])
 		w[at], d.Targets[start+at] = key, p
 	}
+}
+
+// among draws how many of those before a pool that are equal to it go behind it. Each
+// order of the equal ones is then as likely as any other.
+func (s *Stage) among(before []float64, key float64) int {
+	equal := 0
+	for equal < len(before) && before[len(before)-1-equal] == key {
+		equal++
+	}
+	if equal == 0 {
+		return 0
+	}
+	return int(s.Draw(uint64(equal) + 1))
 }
 
 // key is what a pool is put in order by: the least is first.

@@ -3,6 +3,7 @@ package route
 import (
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -106,6 +107,46 @@ func TestOrder(t *testing.T) {
 				t.Errorf("demoted %v, want %v", behind, tc.behind)
 			}
 		})
+	}
+}
+
+// Pools that are equal get equal shares, wherever they stand among the others.
+func TestOrderSharesEvenly(t *testing.T) {
+	var pools []*plan.Pool
+	for _, name := range []string{"a", "b", "c", "dear-1", "dear-2", "dear-3", "dear-4", "dear-5"} {
+		price := ai.NanoUSD(1)
+		if len(name) > 1 {
+			price = 9
+		}
+		pools = append(pools, priced(name, price, price))
+	}
+	r := rand.New(rand.NewPCG(7, 8))
+	s := New(NewRests())
+	s.Draw = r.Uint64N
+	m := &plan.Model{Name: "m", Targets: []plan.Step{anyOf(plan.ByPrice, pools...)}, DefaultMaxTokens: 10}
+	const runs = 6000
+	at := map[string]int{} // how often each is at each place
+	for range runs {
+		ex := exchange(m, all, openai.Request{Model: "m", N: 1, Prompts: 1}, &count{bound: 10, n: 10})
+		if _, err := s.Request(t.Context(), ex); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range names(ex.Decision.Targets) {
+			at[name+" at "+strconv.Itoa(i)]++
+		}
+	}
+	// Five standard deviations of a third are 183 of 6000, of a fifth 155.
+	for _, name := range []string{"a", "b", "c"} {
+		for i := range 3 {
+			if n := at[name+" at "+strconv.Itoa(i)]; n < runs/3-183 || n > runs/3+183 {
+				t.Errorf("%s is at place %d %d times of %d", name, i, n, runs)
+			}
+		}
+	}
+	for i := range 5 {
+		if n := at["dear-1 at "+strconv.Itoa(3+i)]; n < runs/5-155 || n > runs/5+155 {
+			t.Errorf("dear-1 is at place %d %d times of %d", 3+i, n, runs)
+		}
 	}
 }
 
