@@ -3,12 +3,14 @@ package extproc
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
+	"github.com/weirproxy/weir/internal/plan"
 	"github.com/weirproxy/weir/limit"
 )
 
@@ -46,6 +48,11 @@ func (c *call) prepare() error {
 		pipeline.Header{Name: "x-envoy-upstream-rq-per-try-timeout-ms", Value: strconv.FormatInt(perTry.Milliseconds(), 10)},
 		// The adapter reads the response as it passes: it must not be compressed.
 		pipeline.Header{Name: "accept-encoding", Value: "identity"})
+	if slices.ContainsFunc(f.targets, func(p *plan.Pool) bool { return p.PrefixLoad > 0 }) {
+		if key, ok := r.PrefixKey(); ok {
+			f.set = append(f.set, pipeline.Header{Name: ai.AffinityHeader, Value: strconv.FormatUint(key, 16)})
+		}
+	}
 	// The body was read as JSON, so it is sent as JSON: no backend may read it as
 	// something else, and a client that names no type, or a form's, is understood.
 	if v, _ := ex.In.HeaderList("content-type"); v != jsonType {

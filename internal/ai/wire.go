@@ -61,6 +61,10 @@ const (
 	// InternalPrefix is that of headers that no client may send.
 	InternalPrefix = "x-weir-"
 
+	// AffinityHeader tells Envoy how a request begins: requests with the same value go
+	// to the same endpoint of a pool that wants it.
+	AffinityHeader = InternalPrefix + "affinity"
+
 	// Envoy tells weir by these headers what it knows of the connection and of a
 	// token. They begin with InternalPrefix: what a client sends under their names
 	// is dropped before they are set, and no backend sees them.

@@ -163,7 +163,7 @@ func (a *app) upgrade(ctx context.Context) (stopped bool, err error) {
 	a.log.Info("upgrading: the next weir takes over", "program", path)
 	a.stop()
 	if ctx.Err() != nil {
-		return true, nil
+		return true, nil //nolint:nilerr // it was told to stop, and has
 	}
 	signal.Ignore(syscall.SIGUSR2)                               // the default would end the next weir before it listens for it
 	err = syscall.Exec(path, os.Args, append(os.Environ(), env)) //nolint:gosec // weir itself

@@ -46,6 +46,7 @@ many chunks, wrong or missing usage); GET /_requests tells what was received.`,
 	cmd.Flags().StringVar(&o.APIKey, "api-key", "", "refuse requests without this key")
 	cmd.Flags().DurationVar(&o.FirstToken, "first-token", 0, "time until the first token")
 	cmd.Flags().DurationVar(&o.PerToken, "per-token", 0, "time between tokens")
+	cmd.Flags().IntVar(&o.PrefixCache, "prefix-cache", 0, "bytes of prompts that its prefix cache holds; 0 is no cache")
 	_ = cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions(profile.Names(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

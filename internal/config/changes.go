@@ -18,7 +18,7 @@ func Read(path string) (*configv1.Config, error) {
 	}
 	cfg, r := read(path, text)
 	if len(r.faults) > 0 {
-		return nil, Faults(r.faults)
+		return nil, r.faults
 	}
 	return cfg, nil
 }

@@ -28,6 +28,10 @@ func fillHealth(p *configv1.Pool) {
 		orDuration(&e.For, 10*time.Second)
 		orDuration(&e.AtMost, max(60*time.Second, e.For.AsDuration()))
 	}
+	if a := p.PrefixAffinity; a != nil {
+		orValue(&a.MostLoadPercent, 125)
+		orDuration(&p.SlowStart, 0)
+	}
 	orDuration(&p.SlowStart, 30*time.Second)
 }
 
@@ -35,6 +39,7 @@ func fillHealth(p *configv1.Pool) {
 func (c *compilation) health(path string, p *configv1.Pool, pool *plan.Pool) {
 	c.healthCheck(path+".health_check", p.HealthCheck, pool)
 	c.ejection(path+".ejection", p.Ejection, pool)
+	c.affinity(path, p, pool)
 	if pool.HealthCheck.Path != "" && len(pool.Endpoints) > 1 {
 		pool.SlowStart = p.SlowStart.AsDuration()
 	}
@@ -67,5 +72,20 @@ func (c *compilation) ejection(path string, e *configv1.Ejection, pool *plan.Poo
 		c.fault(path+".at_most", "%v is less than for, %v", e.AtMost.AsDuration(), e.For.AsDuration())
 	default:
 		pool.Ejection = plan.Ejection{After: e.After, For: e.For.AsDuration(), AtMost: e.AtMost.AsDuration()}
+	}
+}
+
+func (c *compilation) affinity(path string, p *configv1.Pool, pool *plan.Pool) {
+	a := p.PrefixAffinity
+	switch {
+	case a == nil:
+	case a.MostLoadPercent < 100:
+		c.fault(path+".prefix_affinity.most_load_percent", "%d is less than the mean: no endpoint could take a request", a.MostLoadPercent)
+	case p.SlowStart.AsDuration() > 0:
+		c.fault(path+".slow_start", "it cannot be together with prefix_affinity")
+	case len(p.Endpoints) < 2:
+		c.fault(path+".prefix_affinity", "the pool has one endpoint only: there is nothing to choose")
+	default:
+		pool.PrefixLoad = a.MostLoadPercent
 	}
 }

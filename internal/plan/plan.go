@@ -158,6 +158,9 @@ type Pool struct {
 	HealthCheck    HealthCheck
 	Ejection       Ejection
 	SlowStart      time.Duration // 0: none
+	// PrefixLoad is the most requests that an endpoint may have open which is chosen by
+	// how a request begins, in per cent of the mean; 0: it is not chosen so.
+	PrefixLoad uint32
 }
 
 // HealthCheck is how Envoy asks a pool's endpoints whether they are well.

@@ -107,8 +107,8 @@ func (j *job) begin() {
 	for i := range j.choices {
 		j.longest = max(j.longest, j.choices[i].length)
 	}
-	tokens := j.promptTokens()
-	j.s.log.update(j.rec, func(r *Request) { r.PromptTokens = tokens })
+	tokens, cached := j.promptTokens(), j.prefill()
+	j.s.log.update(j.rec, func(r *Request) { r.PromptTokens, r.CachedTokens = tokens, cached })
 	object := j.shape.object
 	if j.generation.stream {
 		object = j.shape.chunkObject

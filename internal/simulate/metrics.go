@@ -37,6 +37,7 @@ type metrics struct {
 	running, waiting, kvCache      prometheus.Gauge
 	promptTokens, generationTokens prometheus.Counter
 	succeeded                      map[string]prometheus.Counter // by finish reason
+	prefixQueries, prefixHits      prometheus.Counter
 	firstToken, interToken         prometheus.Observer
 	perToken, endToEnd             prometheus.Observer
 }
@@ -68,8 +69,8 @@ func newMetrics(model string, kind *profile.Profile) *metrics {
 	m.kvCache = gauge(nameOf(kind.Metrics.KVUse, "vllm:kv_cache_usage_perc"), "KV-cache usage. 1 means 100 percent usage.")
 	m.promptTokens = counter("vllm:prompt_tokens_total", "Number of prefill tokens processed.")
 	m.generationTokens = counter("vllm:generation_tokens_total", "Number of generation tokens processed.")
-	counter("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.")
-	counter("vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.")
+	m.prefixQueries = counter("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.")
+	m.prefixHits = counter("vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.")
 	m.firstToken = histogram("vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", firstTokenBuckets)
 	m.interToken = histogram("vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", interTokenBuckets)
 	m.perToken = histogram("vllm:request_time_per_output_token_seconds", "Histogram of time per output token in seconds per request.", interTokenBuckets)

@@ -43,6 +43,8 @@ type Request struct {
 	// Tokens by this package's rule, whatever a fault made the answer say.
 	PromptTokens     int `json:"prompt_tokens"`
 	CompletionTokens int `json:"completion_tokens"`
+	// Of the prompt, what the prefix cache had.
+	CachedTokens int `json:"cached_tokens"`
 }
 
 // recorder keeps the newest requests in a ring.

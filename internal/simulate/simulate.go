@@ -64,6 +64,9 @@ type Options struct {
 	// How long the first token takes, and each one after it. An answer that is
 	// not streamed takes as long as its stream would.
 	FirstToken, PerToken time.Duration
+	// How many bytes of prompts the prefix cache holds, the newest ones; about four
+	// are a token. 0: there is no cache.
+	PrefixCache int
 	// How many requests are kept for Requests, the newest ones. Default: 1000;
 	// negative: none.
 	Record int
@@ -121,6 +124,7 @@ type Server struct {
 	kind    *profile.Profile
 	routes  map[string]route
 	metrics *metrics
+	prefix  *PrefixCache // nil: none
 	faults  faults
 	log     recorder
 	served  atomic.Int64
@@ -143,6 +147,9 @@ func New(o Options) *Server {
 		panic("simulate: unknown profile " + o.Profile) // the options are not valid
 	}
 	s := &Server{opts: o, kind: kind, metrics: newMetrics(o.Model, kind)}
+	if o.PrefixCache > 0 {
+		s.prefix = NewPrefixCache(o.PrefixCache)
+	}
 	s.log.init(o.Record, o.RecordBody)
 	base := o.BasePath
 	s.routes = map[string]route{

@@ -128,6 +128,12 @@ func (b *builder) cluster(p *plan.Pool) (*clusterv3.Cluster, error) {
 	if slow := slowStart(p); slow != nil {
 		c.LbConfig = slow
 	}
+	if p.PrefixLoad > 0 {
+		c.LbPolicy = clusterv3.Cluster_MAGLEV
+		c.CommonLbConfig.ConsistentHashingLbConfig = &clusterv3.Cluster_CommonLbConfig_ConsistentHashingLbConfig{
+			HashBalanceFactor: wrapperspb.UInt32(p.PrefixLoad),
+		}
+	}
 	return c, nil
 }
 

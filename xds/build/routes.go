@@ -1,6 +1,7 @@
 package build
 
 import (
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -86,8 +87,21 @@ func (b *builder) bodyRoute(path string) *routev3.Route {
 			Timeout:     durationpb.New(0),
 			IdleTimeout: durationpb.New(b.longestSilence()),
 			RetryPolicy: b.retryPolicy(),
+			HashPolicy:  b.hashPolicy(),
 		}},
 	}
+}
+
+// hashPolicy is what pools with prefix affinity choose their endpoint by. Without the
+// header the choice is random: also for what follows a first attempt, since the chain of
+// that one removes the header.
+func (b *builder) hashPolicy() []*routev3.RouteAction_HashPolicy {
+	if !slices.ContainsFunc(b.plan.Pools, func(p *plan.Pool) bool { return p.PrefixLoad > 0 }) {
+		return nil
+	}
+	return []*routev3.RouteAction_HashPolicy{{PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{
+		Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: ai.AffinityHeader},
+	}}}
 }
 
 // byPriorityGroup takes the clusters of the attempts, in order, from the

@@ -987,6 +987,10 @@ type Pool struct {
 	// Where the endpoints tell how busy they are. Default: as the adapter says, for
 	// private pools
 	Metrics *PoolMetrics `protobuf:"bytes,20,opt,name=metrics,proto3" json:"metrics,omitempty"`
+	// Send requests that begin alike to the same endpoint, which has their beginning in its
+	// KV cache: the turns of a conversation. It replaces slow_start. Default: each request
+	// goes to the endpoint with fewer open ones of two that are drawn
+	PrefixAffinity *PrefixAffinity `protobuf:"bytes,40,opt,name=prefix_affinity,json=prefixAffinity,proto3" json:"prefix_affinity,omitempty"`
 	// When the pool has so much to do that it is tried only after the request's other
 	// targets. Default: never
 	SaturatedAt *Saturation `protobuf:"bytes,50,opt,name=saturated_at,json=saturatedAt,proto3" json:"saturated_at,omitempty"`
@@ -1135,6 +1139,13 @@ func (x *Pool) GetMaxOutputTokens() int64 {
 func (x *Pool) GetMetrics() *PoolMetrics {
 	if x != nil {
 		return x.Metrics
+	}
+	return nil
+}
+
+func (x *Pool) GetPrefixAffinity() *PrefixAffinity {
+	if x != nil {
+		return x.PrefixAffinity
 	}
 	return nil
 }
@@ -4580,6 +4591,58 @@ func (x *Ejection) GetAtMost() *durationpb.Duration {
 	return nil
 }
 
+// PrefixAffinity chooses a pool's endpoint by how a request begins: by its
+// prompt_cache_key if it has one, or else by all that stands before the end of a chat's
+// first user message, or by the first 1024 bytes of a completion's prompt. It is
+// worked out anew for each request, so that all replicas of weir agree and nothing is
+// kept.
+type PrefixAffinity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most requests that an endpoint has open, in per cent of the mean over the
+	// pool's endpoints, as each Envoy sees it; what is beyond goes to another endpoint.
+	// Default: 125
+	MostLoadPercent uint32 `protobuf:"varint,1,opt,name=most_load_percent,json=mostLoadPercent,proto3" json:"most_load_percent,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *PrefixAffinity) Reset() {
+	*x = PrefixAffinity{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrefixAffinity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrefixAffinity) ProtoMessage() {}
+
+func (x *PrefixAffinity) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrefixAffinity.ProtoReflect.Descriptor instead.
+func (*PrefixAffinity) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *PrefixAffinity) GetMostLoadPercent() uint32 {
+	if x != nil {
+		return x.MostLoadPercent
+	}
+	return 0
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
@@ -4655,7 +4718,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa5\b\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xee\b\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x124\n" +
@@ -4674,7 +4737,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06prices\x18\f \x03(\v2\x1b.weir.config.v1.PricePeriodR\x06prices\x12D\n" +
 	"\x12abandoned_attempts\x18\r \x01(\tB\x15\xbaH\x12r\x10R\x00R\x06billedR\x04freeR\x11abandonedAttempts\x123\n" +
 	"\x11max_output_tokens\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fmaxOutputTokens\x125\n" +
-	"\ametrics\x18\x14 \x01(\v2\x1b.weir.config.v1.PoolMetricsR\ametrics\x12=\n" +
+	"\ametrics\x18\x14 \x01(\v2\x1b.weir.config.v1.PoolMetricsR\ametrics\x12G\n" +
+	"\x0fprefix_affinity\x18( \x01(\v2\x1e.weir.config.v1.PrefixAffinityR\x0eprefixAffinity\x12=\n" +
 	"\fsaturated_at\x182 \x01(\v2\x1a.weir.config.v1.SaturationR\vsaturatedAt\x12>\n" +
 	"\fhealth_check\x18< \x01(\v2\x1b.weir.config.v1.HealthCheckR\vhealthCheck\x124\n" +
 	"\bejection\x18= \x01(\v2\x18.weir.config.v1.EjectionR\bejection\x12G\n" +
@@ -4959,7 +5023,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x12\x1e\n" +
 	"\x05after\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x05after\x12<\n" +
 	"\x03for\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x03for\x12C\n" +
-	"\aat_most\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06atMostB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\aat_most\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06atMost\"F\n" +
+	"\x0ePrefixAffinity\x124\n" +
+	"\x11most_load_percent\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x0fmostLoadPercentB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -4973,7 +5039,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -5026,8 +5092,9 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Tiers)(nil),                 // 48: weir.config.v1.Tiers
 	(*HealthCheck)(nil),           // 49: weir.config.v1.HealthCheck
 	(*Ejection)(nil),              // 50: weir.config.v1.Ejection
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*PrefixAffinity)(nil),        // 51: weir.config.v1.PrefixAffinity
+	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -5060,63 +5127,64 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	12, // 27: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	13, // 28: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
 	15, // 29: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	51, // 30: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	52, // 30: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	11, // 31: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	10, // 32: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
 	14, // 33: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
 	45, // 34: weir.config.v1.Pool.metrics:type_name -> weir.config.v1.PoolMetrics
-	47, // 35: weir.config.v1.Pool.saturated_at:type_name -> weir.config.v1.Saturation
-	49, // 36: weir.config.v1.Pool.health_check:type_name -> weir.config.v1.HealthCheck
-	50, // 37: weir.config.v1.Pool.ejection:type_name -> weir.config.v1.Ejection
-	51, // 38: weir.config.v1.Pool.slow_start:type_name -> google.protobuf.Duration
-	13, // 39: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	8,  // 40: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	17, // 41: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	18, // 42: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	51, // 43: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	51, // 44: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	48, // 45: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
-	18, // 46: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 47: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	41, // 48: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 49: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	41, // 50: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 51: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 52: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	52, // 53: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 54: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	51, // 55: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	51, // 56: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 57: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 58: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	30, // 59: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	8,  // 60: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	31, // 61: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	51, // 62: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	51, // 63: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	51, // 64: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	37, // 65: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	38, // 66: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	51, // 67: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	51, // 68: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	44, // 69: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	43, // 70: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	51, // 71: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
-	51, // 72: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
-	23, // 73: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
-	18, // 74: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
-	18, // 75: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
-	18, // 76: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
-	18, // 77: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
-	51, // 78: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	51, // 79: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	51, // 80: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
-	51, // 81: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
-	82, // [82:82] is the sub-list for method output_type
-	82, // [82:82] is the sub-list for method input_type
-	82, // [82:82] is the sub-list for extension type_name
-	82, // [82:82] is the sub-list for extension extendee
-	0,  // [0:82] is the sub-list for field type_name
+	51, // 35: weir.config.v1.Pool.prefix_affinity:type_name -> weir.config.v1.PrefixAffinity
+	47, // 36: weir.config.v1.Pool.saturated_at:type_name -> weir.config.v1.Saturation
+	49, // 37: weir.config.v1.Pool.health_check:type_name -> weir.config.v1.HealthCheck
+	50, // 38: weir.config.v1.Pool.ejection:type_name -> weir.config.v1.Ejection
+	52, // 39: weir.config.v1.Pool.slow_start:type_name -> google.protobuf.Duration
+	13, // 40: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 41: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 42: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 43: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	52, // 44: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	52, // 45: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	48, // 46: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
+	18, // 47: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 48: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 49: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 50: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 51: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 52: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 53: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	53, // 54: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 55: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	52, // 56: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	52, // 57: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 58: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 59: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 60: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 61: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 62: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	52, // 63: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	52, // 64: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	52, // 65: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 66: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 67: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	52, // 68: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	52, // 69: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 70: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 71: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	52, // 72: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
+	52, // 73: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
+	23, // 74: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
+	18, // 75: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
+	18, // 76: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
+	18, // 77: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
+	18, // 78: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
+	52, // 79: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	52, // 80: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	52, // 81: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
+	52, // 82: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -5153,7 +5221,7 @@ func file_weir_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
