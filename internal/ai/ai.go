@@ -152,6 +152,8 @@ const (
 	ReasonLimitExceeded    Reason = "limit_exceeded"
 	ReasonBudgetExceeded   Reason = "budget_exceeded"
 	ReasonUnavailable      Reason = "unavailable"
+	// ReasonPoolBusy is that the pools have as much to do as their limit lets them.
+	ReasonPoolBusy Reason = "pool_busy"
 	// ReasonPoolResting is that every backend asked not to be called for a while.
 	ReasonPoolResting Reason = "pool_resting"
 	// ReasonAttemptsUsed is that a target is not tried: those before it are as many as
@@ -218,6 +220,7 @@ var answers = map[Reason]Answer{
 	ReasonNoRoute:           {403, "permission_error", "no_route"},
 	ReasonLimitExceeded:     {429, "rate_limit_error", "rate_limit_exceeded"},
 	ReasonBudgetExceeded:    {429, "insufficient_quota", "insufficient_quota"},
+	ReasonPoolBusy:          {503, "overloaded_error", "pool_busy"},
 	ReasonPoolResting:       {429, "rate_limit_error", "rate_limit_exceeded"},
 	ReasonLimitsUnavailable: {503, "server_error", "service_unavailable"},
 	ReasonBackendRefused:    {502, "server_error", "backend_refused"},

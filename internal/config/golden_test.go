@@ -178,6 +178,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 	}
 	for _, m := range p.ModelList {
 		fmt.Fprintf(out, "model %s %q max=%d first=%v attempt=%v\n", m.Name, m.Aliases, m.DefaultMaxTokens, m.FirstTokenTimeout, m.AttemptTimeout)
+		if m.Batch {
+			fmt.Fprintf(out, "  batch\n")
+		}
 		if m.MaxAttempts != 4 {
 			fmt.Fprintf(out, "  attempts=%d\n", m.MaxAttempts)
 		}

@@ -30,6 +30,7 @@ func (c *compilation) compileModels() {
 			FirstTokenTimeout: m.FirstTokenTimeout.AsDuration(),
 			AttemptTimeout:    m.AttemptTimeout.AsDuration(),
 			MaxAttempts:       int(m.MaxAttempts),
+			Batch:             m.Priority == "batch",
 		}
 		if len(m.Rules) == 0 && len(m.Targets) == 0 && !c.faulty[path+".rules"] && !c.faulty[path+".targets"] {
 			c.fault(path, "neither rules nor targets: every request would be refused")

@@ -148,6 +148,13 @@ func (l *Limit) Apart(dimension string) bool {
 // pool for which it has no room drops out of a request's targets.
 func (l *Limit) OfPools() bool { return l.PerPool || l.Pools != nil }
 
+// Capacity says that the limit is what pools can work on at a time, whoever calls.
+func (l *Limit) Capacity() bool {
+	apart := l.PerOrganisation || l.PerTeam || l.PerApplication || l.PerKey || l.PerUser || l.PerModel
+	some := l.Organisations != nil || l.Teams != nil || l.Applications != nil || l.Keys != nil
+	return l.Unit == UnitConcurrency && l.OfPools() && !apart && !some
+}
+
 // Span names the time over which the limit counts, as "1m0s", "month" or "".
 func (l *Limit) Span() string {
 	switch {

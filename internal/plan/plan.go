@@ -227,6 +227,8 @@ type Model struct {
 	FirstTokenTimeout time.Duration
 	AttemptTimeout    time.Duration
 	MaxAttempts       int // of one request, over all its targets
+	// Batch says that its requests wait behind others for the capacity of pools.
+	Batch bool
 }
 
 // Rule routes the requests for which its condition holds.

@@ -263,6 +263,39 @@ func TestBreaches(t *testing.T) {
 	}
 }
 
+// A pool that works on as much as it can is left out; who could go nowhere else waits,
+// and is then told that it is not the client's fault.
+func TestPoolCapacity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "limits:\n", `limits:
+  - {name: capacity, unit: concurrency, amount: 1, pools: [a], on_breach: queue, queue_wait: 300ms}
+`)
+	w.a.fault(t, simulate.Fault{StallBeforeHeadersMS: 2000, Match: simulate.Match{Times: 1}})
+	first := make(chan answer, 1)
+	go func() { first <- w.chat("embed") }()
+	eventually(t, 10*time.Second, func() string {
+		if len(w.a.Requests()) == 0 {
+			return "the first request is not there"
+		}
+		return ""
+	})
+	if a := w.chat("embed"); a.status != 503 || a.code() != "pool_busy" || a.header.Get("retry-after") == "" {
+		t.Errorf("status %d, retry-after %q: %s", a.status, a.header.Get("retry-after"), a.body)
+	}
+	if a := w.chat("chat"); a.status != 200 || a.header.Get("x-simulator") != "b" {
+		t.Errorf("status %d from %q: %s", a.status, a.header.Get("x-simulator"), a.body)
+	}
+	if a := <-first; a.status != 200 {
+		t.Errorf("the first: status %d: %s", a.status, a.body)
+	}
+	eventually(t, 10*time.Second, func() string {
+		if a := w.chat("embed"); a.status != 200 {
+			return a.body
+		}
+		return ""
+	})
+}
+
 // A backend that asks to be left alone is not called for as long as it asks; a client
 // is told when all of them do.
 func TestPoolsRest(t *testing.T) {

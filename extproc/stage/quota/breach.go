@@ -11,6 +11,7 @@ import (
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/limit"
 )
 
 // maxWaiting bounds how many requests wait for limits at a time: each keeps its
@@ -23,9 +24,13 @@ const maxWaiting = 1000
 func (s *Stage) reserve(ctx context.Context, ex *pipeline.Exchange) bool {
 	var waited time.Duration
 	shadow := ex.Plan.Mode(s.Name()) == plan.Shadow
+	place := place{line: &s.line}
+	defer place.leave()
 	for {
 		res := &ex.Reserved.Result
-		if *res = s.ledger.Reserve(ex.Reserved.Limits, s.build(ex)); res.OK {
+		if l, pool := s.line.before(ex); l != nil && !shadow {
+			*res = limit.Result{Limit: l, Pool: pool}
+		} else if *res = s.ledger.Reserve(ex.Reserved.Limits, s.build(ex)); res.OK {
 			return true
 		}
 		switch l := res.Limit; {
@@ -35,7 +40,7 @@ func (s *Stage) reserve(ctx context.Context, ex *pipeline.Exchange) bool {
 			return false
 		case dropPools(ex):
 		case l.OnBreach == plan.BreachDowngrade && downgrade(ex):
-		case l.OnBreach == plan.BreachQueue && s.wait(ctx, ex, &waited):
+		case l.OnBreach == plan.BreachQueue && s.wait(ctx, ex, &place, &waited):
 		default:
 			return false
 		}
@@ -95,7 +100,7 @@ func downgrade(ex *pipeline.Exchange) bool {
 
 // wait waits for others to end, and is false when the request has waited for long
 // enough.
-func (s *Stage) wait(ctx context.Context, ex *pipeline.Exchange, waited *time.Duration) bool {
+func (s *Stage) wait(ctx context.Context, ex *pipeline.Exchange, place *place, waited *time.Duration) bool {
 	res := &ex.Reserved.Result
 	left := res.Limit.QueueWait - *waited
 	if res.Impossible || res.Open || left <= 0 || ai.IsProbeID(ex.In.ID) {
@@ -105,7 +110,10 @@ func (s *Stage) wait(ctx context.Context, ex *pipeline.Exchange, waited *time.Du
 	if s.waiting.Add(1) > maxWaiting {
 		return false
 	}
-	// Whose turn it is, nobody says; a random pause keeps those who wait apart, and
+	if res.Limit.Capacity() && !ex.Decision.Model.Batch {
+		place.take(res.Limit, res.Pool)
+	}
+	// Whose turn it is among equals, nobody says; a random pause keeps those who wait apart, and
 	// who has waited for long asks less often: many may wait, and each look may be a
 	// way to another machine.
 	pause := min(left, max(*waited/4, 10*time.Millisecond)+time.Duration(rand.Int64N(int64(20*time.Millisecond))))
@@ -125,6 +133,8 @@ func refusal(ex *pipeline.Exchange) pipeline.Verdict {
 		q := &ex.Reserved.Request
 		return pipeline.Refuse(ai.ReasonLimitExceeded, fmt.Sprintf("The request is larger than limit %s allows at all: it may take %d input and %d output tokens.",
 			name, most(q), outputOf(q, len(q.Options)-1)))
+	case r.Limit.Capacity():
+		return pipeline.Refuse(ai.ReasonPoolBusy, fmt.Sprintf("The backends of this model have as much to do as limit %s lets them: try again.", name))
 	case r.Limit.Period != "":
 		return pipeline.Refuse(ai.ReasonBudgetExceeded, fmt.Sprintf("Budget %s is used up: try again in %s.", name, inSeconds(r.RetryAfter)))
 	}

@@ -27,6 +27,7 @@ type Stage struct {
 	ledger  Ledger
 	outputs *limit.Outputs
 	waiting atomic.Int64 // requests in the queue
+	line    line         // of these, the interactive ones that wait for pools
 
 	// Sleep waits, and is false when the request is not wanted any more first.
 	Sleep func(context.Context, time.Duration) bool

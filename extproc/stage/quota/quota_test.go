@@ -338,6 +338,75 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+// What pools can take goes to interactive requests first: while one waits, a batch
+// request waits behind it, also when it comes as room is made; and what is refused is
+// told that the pools are busy.
+func TestQueueByPriority(t *testing.T) {
+	capacity := &plan.Limit{Name: "capacity", Unit: plan.UnitConcurrency, Amount: 1, PerPool: true, OnBreach: plan.BreachQueue, QueueWait: time.Second}
+	of := func(id string, batch bool) *pipeline.Exchange {
+		ex := exchange(t, ai.KindChat, given, exact(100), 0, capacity)
+		ex.In.ID, ex.Decision.Model.Batch, ex.Decision.Targets = id, batch, ex.Decision.Targets[:1]
+		return ex
+	}
+	request := func(s *Stage, ex *pipeline.Exchange) ai.Reason {
+		v, err := s.Request(t.Context(), ex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Reason
+	}
+	book := newLedger()
+	s := New(book, limit.NewOutputs())
+	if reason := request(s, of("first", true)); reason != ai.ReasonNone {
+		t.Fatal(reason)
+	}
+	s.Sleep = func(context.Context, time.Duration) bool { return true }
+	if reason := request(s, of("late", false)); reason != ai.ReasonPoolBusy {
+		t.Errorf("with no room: %q", reason)
+	}
+	inner := false
+	s.Sleep = func(context.Context, time.Duration) bool {
+		if inner { // the batch request waits
+			return false
+		}
+		inner = true
+		book.Ledger.Release("first")
+		if reason := request(s, of("batch", true)); reason != ai.ReasonPoolBusy {
+			t.Errorf("a batch request goes before one that waits: %q", reason)
+		}
+		return true
+	}
+	if reason := request(s, of("interactive", false)); reason != ai.ReasonNone {
+		t.Errorf("the one that waited: %q", reason)
+	}
+	if !inner || s.line.total.Load() != 0 || len(s.line.waiting) != 0 {
+		t.Errorf("waited %v; still in line: %v", inner, s.line.waiting)
+	}
+	book.Ledger.Release("interactive")
+	if reason := request(s, of("batch", true)); reason != ai.ReasonNone {
+		t.Errorf("a batch request alone: %q", reason)
+	}
+}
+
+// A ceiling of a team is the team's own matter, not a pool's capacity.
+func TestCapacity(t *testing.T) {
+	for _, tc := range []struct {
+		l    plan.Limit
+		want bool
+	}{
+		{plan.Limit{Unit: plan.UnitConcurrency, PerPool: true}, true},
+		{plan.Limit{Unit: plan.UnitConcurrency, Pools: map[string]bool{"a": true}, Models: map[string]bool{"m": true}}, true},
+		{plan.Limit{Unit: plan.UnitConcurrency}, false},
+		{plan.Limit{Unit: plan.UnitRequests, PerPool: true}, false},
+		{plan.Limit{Unit: plan.UnitConcurrency, PerPool: true, PerTeam: true}, false},
+		{plan.Limit{Unit: plan.UnitConcurrency, PerPool: true, Keys: map[string]bool{"k": true}}, false},
+	} {
+		if got := tc.l.Capacity(); got != tc.want {
+			t.Errorf("%+v: %v", tc.l, got)
+		}
+	}
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	l := *tokens
 	l.OnBreach, l.QueueWait = plan.BreachQueue, time.Second

@@ -1653,6 +1653,9 @@ type Model struct {
 	// Where requests of a kind go, without rules. They are looked at after the rules,
 	// in the order strong, long, off_peak, light; the model's own targets follow behind.
 	Tiers *Tiers `protobuf:"bytes,20,opt,name=tiers,proto3" json:"tiers,omitempty"`
+	// Who waits first where a limit of a pool's concurrency has on_breach: queue.
+	// interactive: before all that is batch. Default: interactive
+	Priority string `protobuf:"bytes,40,opt,name=priority,proto3" json:"priority,omitempty"`
 	// The most attempts that one request makes, over all its targets. Default: 4
 	MaxAttempts   uint32 `protobuf:"varint,50,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1757,6 +1760,13 @@ func (x *Model) GetTiers() *Tiers {
 		return x.Tiers
 	}
 	return nil
+}
+
+func (x *Model) GetPriority() string {
+	if x != nil {
+		return x.Priority
+	}
+	return ""
 }
 
 func (x *Model) GetMaxAttempts() uint32 {
@@ -4793,7 +4803,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\xd6\x04\n" +
+	"\a_prefix\"\x8f\x05\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -4805,7 +4815,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\x0eattemptTimeout\x123\n" +
 	"\x11min_output_tokens\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fminOutputTokens\x12<\n" +
 	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\x12+\n" +
-	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\x12*\n" +
+	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\x127\n" +
+	"\bpriority\x18( \x01(\tB\x1b\xbaH\x18r\x16R\x00R\vinteractiveR\x05batchR\bpriority\x12*\n" +
 	"\fmax_attempts\x182 \x01(\rB\a\xbaH\x04*\x02\x18\x10R\vmaxAttempts\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
