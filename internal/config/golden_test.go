@@ -253,6 +253,9 @@ func steps(list []plan.Step) string {
 			}
 			fmt.Fprintf(&b, "%s*%d", choice.Pool.Name, choice.Weight)
 		}
+		if s.Sticky != "" {
+			fmt.Fprintf(&b, " sticky by %s", s.Sticky)
+		}
 		if s.By != plan.ByWeight {
 			fmt.Fprintf(&b, " by %s", [...]string{"weight", "price", "first_token", "load"}[s.By])
 		}

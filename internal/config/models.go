@@ -183,7 +183,10 @@ func (c *compilation) steps(path string, targets []*configv1.Target) []plan.Step
 	}
 	for i, t := range targets {
 		at := index(path, i)
-		var step plan.Step
+		step := plan.Step{Sticky: plan.Sticky(t.Sticky)}
+		if t.Sticky != "" && len(t.Split) == 0 {
+			c.fault(at+".sticky", "it is of the pools that split names")
+		}
 		switch {
 		case len(t.Any) > 0 && t.Pool == "" && len(t.Split) == 0:
 			step = c.anyOf(at, t, once)

@@ -247,7 +247,17 @@ type Rule struct {
 type Step struct {
 	Choices []Choice // at least one
 	By      Order
+	Sticky  Sticky
 }
+
+// Sticky is what keeps to its pool where pools are drawn by weight.
+type Sticky string
+
+// What is sticky; the zero value is nothing.
+const (
+	StickyPrincipal    Sticky = "principal"
+	StickyConversation Sticky = "conversation"
+)
 
 // Order is how the pools of a step are put in order.
 type Order uint8

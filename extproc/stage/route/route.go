@@ -173,10 +173,13 @@ func (s *Stage) add(ex *pipeline.Exchange, step *plan.Step) {
 	if len(w) < 2 || total == 0 {
 		return
 	}
-	drawn, r := 0, s.Draw(total)
-	for r >= uint64(w[drawn]) {
-		r -= uint64(w[drawn])
-		drawn++
+	drawn := 0
+	if step.Sticky != "" {
+		drawn = kept(stickyKey(ex, step.Sticky), d.Targets[start:], w)
+	} else {
+		for r := s.Draw(total); r >= uint64(w[drawn]); drawn++ {
+			r -= uint64(w[drawn])
+		}
 	}
 	first := d.Targets[start+drawn]
 	copy(d.Targets[start+1:start+drawn+1], d.Targets[start:start+drawn])

@@ -1867,6 +1867,11 @@ type Target struct {
 	// Instead of a pool: pools among which one is drawn by weight; the others
 	// follow as fallbacks, heaviest first.
 	Split []*WeightedPool `protobuf:"bytes,2,rep,name=split,proto3" json:"split,omitempty"`
+	// What keeps to its pool of a split: principal (who calls: the key, and the user if
+	// one is named) or conversation (all requests that begin alike, as in
+	// prefix_affinity; what has no text goes by who calls). When weights change, only as
+	// many change over as must. Default: nothing, each request is drawn for itself
+	Sticky string `protobuf:"bytes,30,opt,name=sticky,proto3" json:"sticky,omitempty"`
 	// Instead of a pool: pools that are tried in an order that is found for each
 	// request, by what `by` says.
 	Any []string `protobuf:"bytes,20,rep,name=any,proto3" json:"any,omitempty"`
@@ -1920,6 +1925,13 @@ func (x *Target) GetSplit() []*WeightedPool {
 		return x.Split
 	}
 	return nil
+}
+
+func (x *Target) GetSticky() string {
+	if x != nil {
+		return x.Sticky
+	}
+	return ""
 }
 
 func (x *Target) GetAny() []string {
@@ -4822,10 +4834,11 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
 	"\atargets\x18\x03 \x03(\v2\x16.weir.config.v1.TargetB\b\xbaH\x05\x92\x01\x02\b\x01R\atargets\x12<\n" +
-	"\x0eegress_refused\x18\x04 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\x9f\x01\n" +
+	"\x0eegress_refused\x18\x04 \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\"\xd9\x01\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x122\n" +
-	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\x12\x1a\n" +
+	"\x05split\x18\x02 \x03(\v2\x1c.weir.config.v1.WeightedPoolR\x05split\x128\n" +
+	"\x06sticky\x18\x1e \x01(\tB \xbaH\x1dr\x1bR\x00R\tprincipalR\fconversationR\x06sticky\x12\x1a\n" +
 	"\x03any\x18\x14 \x03(\tB\b\xbaH\x05\x92\x01\x02\x18\x01R\x03any\x121\n" +
 	"\x02by\x18\x15 \x01(\tB!\xbaH\x1er\x1cR\x00R\x05priceR\vfirst_tokenR\x04loadR\x02by\"P\n" +
 	"\fWeightedPool\x12\x1b\n" +
