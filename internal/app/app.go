@@ -120,11 +120,14 @@ type app struct {
 	rests   *route.Rests  // pools that asked to be left alone
 	live    *live.Table   // what is known of the pools
 	shared  *redis.Ledger // the ledger of the limit store; nil without one
-	learned *lessons
-	usage   *usage.Recorder
-	xds     *xds.Server
-	admin   *admin
-	watcher *config.Watcher
+
+	draining  atomic.Bool // it stops, and answers for a little while yet
+	upgrading bool        // it stops for the next weir
+	learned   *lessons
+	usage     *usage.Recorder
+	xds       *xds.Server
+	admin     *admin
+	watcher   *config.Watcher
 	// controls are the stored keys and their API; nil where no request is decided.
 	controls *controls
 	checks   map[string]check
@@ -364,6 +367,9 @@ func (a *app) newExtProc() *extproc.Server {
 	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, left, memo, a.learned.Learned, a.log)
 	a.pipe = pipe
 	a.checks[string(RoleExtProc)] = func() error {
+		if a.draining.Load() {
+			return errors.New("it is being stopped")
+		}
 		if a.plan.Load() == nil {
 			return errors.New("no configuration is in force yet")
 		}

@@ -206,6 +206,7 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 			s.failed <- fmt.Errorf("gRPC: %w", err)
 		}
 	}()
+	s.onStop(s.drain)
 	s.onStop(live.Shutdown)
 	s.background("configuration watch", s.watch)
 	s.sockets.closeUntaken()
@@ -218,6 +219,21 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	return s.announce(l.Addr())
+}
+
+// drainFor is how long a replica that stops goes on answering: Envoys ask each second
+// whether it is well, and need an answer.
+const drainFor = 2500 * time.Millisecond
+
+// drain lets Envoys go to the other replicas, where there are some: it goes on answering
+// and says that it will not for long.
+func (s *serve) drain() {
+	if s.shared == nil || s.upgrading {
+		return
+	}
+	s.draining.Store(true)
+	s.log.Info("draining: Envoys go to the other replicas", "for", drainFor)
+	time.Sleep(drainFor)
 }
 
 // announce is one line of JSON on stdout.

@@ -161,6 +161,7 @@ func (a *app) upgrade(ctx context.Context) (stopped bool, err error) {
 		return true, err // some sockets may be kept already: better an end that is seen
 	}
 	a.log.Info("upgrading: the next weir takes over", "program", path)
+	a.upgrading = true
 	a.stop()
 	if ctx.Err() != nil {
 		return true, nil //nolint:nilerr // it was told to stop, and has

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -285,6 +286,61 @@ func (o *operated) held(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return status.Reservations
+}
+
+// TestReplicaStops stops one of three replicas under load, and no request fails: it says
+// that it is not ready, Envoys go to the others, and then it ends.
+func TestReplicaStops(t *testing.T) {
+	t.Parallel()
+	d := deploy(t, 1_000_000, "60s")
+	going := d.replicas[2]
+	stopped := make(chan struct{})
+	var sent atomic.Int64
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			for {
+				select {
+				case <-stopped:
+					return
+				default:
+				}
+				if a, err := d.stream(i, 5); err != nil || a.status != http.StatusOK {
+					t.Errorf("%v, %d: %s", err, a.status, a.body)
+					return
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	time.Sleep(300 * time.Millisecond) // they are under way
+	if err := going.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	unready := false
+	for range 1000 {
+		resp, err := http.Get(going.admin + "/readyz")
+		if err != nil {
+			break // it has ended
+		}
+		unready = unready || resp.StatusCode == http.StatusServiceUnavailable
+		_ = resp.Body.Close()
+		time.Sleep(20 * time.Millisecond)
+	}
+	going.stop()
+	before := sent.Load()
+	eventually(t, 10*time.Second, func() string {
+		if sent.Load() < before+50 {
+			return "too few requests since the replica ended"
+		}
+		return ""
+	})
+	close(stopped)
+	group.Wait()
+	t.Logf("%d requests, %d of them before the replica had ended", sent.Load(), before)
+	if !unready {
+		t.Error("/readyz did not say that the replica stops")
+	}
 }
 
 // TestReplicasShareKeys makes a key at one replica, uses it through all, and revokes it at
