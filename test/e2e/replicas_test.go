@@ -78,12 +78,18 @@ func deploy(t *testing.T, amount int, deadline string) *deployment {
 		d.replicas[i] = o
 		o.serve()
 		t.Cleanup(func() {
-			o.stop()
 			if t.Failed() {
 				t.Logf("log of replica %d:\n%s", i, last(o.log.String(), 3000))
 			}
 		})
 	}
+	t.Cleanup(func() { // together: each takes its time
+		var group sync.WaitGroup
+		for _, o := range d.replicas {
+			group.Go(o.stop)
+		}
+		group.Wait()
+	})
 	d.open()
 	for i, o := range d.replicas[:2] {
 		o.startEnvoy(addresses[i])
