@@ -120,14 +120,11 @@ type app struct {
 	rests   *route.Rests  // pools that asked to be left alone
 	live    *live.Table   // what is known of the pools
 	shared  *redis.Ledger // the ledger of the limit store; nil without one
-
-	draining  atomic.Bool // it stops, and answers for a little while yet
-	upgrading bool        // it stops for the next weir
-	learned   *lessons
-	usage     *usage.Recorder
-	xds       *xds.Server
-	admin     *admin
-	watcher   *config.Watcher
+	learned *lessons
+	usage   *usage.Recorder
+	xds     *xds.Server
+	admin   *admin
+	watcher *config.Watcher
 	// controls are the stored keys and their API; nil where no request is decided.
 	controls *controls
 	checks   map[string]check
@@ -152,6 +149,9 @@ type app struct {
 
 	cleanups []func()
 	failed   chan error // the first part that stopped on its own
+
+	draining  atomic.Bool // it stops, and answers for a little while yet
+	upgrading bool        // it stops for the next weir
 }
 
 // newApp loads the configuration and takes the data directory.

@@ -77,13 +77,13 @@ func TestPrefixAffinity(t *testing.T) {
 	if nearPrefilled*10 > inTurn*7 || nearPrefilled*10 > drawnPrefilled*7 {
 		t.Errorf("prefilled %d, round robin %d, by fewest requests %d: less than 30 %% saved", nearPrefilled, inTurn, drawnPrefilled)
 	}
+	if nearMost > 1.5 {
+		t.Errorf("one endpoint got %.2f × the mean", nearMost)
+	}
 	// An endpoint dies: its conversations go on at the others.
 	near[0].fault(t, simulate.Fault{Status: 503})
 	for n := range 8 {
 		session(t, g, "embed", n, 2)
-	}
-	if nearMost > 1.5 {
-		t.Errorf("one endpoint got %.2f × the mean", nearMost)
 	}
 }
 

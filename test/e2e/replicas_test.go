@@ -300,25 +300,8 @@ func TestReplicaStops(t *testing.T) {
 	t.Parallel()
 	d := deploy(t, 1_000_000, "60s")
 	going := d.replicas[2]
-	stopped := make(chan struct{})
-	var sent atomic.Int64
-	var group sync.WaitGroup
-	for i := range 8 {
-		group.Go(func() {
-			for {
-				select {
-				case <-stopped:
-					return
-				default:
-				}
-				if a, err := d.stream(i, 5); err != nil || a.status != http.StatusOK {
-					t.Errorf("%v, %d: %s", err, a.status, a.body)
-					return
-				}
-				sent.Add(1)
-			}
-		})
-	}
+	loads := []*load{d.replicas[0].startLoad(4), d.replicas[1].startLoad(4)}
+	sent := func() int64 { return loads[0].ok.Load() + loads[1].ok.Load() }
 	time.Sleep(300 * time.Millisecond) // they are under way
 	if err := going.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
@@ -334,16 +317,20 @@ func TestReplicaStops(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	going.stop()
-	before := sent.Load()
+	before := sent()
 	eventually(t, 10*time.Second, func() string {
-		if sent.Load() < before+50 {
+		if sent() < before+50 {
 			return "too few requests since the replica ended"
 		}
 		return ""
 	})
-	close(stopped)
-	group.Wait()
-	t.Logf("%d requests, %d of them before the replica had ended", sent.Load(), before)
+	for _, l := range loads {
+		l.end()
+		if refused, strange := l.refused.Load(), l.strange.Load(); refused+strange != 0 {
+			t.Errorf("%d requests were refused and %d failed: %v", refused, strange, l.note.Load())
+		}
+	}
+	t.Logf("%d requests, %d of them before the replica had ended", sent(), before)
 	if !unready {
 		t.Error("/readyz did not say that the replica stops")
 	}

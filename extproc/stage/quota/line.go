@@ -47,17 +47,16 @@ func (q *line) before(ex *pipeline.Exchange) (*plan.Limit, string) {
 	return nil, ""
 }
 
-// place is where one request stands in line.
+// place is where one request stands in line; the zero spot is nowhere.
 type place struct {
 	line *line
 	at   spot
-	in   bool
 }
 
 // take stands in line for a capacity, and leaves the one before.
 func (p *place) take(l *plan.Limit, pool string) {
 	at := spotOf(l, pool)
-	if p.in && p.at == at {
+	if p.at == at {
 		return
 	}
 	p.leave()
@@ -68,11 +67,11 @@ func (p *place) take(l *plan.Limit, pool string) {
 	}
 	p.line.waiting[at]++
 	p.line.total.Add(1)
-	p.at, p.in = at, true
+	p.at = at
 }
 
 func (p *place) leave() {
-	if !p.in {
+	if p.at == (spot{}) {
 		return
 	}
 	p.line.mu.Lock()
@@ -81,5 +80,5 @@ func (p *place) leave() {
 		delete(p.line.waiting, p.at)
 	}
 	p.line.total.Add(-1)
-	p.in = false
+	p.at = spot{}
 }
