@@ -78,6 +78,9 @@ func (m *Meter) Event() *Event {
 // Usage is what was reported last, over all values; false when nothing was.
 func (m *Meter) Usage() (ai.Usage, bool) { return m.usage, m.reported }
 
+// Partial tells whether an object has begun that has not ended.
+func (m *Meter) Partial() bool { return m.depth > 0 }
+
 // Finish is the finish reason that was seen last, or "".
 func (m *Meter) Finish() string { return string(m.finish[:m.finishN]) }
 

@@ -162,6 +162,8 @@ const (
 	// ReasonLimitsUnavailable is that nobody knows what is left of the limits.
 	ReasonLimitsUnavailable Reason = "limits_unavailable"
 	ReasonBackendRefused    Reason = "backend_refused"
+	// ReasonStreamInterrupted is that a backend's answer ended before it was whole.
+	ReasonStreamInterrupted Reason = "stream_interrupted"
 	ReasonInternal          Reason = "internal_error"
 
 	// What no role of the caller permits, beside models and egress.
@@ -224,6 +226,7 @@ var answers = map[Reason]Answer{
 	ReasonPoolResting:       {429, "rate_limit_error", "rate_limit_exceeded"},
 	ReasonLimitsUnavailable: {503, "server_error", "service_unavailable"},
 	ReasonBackendRefused:    {502, "server_error", "backend_refused"},
+	ReasonStreamInterrupted: {502, "server_error", "stream_interrupted"},
 	ReasonUnavailable:       {503, "server_error", "service_unavailable"},
 	ReasonInternal:          {500, "server_error", "internal_error"},
 

@@ -55,6 +55,8 @@ const (
 	// request came past weir.
 	DetailsAdapter = "weir_adapter"
 	DetailsBypass  = "weir_bypass"
+	// It ended a response in the middle, where the backend's had ended.
+	DetailsInterrupted = "weir_stream_interrupted"
 
 	// DecisionHeader tells the client the decision's id.
 	DecisionHeader = "x-weir-decision"

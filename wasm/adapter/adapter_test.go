@@ -381,8 +381,8 @@ func TestUsageMidway(t *testing.T) {
 // What else ends the wait for the first content.
 func TestHoldEnds(t *testing.T) {
 	for name, body := range map[string]string{
-		"error": evError, "finish": evFinish, "done": evDone, "end": evPing, "empty": "",
-		"much": strings.Repeat(evPing, maxHeld/len(evPing)+1) + evPing,
+		"error": evError, "finish": evFinish, "done": evDone,
+		"much": strings.Repeat(evPing, maxHeld/len(evPing)+1) + evDone,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, standing)
@@ -394,6 +394,77 @@ func TestHoldEnds(t *testing.T) {
 			}
 			if name == "much" && (released <= maxHeld || released > maxHeld+1000) {
 				t.Errorf("released after %d bytes", released)
+			}
+		})
+	}
+}
+
+// A stream that ends before its first content fails: the next target is tried.
+func TestEmptyStream(t *testing.T) {
+	for name, body := range map[string]string{"nothing": "", "pings": evPing + evPing, "a role": evRole} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, standing)
+			w.give(poolA, requestOf(true, true))
+			id := w.send("/v1/chat/completions", 1000)
+			got, _ := w.respond(id, events("200"), body, 9)
+			if !strings.Contains(got, `"code":"stream_interrupted"`) || !json.Valid([]byte(got)) {
+				t.Errorf("the client got %q", got)
+			}
+			for _, h := range w.GetCurrentResponseHeaders(id) {
+				want := map[string]string{":status": "502", "content-type": "application/json", "content-length": strconv.Itoa(len(got))}[h[0]]
+				if want != h[1] {
+					t.Errorf("%s is %q, want %q", h[0], h[1], want)
+				}
+			}
+			if got := w.state(ai.StateAttempts); got != "a:502" {
+				t.Errorf("attempts %q", got)
+			}
+		})
+	}
+}
+
+// Behind a stream that breaks off stands an event that says so, however it came.
+func TestInterruption(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body  string
+		tells bool
+	}{
+		"content": {evHello, true}, "within an event": {evHello + evHello[:60], true}, "usage": {evHello + evUsage, true},
+		"finish": {evHello + evFinish, false}, "done": {evHello + evDone, false}, "error": {evHello + evError, false},
+	} {
+		for _, n := range []int{1, 50, 10_000} {
+			t.Run(name+" "+strconv.Itoa(n), func(t *testing.T) {
+				w := newWorld(t, standing)
+				w.give(poolA, requestOf(true, false))
+				id := w.send("/v1/chat/completions", 1000)
+				want := tc.body
+				if tc.tells {
+					want += string(interruption)
+				}
+				if got, _ := w.respond(id, events("200"), tc.body, n); got != want {
+					t.Errorf("the client got %q", got)
+				}
+			})
+		}
+	}
+}
+
+// An answer in JSON that ends in its middle is cut.
+func TestPartialJSON(t *testing.T) {
+	for body, cut := range map[string]bool{
+		`{"choices":[`: true, `{`: true, `{"a":"{`: true, `{"a":[[{}]`: true,
+		`{"choices":[]}`: false, `[{`: false, `text`: false, `{"a":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`: false,
+	} {
+		t.Run(body[:min(8, len(body))], func(t *testing.T) { // the emulator is one for all: a second in a test waits for the first forever
+			w := newWorld(t, standing)
+			w.give(poolA, requestOf(false, false))
+			id := w.send("/v1/chat/completions", 1000)
+			w.CallOnResponseHeaders(id, [][2]string{{":status", "200"}, {"content-type", "application/json"}}, false)
+			for i := range len(body) {
+				w.CallOnResponseBody(id, []byte(body[i:i+1]), i == len(body)-1)
+			}
+			if r := w.GetSentLocalResponse(id); (r != nil) != cut {
+				t.Errorf("cut is %v", r != nil)
 			}
 		})
 	}

@@ -55,7 +55,7 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 	}
 	setState(stateAttempts, a.noteEnd(status))
 	if blamesWeir(status) {
-		return a.replaceAnswer(end)
+		return a.replaceAnswer(ai.ReasonBackendRefused, backendRefused, end)
 	}
 	if status != "200" || end {
 		return types.ActionContinue
@@ -71,17 +71,12 @@ func (a *attempt) responseHeaders(end bool) types.Action {
 		a.json = newJSONMeter()
 		return types.ActionContinue
 	}
-	a.stream = &stream{strip: a.Stream && a.StripUsage}
-	if a.stream.strip {
-		if err := proxywasm.RemoveHttpResponseHeader("content-length"); err != nil {
-			return a.refuse(fmt.Errorf("remove content-length: %w", err))
-		}
+	a.stream = &stream{strip: a.StripUsage}
+	if err := proxywasm.RemoveHttpResponseHeader("content-length"); err != nil {
+		return a.refuse(fmt.Errorf("remove content-length: %w", err))
 	}
-	if a.Stream {
-		a.held = true
-		return types.ActionPause
-	}
-	return types.ActionContinue
+	a.held = true
+	return types.ActionPause
 }
 
 // noteEnd is the attempts with this one's status and, behind it, for how many
@@ -118,15 +113,19 @@ func blamesWeir(status string) bool {
 	return status != "" && status[0] == '3'
 }
 
-const backendRefused = "The backend of this model refused the gateway's request."
+// What a client is told that gets weir's words and none of the backend's.
+const (
+	backendRefused = "The backend of this model refused the gateway's request."
+	emptyStream    = "The backend's answer ended before it had begun."
+)
 
 // replaceAnswer makes a 502 of the backend's answer: a failure like others, for
 // which the next target is tried. An answer without a body stays without one.
-func (a *attempt) replaceAnswer(end bool) types.Action {
-	headers := [][2]string{{":status", strconv.Itoa(ai.ReasonBackendRefused.Answer().Status)}}
+func (a *attempt) replaceAnswer(reason ai.Reason, text string, end bool) types.Action {
+	headers := [][2]string{{":status", strconv.Itoa(reason.Answer().Status)}}
 	if !end {
 		a.form = replaced
-		a.heldOut = openai.ErrorBody(ai.ReasonBackendRefused, backendRefused, "")
+		a.heldOut = openai.ErrorBody(reason, text, "")
 		headers = append(headers, [2]string{"content-type", "application/json"}, [2]string{"content-length", strconv.Itoa(len(a.heldOut))})
 	}
 	for _, h := range headers {
@@ -186,12 +185,16 @@ func (a *attempt) responseTrailers() types.Action {
 	// body can no longer be changed: of an event that was withheld and never
 	// ended, the client gets nothing, as a reader of event streams expects.
 	switch {
+	case a.refused:
 	case a.form == jsonBody:
-		a.noteUsage()
+		return a.endJSON()
 	case a.form == eventStream:
 		a.stream.feed(nil, true)
-		a.held = false
 		a.noteUsage()
+		if a.Stream && !a.stream.whole() {
+			return a.cut()
+		}
+		a.held = false
 	}
 	return types.ActionContinue
 }
@@ -212,9 +215,9 @@ func (a *attempt) begin(size int, end bool) types.Action {
 	switch a.form {
 	case jsonBody:
 		a.json = newJSONMeter()
-		a.writeJSON(p, end)
+		return a.writeJSON(p, end)
 	case eventStream:
-		a.stream = &stream{}
+		a.stream = &stream{} // its headers have gone, with the length that it shall have
 		return a.passOn(size, end)
 	}
 	return types.ActionContinue
@@ -233,11 +236,10 @@ func (a *attempt) meterJSON(size int, end bool) types.Action {
 	if size > 0 {
 		p = a.plugin.responseBytes(0, size)
 	}
-	a.writeJSON(p, end)
-	return types.ActionContinue
+	return a.writeJSON(p, end)
 }
 
-func (a *attempt) writeJSON(p []byte, end bool) {
+func (a *attempt) writeJSON(p []byte, end bool) types.Action {
 	if len(p) > 0 {
 		a.json.Write(p)
 		if a.usage.FirstToken == 0 {
@@ -245,8 +247,24 @@ func (a *attempt) writeJSON(p []byte, end bool) {
 		}
 	}
 	if end {
-		a.noteUsage()
+		return a.endJSON()
 	}
+	return types.ActionContinue
+}
+
+// endJSON cuts an answer that ended in the middle: one that the end of its connection
+// ends looks whole to Envoy.
+func (a *attempt) endJSON() types.Action {
+	a.noteUsage()
+	if a.json.Partial() {
+		return a.cut()
+	}
+	return types.ActionContinue
+}
+
+// cut ends a response whose end would make it look whole.
+func (a *attempt) cut() types.Action {
+	return a.refuse(errInterrupted)
 }
 
 // hold reads on in a response that waits in the host for its first content.
@@ -257,6 +275,16 @@ func (a *attempt) hold(size int, end bool) types.Action {
 		a.seen = size
 	}
 	out, differs := a.stream.feed(p, end)
+	if end && !a.stream.started {
+		// Nothing has reached the client: the next target may do better.
+		a.held = false
+		setState(stateAttempts, a.noteEnd(strconv.Itoa(ai.ReasonStreamInterrupted.Answer().Status)))
+		action := a.replaceAnswer(ai.ReasonStreamInterrupted, emptyStream, false)
+		if !a.refused {
+			replaceBody(a.heldOut)
+		}
+		return action
+	}
 	if a.stream.strip {
 		a.heldOut = append(a.heldOut, out...)
 		a.heldDiffers = a.heldDiffers || differs
@@ -266,6 +294,9 @@ func (a *attempt) hold(size int, end bool) types.Action {
 	}
 	if a.heldDiffers {
 		replaceBody(a.heldOut)
+	}
+	if end {
+		a.endStream()
 	}
 	a.held, a.heldOut = false, nil
 	a.noteUsage()
@@ -281,8 +312,22 @@ func (a *attempt) passOn(size int, end bool) types.Action {
 	if out, differs := a.stream.feed(p, end); differs {
 		replaceBody(out)
 	}
+	if end {
+		a.endStream()
+	}
 	a.noteUsage()
 	return types.ActionContinue
+}
+
+// endStream tells the client of a stream that broke off, where the backend's connection
+// ended as if it were whole.
+func (a *attempt) endStream() {
+	if !a.Stream || a.stream.whole() {
+		return // who asked for no stream reads no events
+	}
+	if err := proxywasm.AppendHttpResponseBody(interruption); err != nil {
+		panic(fmt.Sprintf("append to the response body: %v", err))
+	}
 }
 
 // noteUsage sets the filter state if it changed, so that the access log has

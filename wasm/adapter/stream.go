@@ -33,6 +33,7 @@ type stream struct {
 	started bool
 	content bool // content was read
 	done    bool // [DONE] was read
+	failed  bool // an error of the backend's was read
 	chunks  int64
 	text    int64 // bytes
 }
@@ -61,6 +62,11 @@ func (h *eventHead) write(p []byte) {
 }
 
 func (h *eventHead) isDone() bool { return h.size == 6 && string(h.text[:6]) == "[DONE]" }
+
+// interruption is what a client gets behind a stream that broke off. If that was in the
+// middle of an event, the two line ends before this one end it; otherwise they say nothing.
+var interruption = []byte("\n\ndata: " + string(openai.ErrorBody(ai.ReasonStreamInterrupted,
+	"The backend's answer broke off: what came before is not all of it.", "")) + "\n\n")
 
 // feed reads the next piece of the response; end says that it is the last. It
 // returns what to pass on in the place of p, and whether that differs from p.
@@ -144,7 +150,12 @@ func (s *stream) note(ev *openai.Event) {
 	if ev.Content || ev.Finish || ev.Error {
 		s.started = true
 	}
+	s.failed = s.failed || ev.Error
 }
+
+// whole tells whether the client can see by what was read how the stream ended: a choice
+// ended, or the backend said [DONE] or what went wrong.
+func (s *stream) whole() bool { return s.done || s.failed || s.meter.Finish() != "" }
 
 // withhold keeps back the event that begins at start in p and is not read to
 // its end, unless it is known already that it is not the usage event.

@@ -63,14 +63,20 @@ const (
 // leads to a pool, or ext_proc was taken off one of weir's.
 var errBypass = errors.New("bypass: no decision of weir's came with the request")
 
+// errInterrupted says that the backend's answer ended before it was whole.
+var errInterrupted = errors.New("interrupted: the backend's answer ended in its middle")
+
 // refuse answers the client in the place of the target, and tells the log why.
 // Nothing secret may be in why.
 func (a *attempt) refuse(why error) types.Action {
 	a.refused = true
 	proxywasm.LogErrorf("attempt refused: %v", why)
 	reason, text, details := ai.ReasonInternal, refusal, ai.DetailsAdapter
-	if errors.Is(why, errBypass) {
+	switch {
+	case errors.Is(why, errBypass):
 		reason, text, details = ai.ReasonBypass, bypassRefusal, ai.DetailsBypass
+	case errors.Is(why, errInterrupted):
+		reason, text, details = ai.ReasonStreamInterrupted, emptyStream, ai.DetailsInterrupted
 	}
 	header := [][2]string{{"content-type", "application/json"}}
 	body := openai.ErrorBody(reason, text, "")
