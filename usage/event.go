@@ -109,8 +109,9 @@ func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	if noted.FirstToken != 0 {
 		ev.FirstTokenUs = max(0, noted.FirstToken-e.Start.UnixMicro())
 	}
-	if ev.Outcome == OutcomeCompleted && brokeOff(d, &noted) {
+	if ev.Outcome == OutcomeCompleted && (e.Details == ai.DetailsInterrupted || brokeOff(d, &noted)) {
 		ev.Outcome = OutcomeFailed
+		nameInterruption(ev)
 	}
 	var what serving
 	switch {
@@ -130,6 +131,14 @@ func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	setTokens(ev, u, in, out, costs)
 	chargeAbandoned(ev, u, ai.NanoUSD(ev.CostNanousd), noted.Finish != "")
 	return ev
+}
+
+// nameInterruption says of the attempt that answered that its answer ended before it was
+// whole, to Envoy a good end.
+func nameInterruption(ev *usagev1.Event) {
+	if n := len(ev.Attempts); n > 0 && ev.Attempts[n-1].Failure == "" {
+		ev.Attempts[n-1].Failure = failInterrupted
+	}
 }
 
 // brokeOff tells of a stream that the filter read and that ended without a
@@ -307,14 +316,15 @@ func answeringPool(attempts []attempt, e *Entry) string {
 
 // The ways in which an attempt fails, as in weir.usage.v1.Attempt.
 const (
-	failConnect    = "connect_failure"
-	failReset      = "reset"
-	failTimeout    = "timeout"
-	failFirstToken = "first_token_timeout"
-	failNoContent  = "no_content"
-	failStatus     = "status"
-	failNoResponse = "no_response"
-	failClientGone = "client_gone"
+	failConnect     = "connect_failure"
+	failReset       = "reset"
+	failTimeout     = "timeout"
+	failFirstToken  = "first_token_timeout"
+	failInterrupted = "interrupted"
+	failNoContent   = "no_content"
+	failStatus      = "status"
+	failNoResponse  = "no_response"
+	failClientGone  = "client_gone"
 )
 
 // eventAttempts derives why each attempt failed. Envoy's flags speak of the last

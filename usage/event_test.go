@@ -88,7 +88,15 @@ func TestClosed(t *testing.T) {
 		},
 		"a stream that ended with an error event": {
 			func(e *Entry, d *usagev1.Decision) { d.Stream, e.Usage = true, "chunks=10 text=50 done" },
-			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200",
+			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200 interrupted",
+		},
+		"a stream that the adapter found broken": {
+			func(e *Entry, d *usagev1.Decision) { d.Stream, e.Usage = true, "chunks=10 text=50" },
+			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200 interrupted",
+		},
+		"a whole answer that the adapter cut": {
+			func(e *Entry, d *usagev1.Decision) { e.Details, e.Usage = ai.DetailsInterrupted, "text=50" },
+			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200 interrupted",
 		},
 		"the last first token came too late": {
 			func(e *Entry, d *usagev1.Decision) { e.Status, e.Flags, e.Usage = 504, "UT", "" },

@@ -33,7 +33,7 @@ func Line(e *usagev1.Event) string {
 	if us := e.GetFirstTokenUs(); us > 0 {
 		fmt.Fprintf(&b, "  first token %d ms", (us+500)/1000)
 	}
-	if n := len(e.GetAttempts()); n > 1 || n == 1 && e.GetPool() == "" {
+	if n := len(e.GetAttempts()); n > 1 || n == 1 && (e.GetPool() == "" || e.GetAttempts()[0].GetFailure() != "") {
 		b.WriteString("  tried " + attemptWords(e.GetAttempts()))
 	}
 	fmt.Fprintf(&b, "  %s %s", statusWord(e.GetStatus()), e.GetOutcome())

@@ -42,6 +42,8 @@ type Fault struct {
 	CutAfterChunks *int `json:"cut_after_chunks,omitempty"`
 	// Reset the connection: at once, or with CutAfterChunks where it cuts.
 	Reset bool `json:"reset,omitempty"`
+	// End the stream well after so many content events, without saying why.
+	EndAfterChunks *int `json:"end_after_chunks,omitempty"`
 	// Send an error event after so many content events, and end the stream.
 	ErrorAfterChunks *int `json:"error_after_chunks,omitempty"`
 	// What is said about usage: missing, null, zero, wrong (prompt and completion
@@ -91,7 +93,7 @@ func (f *Fault) Check() error {
 	}
 	negative := func(n *int) bool { return n != nil && *n < 0 }
 	if f.Chunks < 0 || f.SplitBytes < 0 || f.Match.Nth < 0 || f.Match.Times < 0 ||
-		negative(f.CutAfterChunks) || negative(f.ErrorAfterChunks) {
+		negative(f.CutAfterChunks) || negative(f.ErrorAfterChunks) || negative(f.EndAfterChunks) {
 		return errors.New("a count is negative")
 	}
 	return nil

@@ -101,6 +101,9 @@ func (j *job) stopHere(o *output) bool {
 			j.cut()
 		}
 		return true
+	case at(j.fault.EndAfterChunks):
+		_ = o.flush()
+		return true
 	case at(j.fault.ErrorAfterChunks):
 		f := failure{status: http.StatusInternalServerError, message: "simulated: the engine died"}
 		o.send(append(append(o.begin(), "data: "...), f.render(j.s.kind)...))
