@@ -145,6 +145,7 @@ type app struct {
 	versions *history.Store
 	number   atomic.Int64 // of the entry by which the plan came into force
 	text     []byte       // what load read last; the start's
+	pin      *history.Pin // by which it was that; nil: by the file
 	reload   reloadState
 
 	cleanups []func()
@@ -222,7 +223,7 @@ func (a *app) load() (*plan.Plan, error) {
 	if s.pin != nil {
 		a.log.Warn("configuration: a rollback pinned a version; the file is not in force until it changes", "number", s.pin.Number, "since", s.pin.Time)
 	}
-	a.text = s.text
+	a.text, a.pin = s.text, s.pin
 	return a.compile(s.text)
 }
 

@@ -133,9 +133,6 @@ func (a *app) change(ctx context.Context) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	s, err := readSource(a.versions, a.o.ConfigPath)
-	if err == nil && s.pin != nil {
-		return // the file is what it was when another version was pinned
-	}
 	var p *plan.Plan
 	if err == nil {
 		p, err = a.compile(s.text)
@@ -146,19 +143,23 @@ func (a *app) change(ctx context.Context) {
 	}
 	current := a.plan.Load() // there is one: the start applied it before anything is watched
 	if current.Version == p.Version {
-		a.unpin()
+		a.settlePin(s.pin)
 		if a.reload.note(nil, time.Now()) {
-			a.log.Info("configuration: the file is again what is in force", "version", p.Version)
+			a.log.Info("configuration: what is in force is again what is to be", "version", p.Version)
 		}
 		return
 	}
 	err = a.apply(ctx, p)
-	a.record(p, s.text, "file", err)
+	by := "file"
+	if s.pin != nil { // a credential or a certificate that the pinned version names is another
+		by = fmt.Sprintf("files that %d names", s.pin.Number)
+	}
+	a.record(p, s.text, by, err)
 	if err != nil {
 		a.refuse(err)
 		return
 	}
-	a.unpin()
+	a.settlePin(s.pin)
 	for _, field := range needsRestart(current, p) {
 		a.log.Warn("configuration: this change takes effect when weir is started again", "field", field)
 	}

@@ -181,7 +181,7 @@ func (s *serve) start(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	err = s.apply(ctx, p)
-	s.record(p, s.text, "start", err)
+	s.started(p, err)
 	if err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ func (u *up) start(ctx context.Context, p *plan.Plan) error {
 	}
 	// Published before Envoy starts, so that it finds all it needs at once.
 	err := u.apply(ctx, p)
-	u.record(p, u.text, "start", err)
+	u.started(p, err)
 	if err != nil {
 		return err
 	}

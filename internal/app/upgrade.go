@@ -109,17 +109,20 @@ func (s *sockets) closeUntaken() {
 func (s *sockets) keep() (env string, err error) {
 	kept := map[string]int{}
 	for key, l := range s.bound {
-		source, ok := l.(interface{ File() (*os.File, error) })
+		source, ok := l.(syscall.Conn)
 		if !ok {
 			return "", fmt.Errorf("%s: not a socket that can be kept", key)
 		}
-		f, err := source.File()
+		raw, err := source.SyscallConn()
 		if err != nil {
 			return "", err
 		}
-		// Without the flag that closes it on exec; f's own descriptor has it.
-		fd, err := syscall.Dup(int(f.Fd()))
-		_ = f.Close()
+		// Without the flag that closes it on exec. Not by File and Fd: that makes the socket
+		// block, for its listener too, whose Close then waits for one more connection.
+		var fd int
+		if controlErr := raw.Control(func(listening uintptr) { fd, err = syscall.Dup(int(listening)) }); controlErr != nil {
+			err = controlErr
+		}
 		if err != nil {
 			return "", err
 		}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A connection that is made between two weirs is accepted by the second.
@@ -152,5 +153,43 @@ func TestSocketsWithEqualAddresses(t *testing.T) {
 		if got := l.Addr().String(); got != want {
 			t.Errorf("%s listens at %s, before at %s", name, got, want)
 		}
+	}
+}
+
+// After keep, one more connection must not make the end of the listener wait for another.
+func TestKeptListenerCloses(t *testing.T) {
+	s, err := inheritSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.listen("admin", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	time.Sleep(50 * time.Millisecond)
+	if _, err := s.keep(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String()) // a scrape or a probe while weir ends
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	time.Sleep(50 * time.Millisecond)
+	done := make(chan struct{})
+	go func() { _ = l.Close(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(3 * time.Second):
+		t.Fatal("Close hangs: keep made the socket blocking, and Accept sits in the system call")
 	}
 }

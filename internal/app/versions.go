@@ -49,10 +49,22 @@ func readSource(versions *history.Store, path string) (source, error) {
 	return s, nil
 }
 
-// unpin takes the pin away: the file has changed, and is in force.
-func (a *app) unpin() {
+// settlePin takes the pin away unless what is in force came by it: then the file has
+// changed, and going back to that content later is a new intention.
+func (a *app) settlePin(by *history.Pin) {
+	if by != nil {
+		return
+	}
 	if err := a.versions.Pin(nil); err != nil {
 		a.log.Error("the pinned version would be in force again after a restart", "err", err)
+	}
+}
+
+// started keeps what came into force at the start.
+func (a *app) started(p *plan.Plan, err error) {
+	a.record(p, a.text, "start", err)
+	if err == nil {
+		a.settlePin(a.pin)
 	}
 }
 
@@ -121,6 +133,8 @@ type RollbackReport struct {
 // into force again.
 func (a *app) rollback(ctx context.Context, in RollbackRequest) (*RollbackReport, error) {
 	start := time.Now()
+	// What Envoys were told is not left half done because who asked has gone.
+	ctx = context.WithoutCancel(ctx)
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	current := a.plan.Load()
@@ -138,6 +152,9 @@ func (a *app) rollback(ctx context.Context, in RollbackRequest) (*RollbackReport
 		list, err := a.versions.Entries()
 		if err != nil {
 			return nil, err
+		}
+		if in.Version == "" { // the same text with another secret in a file undoes nothing
+			list = a.versions.Others(list, int(a.number.Load()))
 		}
 		if to, err = history.Find(list, in.Version, current.Version); err != nil {
 			return nil, err

@@ -4,6 +4,7 @@
 package history
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -201,6 +202,21 @@ func (s *Store) Pin(p *Pin) error {
 		return fmt.Errorf("history: %w", err)
 	}
 	return nil
+}
+
+// Others are the entries whose text is not that of an entry, by its number.
+func (s *Store) Others(list []Entry, number int) []Entry {
+	same, err := s.Text(number)
+	if err != nil {
+		return list // it is not kept any more, and so nothing is known to be equal
+	}
+	var others []Entry
+	for _, e := range list {
+		if text, err := s.Text(e.Number); err != nil || !bytes.Equal(text, same) {
+			others = append(others, e)
+		}
+	}
+	return others
 }
 
 // Find is the entry that is meant by a number or by the beginning of a version; by

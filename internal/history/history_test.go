@@ -90,3 +90,24 @@ func TestFind(t *testing.T) {
 		t.Error("found what there is not")
 	}
 }
+
+// A rollback to the one before must be to another text: a credential that changed since
+// the bad change made an entry of its own.
+func TestOthers(t *testing.T) {
+	s := Open(t.TempDir())
+	for _, text := range []string{"good", "bad", "bad"} {
+		if _, err := s.Add(Entry{}, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := s.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if others := s.Others(list, 3); len(others) != 1 || others[0].Number != 1 {
+		t.Errorf("%+v", others)
+	}
+	if others := s.Others(list, 9); len(others) != 3 {
+		t.Errorf("of one that is not kept: %+v", others)
+	}
+}

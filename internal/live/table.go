@@ -87,6 +87,9 @@ func (t *Table) Follow(p *plan.Plan) {
 
 func (p *pool) follow(conf *plan.Pool) {
 	was := p.endpoints.Load()
+	if old := p.conf.Load(); old != nil && (old.Metrics.Path != conf.Metrics.Path || old.Metrics.Port != conf.Metrics.Port) {
+		was = nil // asked elsewhere, or not any more: that nobody answered there says nothing now
+	}
 	list := make([]*endpoint, len(conf.Endpoints))
 	for i, e := range conf.Endpoints {
 		address := net.JoinHostPort(e.Host, strconv.FormatUint(uint64(e.Port), 10))

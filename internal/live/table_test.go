@@ -217,3 +217,20 @@ func BenchmarkEnded(b *testing.B) {
 		tab.Ended(e)
 	}
 }
+
+// An endpoint that was down when its pool stopped being asked is not known to be down.
+func TestMetricsOff(t *testing.T) {
+	pool := &plan.Pool{Name: "p", Endpoints: []plan.Endpoint{{Host: "127.0.0.1", Port: 1}}, Metrics: plan.Metrics{Path: "/metrics", Port: 9, Interval: 1e9}}
+	tab := NewTable()
+	tab.Follow(&plan.Plan{Pools: []*plan.Pool{pool}})
+	e := (*(*tab.pools.Load())["p"].endpoints.Load())[0]
+	for range downAfter {
+		e.silence("refused", true)
+	}
+	off := *pool
+	off.Metrics = plan.Metrics{}
+	tab.Follow(&plan.Plan{Pools: []*plan.Pool{&off}})
+	if s, _ := tab.Pool("p"); s.Healthy != 1 {
+		t.Errorf("healthy %d for ever, though nobody asks any more: the pool stays demoted", s.Healthy)
+	}
+}

@@ -18,6 +18,10 @@ import (
 // body in memory. Those beyond are refused at once.
 const maxWaiting = 1000
 
+// maxBatchWaiting is how many may wait for a request of a batch model to wait as well: the
+// other places are those of interactive ones.
+const maxBatchWaiting = maxWaiting / 2
+
 // reserve takes what the request may use. Where a limit has no room it does what
 // the limit says: pools that have none left drop out, a downgrade goes elsewhere,
 // a queue waits. It is false when nothing helped.
@@ -107,10 +111,14 @@ func (s *Stage) wait(ctx context.Context, ex *pipeline.Exchange, place *place, w
 		return false
 	}
 	defer s.waiting.Add(-1)
-	if s.waiting.Add(1) > maxWaiting {
+	batch := ex.Decision.Model.Batch
+	if n := s.waiting.Add(1); n > maxWaiting || batch && n > maxBatchWaiting {
 		return false
 	}
-	if res.Limit.Capacity() && !ex.Decision.Model.Batch {
+	switch {
+	case !res.Limit.Capacity():
+		place.leave() // the pool is not what it waits for
+	case !batch:
 		place.take(res.Limit, res.Pool)
 	}
 	// Whose turn it is among equals, nobody says; a random pause keeps those who wait apart, and

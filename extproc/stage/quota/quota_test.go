@@ -556,3 +556,69 @@ func TestRefusalSaysWhichLimit(t *testing.T) {
 		}
 	}
 }
+
+func waiter(t *testing.T, id string, batch bool, limits ...*plan.Limit) *pipeline.Exchange {
+	ex := exchange(t, ai.KindChat, given, exact(100), 0, limits...)
+	ex.In.ID, ex.Decision.Model.Batch, ex.Decision.Targets = id, batch, ex.Decision.Targets[:1]
+	return ex
+}
+
+// Who waits for a limit of its team must not stand in line for a pool that has room.
+func TestPlaceIsLeft(t *testing.T) {
+	capacity := &plan.Limit{Name: "capacity", Unit: plan.UnitConcurrency, Amount: 1, PerPool: true, OnBreach: plan.BreachQueue, QueueWait: time.Second}
+	team := &plan.Limit{Name: "team", Unit: plan.UnitConcurrency, Amount: 1, Teams: map[string]bool{"us": true}, OnBreach: plan.BreachQueue, QueueWait: time.Second}
+	book := newLedger()
+	s := New(book, limit.NewOutputs())
+	if v, _ := s.Request(t.Context(), waiter(t, "first", false, capacity)); v.Stops() {
+		t.Fatal(v)
+	}
+	n := 0
+	s.Sleep = func(context.Context, time.Duration) bool {
+		switch n++; n {
+		case 1: // the pool is free, and the team's own limit is not any more
+			book.Ledger.Release("first")
+			if r := book.Ledger.Reserve([]*plan.Limit{team}, &limit.Request{ID: "other", Principal: us, Model: "m"}); !r.OK {
+				t.Fatal(r)
+			}
+			return true
+		case 2:
+			ex := waiter(t, "batch", true, capacity) // of whoever: only the capacity counts it
+			if v, _ := s.Request(t.Context(), ex); v.Stops() {
+				t.Errorf("the pool is idle, and batch is refused: %v", v.Reason)
+			}
+		}
+		return false
+	}
+	_, _ = s.Request(t.Context(), waiter(t, "interactive", false, capacity, team))
+	if n < 2 {
+		t.Fatal("it did not wait twice")
+	}
+}
+
+// Batch requests that wait must not take the places of interactive ones.
+func TestBatchLeavesPlaces(t *testing.T) {
+	capacity := &plan.Limit{Name: "capacity", Unit: plan.UnitConcurrency, Amount: 1, PerPool: true, OnBreach: plan.BreachQueue, QueueWait: time.Hour}
+	book := newLedger()
+	s := New(book, limit.NewOutputs())
+	if v, _ := s.Request(t.Context(), waiter(t, "first", true, capacity)); v.Stops() {
+		t.Fatal(v)
+	}
+	for _, tc := range []struct {
+		before int64
+		batch  bool
+		waits  bool
+	}{
+		{maxBatchWaiting - 1, true, true},
+		{maxBatchWaiting, true, false},
+		{maxBatchWaiting, false, true},
+		{maxWaiting - 1, false, true},
+		{maxWaiting, false, false},
+	} {
+		waits := false
+		s.Sleep = func(context.Context, time.Duration) bool { waits = true; return false }
+		s.waiting.Store(tc.before)
+		if _, err := s.Request(t.Context(), waiter(t, "next", tc.batch, capacity)); err != nil || waits != tc.waits {
+			t.Errorf("%+v: waits %v, %v", tc, waits, err)
+		}
+	}
+}
