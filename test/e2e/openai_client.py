@@ -32,6 +32,16 @@ def stream():
     return {"content": text, "usages": usages, "chunks": chunks}
 
 
+def broken_stream():
+    text = ""
+    try:
+        for chunk in client.chat.completions.create(model="chat", messages=MESSAGES, max_tokens=20, stream=True):
+            text += chunk.choices[0].delta.content or ""
+    except Exception as e:
+        return {"content": text, "raised": type(e).__module__ + "." + type(e).__name__, "code": getattr(e, "code", None)}
+    return {"content": text, "raised": ""}
+
+
 def stream_usage():
     last = None
     for chunk in client.chat.completions.create(
