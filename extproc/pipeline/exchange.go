@@ -41,7 +41,7 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 		In:       Inbound{ID: id, Time: now, Headers: headers, BodyFollows: bodyFollows, Request: openai.Request{View: view}},
 		Estimate: Estimate{hashes: ex.Estimate.hashes},
 		Edits:    ex.Edits[:0],
-		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0], Demoted: ex.Decision.Demoted[:0]},
+		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0], Demoted: ex.Decision.Demoted[:0], Seen: ex.Decision.Seen.Emptied()},
 		Reserved: Reservation{Limits: ex.Reserved.Limits[:0], Request: limit.Request{
 			Targets: ex.Reserved.Request.Targets[:0], Options: ex.Reserved.Request.Options[:0],
 		}},
@@ -148,6 +148,8 @@ type Decision struct {
 	Targets      []*plan.Pool // in the order in which they are tried
 	Dropped      []Drop       // what the route names and the request may not use
 	Demoted      []Demotion   // of the targets, what is tried only after the others
+	// Seen is what the rules read of live facts.
+	Seen plan.Seen
 	// Once says that the only target gets no second try.
 	Once bool
 	// Bar tells why the request may not use a pool, whoever names it; none is that
