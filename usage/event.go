@@ -109,9 +109,14 @@ func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	if noted.FirstToken != 0 {
 		ev.FirstTokenUs = max(0, noted.FirstToken-e.Start.UnixMicro())
 	}
-	if ev.Outcome == OutcomeCompleted && (e.Details == ai.DetailsInterrupted || brokeOff(d, &noted)) {
+	switch {
+	case ev.Outcome != OutcomeCompleted:
+	case e.Details == ai.DetailsIdle:
 		ev.Outcome = OutcomeFailed
-		nameInterruption(ev)
+		nameBreak(ev, failIdle)
+	case e.Details == ai.DetailsInterrupted || brokeOff(d, &noted):
+		ev.Outcome = OutcomeFailed
+		nameBreak(ev, failInterrupted)
 	}
 	var what serving
 	switch {
@@ -133,11 +138,11 @@ func closed(d *usagev1.Decision, e *Entry) *usagev1.Event {
 	return ev
 }
 
-// nameInterruption says of the attempt that answered that its answer ended before it was
-// whole, to Envoy a good end.
-func nameInterruption(ev *usagev1.Event) {
+// nameBreak says of the attempt that answered why its answer is not whole, where Envoy
+// does not say.
+func nameBreak(ev *usagev1.Event, why string) {
 	if n := len(ev.Attempts); n > 0 && ev.Attempts[n-1].Failure == "" {
-		ev.Attempts[n-1].Failure = failInterrupted
+		ev.Attempts[n-1].Failure = why
 	}
 }
 
@@ -321,6 +326,7 @@ const (
 	failTimeout     = "timeout"
 	failFirstToken  = "first_token_timeout"
 	failInterrupted = "interrupted"
+	failIdle        = "stream_idle_timeout"
 	failNoContent   = "no_content"
 	failStatus      = "status"
 	failNoResponse  = "no_response"

@@ -94,6 +94,12 @@ func TestClosed(t *testing.T) {
 			func(e *Entry, d *usagev1.Decision) { d.Stream, e.Usage = true, "chunks=10 text=50" },
 			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200 interrupted",
 		},
+		"a stream that was silent for too long": {
+			func(e *Entry, d *usagev1.Decision) {
+				d.Stream, e.Details, e.Usage = true, ai.DetailsIdle, "chunks=10 text=50"
+			},
+			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200 stream_idle_timeout",
+		},
 		"a whole answer that the adapter cut": {
 			func(e *Entry, d *usagev1.Decision) { e.Details, e.Usage = ai.DetailsInterrupted, "text=50" },
 			"failed local-vllm 800/0/13 estimated/estimated 85200; local-vllm 200 interrupted",

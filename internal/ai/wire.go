@@ -57,6 +57,8 @@ const (
 	DetailsBypass  = "weir_bypass"
 	// It ended a response in the middle, where the backend's had ended.
 	DetailsInterrupted = "weir_stream_interrupted"
+	// It cut a stream whose backend was silent for too long.
+	DetailsIdle = "weir_stream_idle"
 
 	// DecisionHeader tells the client the decision's id.
 	DecisionHeader = "x-weir-decision"
@@ -163,6 +165,9 @@ type AdapterTarget struct {
 	// TellsLimits says that answers of 200 have headers that tell what is left of the
 	// backend's own limits.
 	TellsLimits bool `json:"tells_limits,omitempty"`
+	// StreamIdleMillis is for how many milliseconds the backend may send nothing of a
+	// stream that has begun; 0: as long as Envoy allows.
+	StreamIdleMillis int64 `json:"stream_idle_ms,omitempty"`
 }
 
 // AdapterUsage is what one attempt has used so far, as the adapter saw it.

@@ -158,6 +158,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		if l.SlowStart > 0 {
 			fmt.Fprintf(out, " slow-start=%v", l.SlowStart)
 		}
+		if l.StreamIdle > 0 {
+			fmt.Fprintf(out, " stream-idle=%v", l.StreamIdle)
+		}
 		if l.PrefixLoad > 0 {
 			fmt.Fprintf(out, " prefix-load=%d%%", l.PrefixLoad)
 		}

@@ -40,6 +40,7 @@ func (c *compilation) health(path string, p *configv1.Pool, pool *plan.Pool) {
 	c.healthCheck(path+".health_check", p.HealthCheck, pool)
 	c.ejection(path+".ejection", p.Ejection, pool)
 	c.affinity(path, p, pool)
+	pool.StreamIdle = p.StreamIdleTimeout.AsDuration()
 	if pool.HealthCheck.Path != "" && len(pool.Endpoints) > 1 {
 		pool.SlowStart = p.SlowStart.AsDuration()
 	}

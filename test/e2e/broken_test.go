@@ -51,6 +51,31 @@ func TestStreamThatBreaksOff(t *testing.T) {
 	}
 }
 
+// A stream that falls silent ends when its pool's time is up, long before any attempt
+// would; one that goes on does not.
+func TestStreamThatFallsSilent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "    connect_timeout: 1s\n  - name: b\n", "    connect_timeout: 1s\n    stream_idle_timeout: 1s\n  - name: b\n")
+	w.a.fault(t, simulate.Fault{Chunks: 9, ChunkDelayMS: 600})
+	w.b.fault(t)
+	if got := python(t, w, "broken_stream"); got["raised"] != "" {
+		t.Errorf("a stream that goes on: the client has %v", got)
+	}
+	w.a.fault(t, simulate.Fault{Chunks: 9, ChunkDelayMS: 2500})
+	began := time.Now()
+	got := python(t, w, "broken_stream")
+	if took := time.Since(began); got["raised"] != "openai.APIConnectionError" || got["content"] == "" || took > 20*time.Second {
+		t.Errorf("after %v the client has %v", took, got)
+	}
+	w.b.received(t, 0)
+	eventually(t, 10*time.Second, func() string {
+		if lineWith(w.log.String(), "tried a 200 stream_idle_timeout", "200 failed") == "" {
+			return "no request line says so:\n" + last(w.log.String(), 1500)
+		}
+		return ""
+	})
+}
+
 // An endpoint that does not answer connections costs no more than the connect timeout.
 func TestConnectTimeout(t *testing.T) {
 	t.Parallel()

@@ -40,6 +40,8 @@ type response struct {
 
 	json   *openai.Meter // of a jsonBody
 	stream *stream       // of an eventStream
+	heard  bool          // something came since the last tick
+	ended  bool          // nothing more will come
 	usage  ai.AdapterUsage
 	state  []byte // the filter state that was set last
 	spare  []byte
@@ -117,6 +119,7 @@ func blamesWeir(status string) bool {
 const (
 	backendRefused = "The backend of this model refused the gateway's request."
 	emptyStream    = "The backend's answer ended before it had begun."
+	silentStream   = "The backend said nothing for too long."
 )
 
 // replaceAnswer makes a 502 of the backend's answer: a failure like others, for
@@ -189,6 +192,7 @@ func (a *attempt) responseTrailers() types.Action {
 	case a.form == jsonBody:
 		return a.endJSON()
 	case a.form == eventStream:
+		a.ended = true
 		a.stream.feed(nil, true)
 		a.noteUsage()
 		if a.Stream && !a.stream.whole() {
@@ -300,11 +304,15 @@ func (a *attempt) hold(size int, end bool) types.Action {
 	}
 	a.held, a.heldOut = false, nil
 	a.noteUsage()
+	if a.target.StreamIdleMillis > 0 && !end {
+		a.plugin.watch.follow(a, a.plugin.now())
+	}
 	return types.ActionContinue
 }
 
 // passOn meters a piece of a stream that passes.
 func (a *attempt) passOn(size int, end bool) types.Action {
+	a.heard, a.ended = true, end
 	var p []byte
 	if size > 0 {
 		p = a.plugin.responseBytes(0, size)

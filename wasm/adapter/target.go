@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
 )
@@ -13,6 +14,9 @@ type target struct {
 	ai.AdapterTarget
 	model []byte // the real model's name as JSON, quotes included
 }
+
+// idle is how long the target may be silent within a stream.
+func (t *target) idle() time.Duration { return time.Duration(t.StreamIdleMillis) * time.Millisecond }
 
 // maxTargets bounds the cache. Past it the cache starts anew: a cluster that is
 // gone leaves its parameters here.

@@ -30,24 +30,27 @@ type vm struct {
 	now func() time.Time
 }
 
-func (v *vm) NewPluginContext(uint32) types.PluginContext {
-	return &plugin{now: v.now, targets: targets{}}
+func (v *vm) NewPluginContext(id uint32) types.PluginContext {
+	return &plugin{id: id, now: v.now, targets: targets{}}
 }
 
 // plugin is what the attempts of one worker share.
 type plugin struct {
 	types.DefaultPluginContext
+	id      uint32
 	now     func() time.Time
 	targets targets
 	buf     []byte // what was read last of a response
+	watch   watch
 }
 
-func (p *plugin) NewHttpContext(uint32) types.HttpContext { return &attempt{plugin: p} }
+func (p *plugin) NewHttpContext(id uint32) types.HttpContext { return &attempt{plugin: p, id: id} }
 
 // attempt is one try at one target.
 type attempt struct {
 	types.DefaultHttpContext
 	plugin *plugin
+	id     uint32
 	request
 	response
 	refused bool // a local reply was sent: nothing may pass any more
@@ -77,6 +80,8 @@ func (a *attempt) refuse(why error) types.Action {
 		reason, text, details = ai.ReasonBypass, bypassRefusal, ai.DetailsBypass
 	case errors.Is(why, errInterrupted):
 		reason, text, details = ai.ReasonStreamInterrupted, emptyStream, ai.DetailsInterrupted
+	case errors.Is(why, errIdle):
+		reason, text, details = ai.ReasonStreamInterrupted, silentStream, ai.DetailsIdle
 	}
 	header := [][2]string{{"content-type", "application/json"}}
 	body := openai.ErrorBody(reason, text, "")

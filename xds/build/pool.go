@@ -165,6 +165,7 @@ func (b *builder) upstreamOptions(p *plan.Pool) *upstreamv3.HttpProtocolOptions 
 func targetMetadata(p *plan.Pool) (*corev3.Metadata, error) {
 	params, err := json.Marshal(ai.AdapterTarget{
 		Pool: p.Name, Profile: p.Adapter.Name, TellsLimits: p.Adapter.Provider, Model: p.Model, BasePath: p.BasePath, Host: authority(p),
+		StreamIdleMillis: p.StreamIdle.Milliseconds(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("target parameters: %w", err)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/wasm/internal/envoytest"
@@ -125,6 +126,49 @@ func TestAnswersThatBreak(t *testing.T) {
 			}
 			if entry := e.Entries(i + 1)[i]; entry.Details != tc.details {
 				t.Errorf("entry %+v", entry)
+			}
+		})
+	}
+}
+
+// A stream that falls silent is cut when its pool's time is up, and no other.
+func TestSilentStreams(t *testing.T) {
+	body, req := request(`,"stream":true}`, true, false)
+	silent, lively := newBackend(t, stream(role, hello, stall)), newBackend(t, nil)
+	lively.answers(func(w http.ResponseWriter, _ *http.Request) {
+		out := http.NewResponseController(w)
+		w.Header().Set("Content-Type", "text/event-stream")
+		for _, piece := range []string{hello, comment, comment, comment, world, finish + done} {
+			_, _ = io.WriteString(w, piece)
+			_ = out.Flush()
+			time.Sleep(600 * time.Millisecond)
+		}
+	})
+	for name, tc := range map[string]struct {
+		backend       *backend
+		want, details string
+	}{
+		"silent": {silent, role + hello, ai.DetailsIdle},
+		"lively": {lively, hello + comment + comment + comment + world + finish + done, "via_upstream"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			limited := pool
+			limited.StreamIdleMillis = 1000
+			e := envoytest.Start(t, adapterConfig(req, target(t, tc.backend.Addr, limited)))
+			begun := time.Now()
+			got := post(t, e.URL+"/v1/chat/completions", body)
+			took := time.Since(begun)
+			if cut := name == "silent"; got.Status != 200 || got.Body != tc.want || (got.Err != nil) != cut || cut && (took < time.Second || took > 4*time.Second) {
+				t.Errorf("after %v: %d, %v, the client got %q", took, got.Status, got.Err, got.Body)
+			}
+			t.Logf("ended after %v", took)
+			if entry := e.Entries(1)[0]; entry.Details != tc.details || entry.Attempts != "p:200" || entry.Usage == "" {
+				t.Errorf("entry %+v", entry)
+			}
+			again := post(t, e.URL+"/v1/chat/completions", body)
+			if again.Body != tc.want {
+				t.Errorf("the next one got %q", again.Body)
 			}
 		})
 	}

@@ -1003,9 +1003,14 @@ type Pool struct {
 	// How long an endpoint that comes back gets less than its share, so that it warms up.
 	// It holds with health checks, in pools of several endpoints. 0s is not at all.
 	// Default: 30s
-	SlowStart     *durationpb.Duration `protobuf:"bytes,62,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SlowStart *durationpb.Duration `protobuf:"bytes,62,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
+	// How long the backend may send nothing of a stream that has begun, not even a
+	// comment. Then the stream is cut: the client's connection breaks. Leave room for what
+	// the backend says in one piece at the end, as some do with tool calls. Default: as long
+	// as the longest attempt_timeout of any model
+	StreamIdleTimeout *durationpb.Duration `protobuf:"bytes,70,opt,name=stream_idle_timeout,json=streamIdleTimeout,proto3" json:"stream_idle_timeout,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Pool) Reset() {
@@ -1174,6 +1179,13 @@ func (x *Pool) GetEjection() *Ejection {
 func (x *Pool) GetSlowStart() *durationpb.Duration {
 	if x != nil {
 		return x.SlowStart
+	}
+	return nil
+}
+
+func (x *Pool) GetStreamIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.StreamIdleTimeout
 	}
 	return nil
 }
@@ -4740,7 +4752,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03env\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x03env\x12\x1d\n" +
 	"\x04file\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x04file\x12D\n" +
 	"\tgenerated\x18\x03 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$H\x00R\tgeneratedB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\xee\b\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xcb\t\n" +
 	"\x04Pool\x128\n" +
 	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[a-z0-9]([-a-z0-9_.]{0,62})$R\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x124\n" +
@@ -4766,7 +4778,9 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\bejection\x18= \x01(\v2\x18.weir.config.v1.EjectionR\bejection\x12G\n" +
 	"\n" +
 	"slow_start\x18> \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\tslowStart\"[\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\tslowStart\x12[\n" +
+	"\x13stream_idle_timeout\x18F \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x11streamIdleTimeout\"[\n" +
 	"\tTokenizer\x12\x1e\n" +
 	"\n" +
 	"vocabulary\x18\x01 \x01(\tR\n" +
@@ -5161,54 +5175,55 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	49, // 37: weir.config.v1.Pool.health_check:type_name -> weir.config.v1.HealthCheck
 	50, // 38: weir.config.v1.Pool.ejection:type_name -> weir.config.v1.Ejection
 	52, // 39: weir.config.v1.Pool.slow_start:type_name -> google.protobuf.Duration
-	13, // 40: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
-	8,  // 41: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
-	17, // 42: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
-	18, // 43: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	52, // 44: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	52, // 45: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
-	48, // 46: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
-	18, // 47: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 48: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	41, // 49: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 50: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	41, // 51: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 52: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 53: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	53, // 54: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 55: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	52, // 56: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	52, // 57: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 58: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 59: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	30, // 60: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	8,  // 61: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	31, // 62: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	52, // 63: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	52, // 64: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	52, // 65: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	37, // 66: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	38, // 67: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	52, // 68: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	52, // 69: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	44, // 70: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	43, // 71: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	52, // 72: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
-	52, // 73: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
-	23, // 74: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
-	18, // 75: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
-	18, // 76: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
-	18, // 77: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
-	18, // 78: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
-	52, // 79: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	52, // 80: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	52, // 81: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
-	52, // 82: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
-	83, // [83:83] is the sub-list for method output_type
-	83, // [83:83] is the sub-list for method input_type
-	83, // [83:83] is the sub-list for extension type_name
-	83, // [83:83] is the sub-list for extension extendee
-	0,  // [0:83] is the sub-list for field type_name
+	52, // 40: weir.config.v1.Pool.stream_idle_timeout:type_name -> google.protobuf.Duration
+	13, // 41: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
+	8,  // 42: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
+	17, // 43: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
+	18, // 44: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
+	52, // 45: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	52, // 46: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	48, // 47: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
+	18, // 48: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 49: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 50: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 51: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 52: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 53: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 54: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	53, // 55: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 56: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	52, // 57: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	52, // 58: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 59: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 60: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 61: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 62: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 63: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	52, // 64: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	52, // 65: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	52, // 66: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 67: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 68: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	52, // 69: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	52, // 70: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 71: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 72: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	52, // 73: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
+	52, // 74: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
+	23, // 75: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
+	18, // 76: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
+	18, // 77: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
+	18, // 78: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
+	18, // 79: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
+	52, // 80: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	52, // 81: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	52, // 82: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
+	52, // 83: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }

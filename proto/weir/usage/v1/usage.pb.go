@@ -536,8 +536,8 @@ type Attempt struct {
 	// first_token_timeout, no_content (it began, and the next target was tried
 	// before its first content), status, no_response (no response began, and Envoy does
 	// not say why), client_gone (before it answered), or empty for the attempt that
-	// answered. Of one that answered and did not come to its end: reset, timeout, or
-	// interrupted (it ended as if it were whole).
+	// answered. Of one that answered and did not come to its end: reset, timeout,
+	// stream_idle_timeout, or interrupted (it ended as if it were whole).
 	Failure string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
 	// What the attempt is charged though it gave no answer, as its provider may: an
 	// upper bound, beyond what the event's own tokens tell of it. Absent where it is
