@@ -148,6 +148,10 @@ type Decision struct {
 	Targets      []*plan.Pool // in the order in which they are tried
 	Dropped      []Drop       // what the route names and the request may not use
 	Demoted      []Demotion   // of the targets, what is tried only after the others
+	// Share is which part of the requests the model's rollout moves, and Moved whether
+	// this one is of them. Share is 0 where the route does not name the rollout's pool.
+	Share float64
+	Moved bool
 	// Once says that the only target gets no second try.
 	Once bool
 	// Bar tells why the request may not use a pool, whoever names it; none is that

@@ -23,7 +23,10 @@ type Stage struct {
 	Live plan.Live
 	// Left is which part of a limit, 0 to 1, is left for who calls; ok is false when that
 	// is not known. It must not wait. nil: it is not known.
-	Left   func(*plan.Limit, *pipeline.Exchange) (part float64, ok bool)
+	Left func(*plan.Limit, *pipeline.Exchange) (part float64, ok bool)
+	// Share is which part of a model's requests its rollout moves now, 0 to 1. It must not
+	// wait. nil: none.
+	Share  func(*plan.Model) float64
 	rests  *Rests
 	barred func(*pipeline.Exchange, *plan.Pool) ai.Reason
 }
@@ -62,6 +65,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 			return noEgress(), nil
 		}
 	}
+	s.shift(ex)
 	ex.Grants.Settle()
 	if len(d.Targets) == 0 {
 		return nowhere(ex), nil
