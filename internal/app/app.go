@@ -344,6 +344,9 @@ func (a *app) settled(e *usagev1.Event) {
 	a.learned.settled(e)
 	a.limits.learn(e)
 	a.live.Ended(e)
+	if a.controls != nil {
+		a.controls.rollouts.Ended(e)
+	}
 	for _, at := range e.GetAttempts() {
 		if rest := time.Duration(at.GetRestMs()) * time.Millisecond; rest > 0 {
 			a.rests.Rest(at.GetPool(), e.GetEnd().AsTime().Add(rest))
@@ -365,7 +368,12 @@ func (a *app) newExtProc() *extproc.Server {
 		a.background("what is left of limits", there.run)
 		left = there.left
 	}
-	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, left, memo, a.learned.Learned, a.log)
+	var share func(*plan.Model) float64
+	if a.controls != nil {
+		share = a.controls.rollouts.Share
+		a.background("rollouts", a.controls.rollouts.Run)
+	}
+	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, left, share, memo, a.learned.Learned, a.log)
 	a.pipe = pipe
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.draining.Load() {

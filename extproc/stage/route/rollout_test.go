@@ -97,3 +97,18 @@ func TestRolloutStays(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkRollout(b *testing.B) {
+	old, canary := &plan.Pool{Name: "old", Placement: ai.Private}, &plan.Pool{Name: "canary", Placement: ai.Private}
+	m := &plan.Model{Name: "m", Rollout: &plan.Rollout{From: old, To: canary, Sticky: plan.StickyPrincipal}}
+	s := New(NewRests())
+	s.Share = func(*plan.Model) float64 { return 0.25 }
+	ex := exchange(m, all, openai.Request{}, &count{})
+	ex.Decision.Model, ex.Principal = m, ai.Principal{Key: "key", Team: "team", User: "user"}
+	targets := make([]*plan.Pool, 0, 4)
+	b.ReportAllocs()
+	for b.Loop() {
+		ex.Decision.Targets = append(targets[:0], old, large)
+		s.shift(ex)
+	}
+}
