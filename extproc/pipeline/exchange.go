@@ -152,6 +152,8 @@ type Decision struct {
 	// this one is of them. Share is 0 where the route does not name the rollout's pool.
 	Share float64
 	Moved bool
+	// Effort is how much the client wants the model to think; "" when it does not say.
+	Effort string
 	// Once says that the only target gets no second try.
 	Once bool
 	// Bar tells why the request may not use a pool, whoever names it; none is that

@@ -37,7 +37,7 @@ type controls struct {
 	keeper *control.Keeper
 	// rollouts are those of the plan in force.
 	rollouts *rollout.Manager
-	tls    *api.TLSServer // nil when the API is served on the socket only
+	tls      *api.TLSServer // nil when the API is served on the socket only
 }
 
 // startControl opens the control store and takes its keys in, before anything is

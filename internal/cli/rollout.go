@@ -27,7 +27,9 @@ requests go back at once. All replicas that share the control store go along.`,
   weir rollout status --config weir.yaml
   weir rollout abort chat --why "wrong tokenizer" --config weir.yaml`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return misuse(cmd, errors.New("want start, status, promote or abort")) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misuse(cmd, errors.New("want start, status, promote or abort"))
+		},
 	}
 	var full bool
 	promote := newRolloutVerb(app.RolloutPromote, "promote MODEL", "Take the next step now, whatever was counted", &full, nil)
