@@ -49,7 +49,6 @@ type virtualServiceSpec struct {
 type httpRoute struct {
 	Name    string             `yaml:"name"`
 	Route   []routeDestination `yaml:"route"`
-	Timeout string             `yaml:"timeout"`
 	Retries retries            `yaml:"retries"`
 }
 

@@ -118,8 +118,9 @@ func clientMode(certificate string) string {
 }
 
 // virtualService sends everything of the hosts to weir, which answers also what it
-// does not serve. A stream may take as long as it likes, and nothing is tried twice:
-// each try would be a request of its own to weir, decided and charged.
+// does not serve. It sets no timeout, which is none: a stream may take as long as it
+// likes, and Istio refuses to be told so (0s). Nothing is tried twice: each try would
+// be a request of its own to weir, decided and charged.
 func (w *Way) virtualService() virtualServiceSpec {
 	return virtualServiceSpec{
 		ExportTo: ownNamespace,
@@ -128,7 +129,6 @@ func (w *Way) virtualService() virtualServiceSpec {
 		HTTP: []httpRoute{{
 			Name:    w.Name,
 			Route:   []routeDestination{{destination{w.upstreamHost(), portSelector{w.Upstream.endpoints()[0].port}}}},
-			Timeout: "0s",
 			Retries: retries{Attempts: 0},
 		}},
 	}

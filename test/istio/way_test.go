@@ -47,7 +47,7 @@ workloads: [{name: bots, spiffe_id: "spiffe://example.org/ns/bots/*", team: rese
 keys:
   - {name: tester, secret: {file: key}, team: research, roles: [user]}
   - {name: near, secret: {file: near}, team: research, roles: [user], network: {allow: [%OWN%]}}
-  - {name: far, secret: {file: far}, team: research, roles: [user], network: {allow: [192.0.2.0/24]}}
+  - {name: far, secret: {file: far}, team: research, roles: [user], network: {allow: [240.0.0.0/8]}}
 `
 
 // world is a client's way through the gateway, weir's Envoy, and to a backend.
@@ -223,8 +223,8 @@ func (w *world) addresses(t *testing.T) {
 		key, says string
 		status    int
 	}{
-		{nearKey, "", 200}, {nearKey, "192.0.2.1", 200},
-		{farKey, "", 403}, {farKey, "192.0.2.1", 403}, {farKey, "192.0.2.1, 192.0.2.1", 403},
+		{nearKey, "", 200}, {nearKey, "240.0.0.1", 200},
+		{farKey, "", 403}, {farKey, "240.0.0.1", 403}, {farKey, "240.0.0.1, 240.0.0.1", 403},
 	} {
 		var headers []string
 		if tc.says != "" {
