@@ -84,9 +84,14 @@ type entryEndpoint struct {
 }
 
 type destinationRuleSpec struct {
-	ExportTo      []string      `yaml:"exportTo"`
-	Host          string        `yaml:"host"`
-	TrafficPolicy trafficPolicy `yaml:"trafficPolicy"`
+	ExportTo         []string         `yaml:"exportTo"`
+	WorkloadSelector workloadSelector `yaml:"workloadSelector"`
+	Host             string           `yaml:"host"`
+	TrafficPolicy    trafficPolicy    `yaml:"trafficPolicy"`
+}
+
+type workloadSelector struct {
+	MatchLabels map[string]string `yaml:"matchLabels"`
 }
 
 type trafficPolicy struct {

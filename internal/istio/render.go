@@ -162,11 +162,13 @@ func (w *Way) serviceEntry() serviceEntrySpec {
 }
 
 // destinationRule leaves out an Envoy that does not take connections. What it answers
-// says nothing about it: a 503 may be a model's.
+// says nothing about it: a 503 may be a model's. It is for the gateway's pods alone,
+// which are those that can read a secret that it names.
 func (w *Way) destinationRule() destinationRuleSpec {
 	return destinationRuleSpec{
-		ExportTo: ownNamespace,
-		Host:     w.upstreamHost(),
+		ExportTo:         ownNamespace,
+		WorkloadSelector: workloadSelector{w.Gateway.Selector},
+		Host:             w.upstreamHost(),
 		TrafficPolicy: trafficPolicy{
 			// One connection for each open stream: one that breaks takes no other with it.
 			ConnectionPool: connectionPool{httpPool{H2UpgradePolicy: "DO_NOT_UPGRADE", IdleTimeout: idleTimeout}},

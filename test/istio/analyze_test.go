@@ -1,6 +1,8 @@
 package istio
 
 import (
+	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,11 +88,11 @@ func secretsOf(t *testing.T) string {
 	t.Helper()
 	a := newAuthority(t)
 	cert, key := a.issue(gatewayHost)
-	indent := func(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n    ") }
+	encoded := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 	var all strings.Builder
 	for _, namespace := range []string{"istio-system", "istio-ingress"} {
-		all.WriteString("---\napiVersion: v1\nkind: Secret\nmetadata: {name: ai-cert, namespace: " + namespace + "}\nstringData:\n" +
-			"  tls.crt: |\n    " + indent(cert) + "\n  tls.key: |\n    " + indent(key) + "\n  ca.crt: |\n    " + indent(a.pem) + "\n")
+		fmt.Fprintf(&all, "---\napiVersion: v1\nkind: Secret\nmetadata: {name: ai-cert, namespace: %s}\ndata: {tls.crt: %s, tls.key: %s, ca.crt: %s}\n",
+			namespace, encoded(cert), encoded(key), encoded(a.pem))
 	}
 	return all.String()
 }
@@ -148,15 +150,15 @@ func TestTypos(t *testing.T) {
 		name, golden, old, new string
 		want                   string // in what istiod's validation or the analyzers say
 	}{
-		{"a field that there is not", "service", "credentialName:", "credentialNam:", "credentialNam"},
-		{"a field of another type", "service", "attempts: 0", "attempts: none", "attempts"},
+		{"a field that there is not", "service", "credentialName:", "credentialNam:", "SIMPLE TLS requires a private key"},
+		{"a field of another type", "service", "attempts: 0", "attempts: none", "rendered.yaml[2]"},
 		{"a timeout that Istio does not take", "service", "      retries:", "      timeout: 0s\n      retries:", "duration must be greater than 1ms"},
 		{"a mode that there is not", "tls", "mode: SIMPLE\n      credentialName: weir-ca", "mode: SIMPEL\n      credentialName: weir-ca", "SIMPEL"},
 		{"a service that there is not", "service", "host: weir-envoy.weir.svc", "host: wier-envoy.weir.svc", "IST0101"},
 		{"a gateway that there is not", "service", "gateways:\n    - weir", "gateways:\n    - wier", "IST0101"},
 		{"a secret that there is not", "service", "credentialName: ai-cert", "credentialName: ai-crt", "IST0101"},
 		{"pods that there are not", "service", "istio: ingressgateway", "istio: ingress-gateway", "IST0101"},
-		{"a port that the service has not", "service", "number: 443", "number: 444", "IST0104"},
+		{"a port that the service has not", "service", "number: 443", "number: 444", "IST0162"},
 		{"an entry that there is not", "addresses", "hosts:\n    - ai-envoy.internal", "hosts:\n    - ia-envoy.internal", "IST0101"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

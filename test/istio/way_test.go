@@ -324,7 +324,8 @@ func (w *world) waitUsage(t *testing.T, key, model string, want used) {
 
 // An address that refuses connections is left out after a few requests.
 func TestDeadAddress(t *testing.T) {
-	w := newWorld(t, false, "--address", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	dead := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	w := newWorld(t, false, "--address", dead)
 	failed, passed := 0, 0
 	eventually(t, 10*time.Second, func() string {
 		if got := w.send(nil, "GET", "/v1/models", "", testKey); got.status != 200 {
@@ -332,8 +333,9 @@ func TestDeadAddress(t *testing.T) {
 			passed = 0
 			return fmt.Sprintf("%d %s", got.status, got.body)
 		}
-		if passed++; passed < 40 {
-			return "not yet"
+		passed++
+		if out := strings.Contains(w.ask("/clusters"), dead+"::health_flags::/failed_outlier_check"); !out || passed < 40 {
+			return fmt.Sprintf("left out: %v; %d requests went well", out, passed)
 		}
 		return ""
 	})
