@@ -21,9 +21,10 @@ const (
 )
 
 // errInPlace is docs/adr/0024-istio.md in a sentence.
-var errInPlace = errors.New(`--in-place: weir does not run inside an ingress gateway: Istio's proxy has no priority_group cluster specifier, by which
-weir orders the targets of a request (Envoy has it from 1.40 on), and its clusters come from istiod alone, past weir's
-checks, history and rollback. Without --in-place the gateway leads to an Envoy of weir's own`)
+var errInPlace = errors.New(`--in-place: weir does not run inside an ingress gateway. By the priority_group cluster specifier weir orders the targets
+of a request; Envoy has it from 1.40 on, Istio's proxy and istiod do not, and a proxy that refuses it refuses all routes
+of the port with it, those of other hosts too. And what istiod serves is past weir's checks, history and rollback.
+Without --in-place, the gateway leads to an Envoy of weir's own`)
 
 func newEnvoyRender() *cobra.Command {
 	var r render

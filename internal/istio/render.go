@@ -35,8 +35,10 @@ func Render(w Way) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	out.WriteString(w.comment())
-	for _, o := range w.objects() {
-		out.WriteString("---\n")
+	for i, o := range w.objects() {
+		if i > 0 {
+			out.WriteString("---\n")
+		}
 		enc := yaml.NewEncoder(&out)
 		enc.SetIndent(2)
 		if err := enc.Encode(o); err != nil {

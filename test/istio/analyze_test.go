@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"istio.io/istio/pilot/pkg/config/kube/crd"
 	"istio.io/istio/pkg/config/analysis/analyzers"
 	"istio.io/istio/pkg/config/analysis/local"
+	schema "istio.io/istio/pkg/config/crd"
 	"istio.io/istio/pkg/config/resource"
 )
 
@@ -126,14 +128,32 @@ func analyze(t *testing.T, objects string) (findings []string, err error) {
 	return findings, nil
 }
 
-// What weir renders passes istiod's validation, and istioctl's analyzers find nothing
+// definitions are Istio's custom resources, by which Kubernetes judges objects.
+func definitions(t *testing.T) *schema.Validator {
+	t.Helper()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := schema.NewValidatorFromFiles(filepath.Join(strings.TrimSpace(string(dir)), "manifests/charts/base/files/crd-all.gen.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// What weir renders passes Kubernetes' and istiod's validation, and istioctl's analyzers find nothing
 // in it.
 func TestNothingIsFound(t *testing.T) {
+	kubernetes := definitions(t)
 	for name, objects := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			configs, unknown, err := crd.ParseInputs(objects)
 			if err != nil || len(unknown) > 0 || len(configs) != strings.Count(objects, "\nkind: ") {
 				t.Errorf("istiod: %d objects, %d unknown, %v", len(configs), len(unknown), err)
+			}
+			if err := kubernetes.ValidateCustomResourceYAML(objects, nil); err != nil {
+				t.Errorf("Kubernetes: %v", err)
 			}
 			findings, err := analyze(t, objects)
 			if err != nil || len(findings) > 0 {
@@ -145,12 +165,13 @@ func TestNothingIsFound(t *testing.T) {
 
 // A mistake in what was rendered does not go unseen.
 func TestTypos(t *testing.T) {
-	all := goldens(t)
+	all, kubernetes := goldens(t), definitions(t)
 	for _, tc := range []struct {
 		name, golden, old, new string
-		want                   string // in what istiod's validation or the analyzers say
+		want                   string // in what Kubernetes, istiod or the analyzers say
 	}{
-		{"a field that there is not", "service", "credentialName:", "credentialNam:", "SIMPLE TLS requires a private key"},
+		{"a field that there is not", "service", "credentialName:", "credentialNam:", "credentialNam"},
+		{"a field that there is not, and nobody needs", "service", "idleTimeout:", "idleTimeut:", "idleTimeut"},
 		{"a field of another type", "service", "attempts: 0", "attempts: none", "rendered.yaml[2]"},
 		{"a timeout that Istio does not take", "service", "      retries:", "      timeout: 0s\n      retries:", "duration must be greater than 1ms"},
 		{"a mode that there is not", "tls", "mode: SIMPLE\n      credentialName: weir-ca", "mode: SIMPEL\n      credentialName: weir-ca", "SIMPEL"},
@@ -168,6 +189,9 @@ func TestTypos(t *testing.T) {
 			}
 			var said []string
 			if _, _, err := crd.ParseInputs(objects); err != nil {
+				said = append(said, err.Error())
+			}
+			if err := kubernetes.ValidateCustomResourceYAML(objects, nil); err != nil {
 				said = append(said, err.Error())
 			}
 			findings, err := analyze(t, objects)
