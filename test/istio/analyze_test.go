@@ -172,7 +172,7 @@ func TestTypos(t *testing.T) {
 	}{
 		{"a field that there is not", "service", "credentialName:", "credentialNam:", "credentialNam"},
 		{"a field that there is not, and nobody needs", "service", "idleTimeout:", "idleTimeut:", "idleTimeut"},
-		{"a field of another type", "service", "attempts: 0", "attempts: none", "rendered.yaml[2]"},
+		{"a field of another type", "service", "attempts: 0", "attempts: none", "error processing rendered.yaml"},
 		{"a timeout that Istio does not take", "service", "      retries:", "      timeout: 0s\n      retries:", "duration must be greater than 1ms"},
 		{"a mode that there is not", "tls", "mode: SIMPLE\n      credentialName: weir-ca", "mode: SIMPEL\n      credentialName: weir-ca", "SIMPEL"},
 		{"a service that there is not", "service", "host: weir-envoy.weir.svc", "host: wier-envoy.weir.svc", "IST0101"},
