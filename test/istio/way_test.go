@@ -255,7 +255,7 @@ func (w *world) certificates(t *testing.T) {
 	}
 }
 
-// once: what fails is not sent again by the gateway, also when a client asks for it.
+// once: what fails is not sent again by the gateway.
 func (w *world) once(t *testing.T) {
 	before := w.usage(t, "tester", "broken")
 	got := w.send(nil, "POST", chatPath, chat("broken"), testKey)
