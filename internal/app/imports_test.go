@@ -27,6 +27,7 @@ var walls = []struct {
 	{"control", []string{module + "limit", module + "control/"}},
 	{"control/...", []string{module + "extproc", module + "xds", module + "usage", module + "internal/app", module + "internal/config", "github.com/envoyproxy/"}},
 	{"limit/...", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
+	{"internal/istio", []string{module + "internal/config", module + "extproc", module + "xds", module + "usage", "google.golang.org/", "istio.io/", "k8s.io/"}},
 	{"internal/live", []string{module + "extproc", module + "xds", module + "usage", module + "internal/app", module + "internal/config"}},
 	{"internal/rule", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
 	{"extproc/...", []string{module + "xds", module + "envoy", module + "usage", module + "internal/app", module + "internal/config"}},
