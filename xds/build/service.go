@@ -3,6 +3,7 @@ package build
 import (
 	"errors"
 	"fmt"
+	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -208,6 +209,28 @@ func grpcService(cluster string, timeout time.Duration) *corev3.GrpcService {
 	}}
 	if timeout > 0 {
 		g.Timeout = durationpb.New(timeout)
+	}
+	return g
+}
+
+// asked is how weir is asked: where one replica takes no connection, or is gone before it
+// has said anything, another one is asked at once.
+func asked() *corev3.GrpcService {
+	g := grpcService(ExtProcCluster, 0)
+	g.RetryPolicy = &corev3.RetryPolicy{
+		RetryOn:    "connect-failure,refused-stream,reset",
+		NumRetries: wrapperspb.UInt32(2),
+		RetryBackOff: &corev3.BackoffStrategy{
+			BaseInterval: durationpb.New(time.Millisecond),
+			MaxInterval:  durationpb.New(25 * time.Millisecond),
+		},
+		RetryHostPredicate: []*corev3.RetryPolicy_RetryHostPredicate{{
+			Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &corev3.RetryPolicy_RetryHostPredicate_TypedConfig{
+				TypedConfig: pack(&previousv3.PreviousHostsPredicate{}),
+			},
+		}},
+		HostSelectionRetryMaxAttempts: 10,
 	}
 	return g
 }
