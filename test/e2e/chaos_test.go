@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,7 +61,7 @@ listeners: [{name: main, address: "%LISTEN%"}]
 admin: {address: "127.0.0.1:0"}
 key_hash_secret: {file: "%KEYS%/hash"}
 pools:
-  - {name: a, placement: private, endpoints: [{url: "http://%X%"}, {url: "http://%Y%"}], model: m, connect_timeout: 1s}
+  - {name: a, placement: private, endpoints: [{url: "http://%X%"}, {url: "http://%Y%"}], model: m, connect_timeout: 1s, ejection: {for: 1s, at_most: 1s}}
   - {name: b, placement: private, endpoints: [{url: "http://%Z%"}], model: m, connect_timeout: 1s}
 models: [{name: chat, targets: [{pool: a}, {pool: b}], default_max_tokens: 50}]
 teams: [{name: research, roles: [user]}]
@@ -145,17 +146,31 @@ func (c *chaos) within(backend bool, from, until time.Time) bool {
 	return false
 }
 
-// rage kills and revives until the time is over: of the backends and of the replicas at
-// least one is always left.
+// settled is how long a backend has to be there again until it counts as healthy: as long
+// as it is left alone for, and as it takes Envoy to see that that is over.
+const settled = 2500 * time.Millisecond
+
+// rage kills and revives until the time is over. One backend that is healthy is always
+// left, and one replica.
 func (c *chaos) rage(t *testing.T, rng *rand.Rand, lasts time.Duration) {
 	var group sync.WaitGroup
 	end := time.Now().Add(lasts)
 	ofReplicas := rand.New(rand.NewPCG(rng.Uint64(), 0))
 	group.Go(func() {
+		var since [len(c.backends)]time.Time
 		for time.Now().Before(end) {
 			time.Sleep(time.Duration(50+rng.IntN(300)) * time.Millisecond)
 			first := rng.IntN(len(c.backends))
 			victims := []int{first, (first + 1) % len(c.backends)}[:1+rng.IntN(2)]
+			left := 0
+			for i, at := range since {
+				if !slices.Contains(victims, i) && time.Since(at) > settled {
+					left++
+				}
+			}
+			if left == 0 {
+				continue
+			}
 			var back []func()
 			for _, i := range victims {
 				back = append(back, c.died(fmt.Sprint("backend ", i), true))
@@ -164,6 +179,7 @@ func (c *chaos) rage(t *testing.T, rng *rand.Rand, lasts time.Duration) {
 			time.Sleep(time.Duration(50+rng.IntN(500)) * time.Millisecond)
 			for _, i := range victims {
 				c.backends[i].revive()
+				since[i] = time.Now()
 			}
 			for _, f := range back {
 				f()
