@@ -126,8 +126,9 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{locality}}
 	if len(s.Others) > 0 {
 		c.HealthChecks = []*corev3.HealthCheck{replicaCheck(name)}
-		// A replica that is not healthy is not asked, even if no other one is left.
-		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: percent(0)}
+		// Where none is healthy, all are asked: one that was started again a moment ago is
+		// there before the next check says so, and what is not ready refuses by itself.
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: percent(1)}
 	}
 	return c, nil
 }
@@ -157,6 +158,7 @@ func replicaCheck(cluster string) *corev3.HealthCheck {
 	return &corev3.HealthCheck{
 		Timeout: durationpb.New(time.Second), Interval: durationpb.New(time.Second),
 		NoTrafficInterval:  durationpb.New(time.Second),
+		UnhealthyInterval:  durationpb.New(250 * time.Millisecond), // until then another one bears it alone
 		UnhealthyThreshold: wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
 		HealthChecker: &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: role}},
 	}
