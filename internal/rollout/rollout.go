@@ -113,7 +113,8 @@ func (m *Manager) Ended(e *usagev1.Event) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if arm.take(e); arm == &r.own.To && arm.Errors+arm.Refusals > 0 {
+	bad := arm.Errors + arm.Refusals
+	if arm.take(e); arm == &r.own.To && arm.Errors+arm.Refusals > bad {
 		select {
 		case m.wrong <- struct{}{}:
 		default:

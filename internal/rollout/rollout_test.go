@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,6 +255,40 @@ func TestJudges(t *testing.T) {
 	}
 }
 
+// A request of the canary that went wrong causes a look, and one that went well none: the
+// store is not asked more often because something failed long ago.
+func TestLooks(t *testing.T) {
+	bubble(t, func(s *site) {
+		store := &away{Store: s.store}
+		m := s.manager("a", store)
+		if _, err := m.Start(context.Background(), ann, "chat"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		lasts := func(send func()) (looks int) {
+			before := store.looks.Load()
+			for range 100 {
+				send()
+				time.Sleep(100 * time.Millisecond)
+			}
+			return int(store.looks.Load() - before)
+		}
+		sends(m, 1, "canary", "", 500, 0)
+		if n := lasts(func() { good(m, 1, "canary") }); n > 25 {
+			t.Errorf("%d looks in ten seconds in which all went well", n)
+		}
+		if n := lasts(func() { good(m, 20, "canary"); sends(m, 1, "canary", "", 500, 0) }); n < 90 {
+			t.Errorf("%d looks in ten seconds with a hundred errors", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // While the store is away nothing moves on, but a canary that fails is left all the
 // same, and the store is told when it is back.
 func TestStoreAway(t *testing.T) {
@@ -287,7 +322,8 @@ var errAway = errors.New("away")
 
 type away struct {
 	control.Store
-	away bool
+	away  bool
+	looks atomic.Int64
 }
 
 func (a *away) Put(ctx context.Context, c control.Change) (control.Revision, error) {
@@ -298,6 +334,7 @@ func (a *away) Put(ctx context.Context, c control.Change) (control.Revision, err
 }
 
 func (a *away) Rollouts(ctx context.Context) ([]control.Rollout, error) {
+	a.looks.Add(1)
 	if a.away {
 		return nil, errAway
 	}
