@@ -153,6 +153,9 @@ func (m *Manager) change(ctx context.Context, by control.Actor, name, action str
 	if err := m.take(ctx, p); err != nil {
 		return Status{}, err
 	}
+	if err := m.strange[model.Name]; err != nil {
+		return Status{}, err
+	}
 	r := (*m.models.Load())[model.Name]
 	var now state
 	if r != nil && r.state.of(model.Rollout) {

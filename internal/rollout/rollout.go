@@ -49,6 +49,9 @@ type Manager struct {
 	mu      sync.Mutex // of a look, or a change
 	counted time.Time  // when the store was told last
 	failing bool       // the store, at the last look
+	// strange are the models whose state the store had in words that are not understood,
+	// at the last look: by a newer weir, while replicas are upgraded.
+	strange map[string]error
 
 	percent, requests, errors *prometheus.Desc
 	aborts                    *prometheus.CounterVec
@@ -175,6 +178,11 @@ func some(p *plan.Plan) bool {
 
 func (m *Manager) look(ctx context.Context, p *plan.Plan) error {
 	failure := m.take(ctx, p)
+	for _, model := range p.ModelList {
+		if failure == nil {
+			failure = m.strange[model.Name]
+		}
+	}
 	tell := m.now().Sub(m.counted) >= countEvery
 	if tell {
 		m.counted = m.now()
@@ -191,7 +199,8 @@ func (m *Manager) look(ctx context.Context, p *plan.Plan) error {
 	return failure
 }
 
-// take takes in what the store has.
+// take takes in what the store has. What is not understood stays as it is in force, and
+// the rollouts of other models go on.
 func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 	stored, err := m.keeper.Store.Rollouts(ctx)
 	if err != nil {
@@ -199,6 +208,7 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 	}
 	old := *m.models.Load()
 	next := make(map[string]*rollout, len(stored))
+	m.strange = map[string]error{}
 	for _, s := range stored {
 		model := p.Models[s.Model]
 		if model == nil || model.Rollout == nil {
@@ -206,7 +216,11 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 		}
 		st, err := decodeState(s.State)
 		if err != nil {
-			return fmt.Errorf("the rollout of model %q, as the control store has it, is not understood: %w", s.Model, err)
+			m.strange[s.Model] = fmt.Errorf("the rollout of model %q, as the control store has it, is not understood: %w", s.Model, err)
+			if r := old[s.Model]; r != nil {
+				next[s.Model] = r
+			}
+			continue
 		}
 		percent := st.percent(model.Rollout)
 		r := old[s.Model]

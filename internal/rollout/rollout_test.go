@@ -318,6 +318,45 @@ func TestStoreAway(t *testing.T) {
 	})
 }
 
+// A state that is not understood, as a newer weir's, holds its own model where it is, and
+// no other one's steps or commands.
+func TestStrangeState(t *testing.T) {
+	bubble(t, func(s *site) {
+		other := *s.plan.Models["chat"]
+		other.Name, other.Aliases = "embed", nil
+		s.plan.Models["embed"], s.plan.ModelList = &other, append(s.plan.ModelList, &other)
+		m := s.manager("a", s.store)
+		for _, model := range []string{"chat", "embed"} {
+			if _, err := m.Start(context.Background(), ann, model); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stored, err := s.store.Rollouts(context.Background())
+		if err != nil || len(stored) != 2 {
+			t.Fatal(stored, err)
+		}
+		strange := control.Rollout{Model: "embed", State: []byte(`{"phase":"paused"}`)}
+		k := control.Keeper{Store: s.store, Plan: func() *plan.Plan { return s.plan }}
+		if _, err := k.PutRollout(context.Background(), ann, "rollout.pause", strange, stored[1].Revision, "", "", ""); err != nil {
+			t.Fatal(err)
+		}
+		looks(m)
+		if got := m.Share(&other); got != 0.05 {
+			t.Errorf("what is not understood moves %v", got)
+		}
+		if _, err := m.Abort(context.Background(), ann, "embed", ""); err == nil || !strings.Contains(err.Error(), "not understood") {
+			t.Error(err)
+		}
+		good(m, 100, "canary")
+		time.Sleep(time.Minute)
+		looks(m)
+		s.percent(50, m)
+		if st, err := m.Abort(context.Background(), ann, "chat", "why not"); err != nil || st.Phase != rollout.Aborted {
+			t.Error(st, err)
+		}
+	})
+}
+
 var errAway = errors.New("away")
 
 type away struct {
