@@ -61,7 +61,7 @@ type Manager struct {
 type rollout struct {
 	state    state
 	revision control.Revision
-	percent  float64 // that move
+	pulled   bool // all requests have gone back here, before the store knows
 
 	mu   sync.Mutex
 	own  arms // what this process counted at this revision
@@ -87,13 +87,22 @@ func New(keeper *control.Keeper, process string, log *slog.Logger) *Manager {
 	return m
 }
 
-// Share is which part of a model's requests moves, 0 to 1.
+// Share is which part of a model's requests moves, 0 to 1, by the steps of the model's
+// own plan: that may be another one than the plan in force.
 func (m *Manager) Share(of *plan.Model) float64 {
 	r := (*m.models.Load())[of.Name]
-	if r == nil || of.Rollout == nil || !r.state.of(of.Rollout) {
+	if r == nil || of.Rollout == nil {
 		return 0
 	}
-	return r.percent / 100
+	return r.percent(of.Rollout) / 100
+}
+
+// percent is how many of the requests move.
+func (r *rollout) percent(conf *plan.Rollout) float64 {
+	if r.pulled {
+		return 0
+	}
+	return r.state.percent(conf)
 }
 
 // Ended counts a request that has ended.
@@ -222,13 +231,12 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 			}
 			continue
 		}
-		percent := st.percent(model.Rollout)
 		r := old[s.Model]
 		if r == nil || r.revision != s.Revision {
-			r = &rollout{state: st, revision: s.Revision, percent: percent}
-			m.log.Info("rollout", "model", s.Model, "from", st.From, "to", st.To, "phase", st.Phase, "percent", percent, "by", st.By, "why", st.Why)
-		} else if r.percent != percent && r.verdict.abort == "" { // the configuration's steps have changed
-			r = &rollout{state: st, revision: s.Revision, percent: percent, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
+			r = &rollout{state: st, revision: s.Revision}
+			m.log.Info("rollout", "model", s.Model, "from", st.From, "to", st.To, "phase", st.Phase, "percent", st.percent(model.Rollout), "by", st.By, "why", st.Why)
+		} else if r.pulled && r.verdict.abort == "" { // by what all have counted, it does not do worse
+			r = &rollout{state: st, revision: s.Revision, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
 		}
 		next[s.Model] = r
 	}
@@ -251,7 +259,7 @@ func (m *Manager) judge(ctx context.Context, model *plan.Model, r *rollout, tell
 	step := conf.Steps[r.state.step(conf)]
 	switch {
 	case r.verdict.abort != "":
-		if r.percent != 0 {
+		if !r.pulled {
 			m.pull(model.Name, r)
 			m.aborts.WithLabelValues(model.Name).Inc()
 		}
@@ -302,7 +310,7 @@ func (m *Manager) sum(ctx context.Context, model *plan.Model, r *rollout, tell b
 
 // pull sends all requests back here, before the store knows.
 func (m *Manager) pull(model string, r *rollout) {
-	pulled := &rollout{state: r.state, revision: r.revision, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
+	pulled := &rollout{state: r.state, revision: r.revision, pulled: true, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
 	next := map[string]*rollout{}
 	for name, other := range *m.models.Load() {
 		next[name] = other

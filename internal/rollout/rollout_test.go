@@ -402,8 +402,12 @@ func TestConfigurationChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		good(m, 10, "canary")
-		s.plan = testPlan()
-		s.plan.Models["chat"].Rollout.Steps = []plan.RolloutStep{{Percent: 7}}
+		next := testPlan()
+		next.Models["chat"].Rollout.Steps = []plan.RolloutStep{{Percent: 7}}
+		if got := m.Share(next.Models["chat"]); got != 0.07 {
+			t.Errorf("%v would move by a plan that is not in force yet, want 0.07", got)
+		}
+		s.plan = next
 		looks(m)
 		s.percent(7, m)
 		if st := s.status(m); st.Counts.To.Requests != 10 {
