@@ -50,6 +50,12 @@ func (a *app) dryRun(ctx context.Context, in DryRunRequest) (*DryRunReport, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := a.checkControl(ctx, is); err != nil {
+		return nil, fmt.Errorf("it would be refused: %w", err)
+	}
+	for _, field := range needsRestart(was, is) {
+		r.Warnings = append(r.Warnings, field+": takes effect when weir is started again")
+	}
 	r.New, is.Stored = is.Version, was.Stored
 	run := replay.New(was, is, replay.Known{Live: a.live, Share: a.controls.rollouts.Share})
 	reader, err := sqlite.OpenReader(ctx, filepath.Join(a.dir, StoreFile))

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"unicode"
 
 	"github.com/weirproxy/weir/control"
 	"github.com/weirproxy/weir/internal/rollout"
@@ -57,6 +59,9 @@ func (a *app) rollout(ctx context.Context, in RolloutRequest) (*RolloutReport, e
 	}
 	if len(in.Why) > maxWhy || len(in.By) > maxWhy {
 		return nil, fmt.Errorf("more than %d bytes of text", maxWhy)
+	}
+	if strings.ContainsFunc(in.Why+in.By, unicode.IsControl) {
+		return nil, errors.New("want one line of text, without control characters") // terminals show it: status and audit
 	}
 	m, by := a.controls.rollouts, control.Actor{Name: in.By}
 	var s rollout.Status

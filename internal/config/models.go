@@ -41,6 +41,9 @@ func (c *compilation) compileModels() {
 		if model.Rollout = c.rollout(path+".rollout", m.Rollout, model.Pools); model.Rollout != nil && !slices.Contains(model.Pools, model.Rollout.To) {
 			model.Pools = append(model.Pools, model.Rollout.To)
 		}
+		if model.Rollout != nil && model.MaxAttempts == 1 {
+			c.warn(path+".rollout", "max_attempts is 1: what pool %q fails is not tried at pool %q, and fails for the client", model.Rollout.To.Name, model.Rollout.From.Name)
+		}
 		if m.Name != "" && c.models[m.Name] == nil {
 			c.models[m.Name] = model
 		}

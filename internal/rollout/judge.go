@@ -71,7 +71,7 @@ func judge(j *plan.RolloutJudge, a *arms) (v verdict) {
 		most := math.Min(1, rate(c.base, max(from.Requests, j.MinRequests))+c.margin)
 		told := fmt.Sprintf("%s %d of %d, at most %.3g %% (the old pool's: %d of %d)", c.what, c.bad, to.Requests, 100*most, c.base, from.Requests)
 		switch {
-		case float64(c.bad) > surely(most, max(to.Requests, j.MinRequests)):
+		case float64(c.bad) > surely(most, max(to.Requests, j.MinRequests)) && apart(c.bad, to.Requests, c.base, from.Requests, c.margin):
 			v.abort = told
 			return v
 		case rate(c.bad, to.Requests) > most && v.hold == "":
@@ -81,13 +81,31 @@ func judge(j *plan.RolloutJudge, a *arms) (v verdict) {
 	toFirst, n := to.First.Median()
 	fromFirst, of := from.First.Median()
 	if j.MaxFirstTokenRatio > 0 && n >= j.MinRequests && of >= j.MinRequests && float64(toFirst) > j.MaxFirstTokenRatio*float64(fromFirst) {
-		v.abort = fmt.Sprintf("median time to the first token %s of %d, at most %g × %s of %d", rounded(toFirst), n, j.MaxFirstTokenRatio, rounded(fromFirst), of)
+		told := fmt.Sprintf("median time to the first token %s of %d, at most %g × %s of %d", rounded(toFirst), n, j.MaxFirstTokenRatio, rounded(fromFirst), of)
+		// Times scatter widely: of a hundred, the median may be a fifth off.
+		least, _ := to.First.Likely()
+		_, most := from.First.Likely()
+		switch {
+		case float64(least) > j.MaxFirstTokenRatio*float64(most):
+			v.abort = told
+		case v.hold == "":
+			v.hold = "not sure yet: " + told
+		}
 	}
 	return v
 }
 
-// surely is what so many requests exceed by chance once in forty times at the most, if
-// each is bad with this probability: two standard deviations above the mean.
+// apart tells whether two rates differ by more than the margin and by more than chance.
+// The old pool's is as uncertain as the canary's, and more so when most requests have
+// moved: that it failed at none of ten does not say that it never fails.
+func apart(bad, of, base, baseOf int64, margin float64) bool {
+	n, m := float64(of), float64(max(baseOf, 1))
+	p := math.Min(1, float64(bad+base)/(n+m))
+	return float64(bad)/n-float64(base)/m-margin > 2.5*math.Sqrt(p*(1-p)*(1/n+1/m))
+}
+
+// surely is what so many requests seldom exceed by chance if each is bad with this
+// probability: two standard deviations above the mean.
 func surely(p float64, n int64) float64 {
 	mean := p * float64(n)
 	return mean + 2*math.Sqrt(mean*(1-p))

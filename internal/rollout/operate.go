@@ -65,7 +65,7 @@ func (m *Manager) status(model *plan.Model) Status {
 	if r == nil || !r.state.of(conf) {
 		return s
 	}
-	s.Phase, s.Percent, s.Since, s.By, s.Why = r.state.Phase, r.percent, r.state.Since, r.state.By, r.state.Why
+	s.Phase, s.Percent, s.Since, s.By, s.Why = r.state.Phase, r.percent(conf), r.state.Since, r.state.By, r.state.Why
 	if s.Phase != Running {
 		return s
 	}
@@ -151,6 +151,9 @@ func (m *Manager) change(ctx context.Context, by control.Actor, name, action str
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	if err := m.take(ctx, p); err != nil {
+		return Status{}, err
+	}
+	if err := m.strange[model.Name]; err != nil {
 		return Status{}, err
 	}
 	r := (*m.models.Load())[model.Name]

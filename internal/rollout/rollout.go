@@ -49,6 +49,9 @@ type Manager struct {
 	mu      sync.Mutex // of a look, or a change
 	counted time.Time  // when the store was told last
 	failing bool       // the store, at the last look
+	// strange are the models whose state the store had in words that are not understood,
+	// at the last look: by a newer weir, while replicas are upgraded.
+	strange map[string]error
 
 	percent, requests, errors *prometheus.Desc
 	aborts                    *prometheus.CounterVec
@@ -58,7 +61,7 @@ type Manager struct {
 type rollout struct {
 	state    state
 	revision control.Revision
-	percent  float64 // that move
+	pulled   bool // all requests have gone back here, before the store knows
 
 	mu   sync.Mutex
 	own  arms // what this process counted at this revision
@@ -84,13 +87,22 @@ func New(keeper *control.Keeper, process string, log *slog.Logger) *Manager {
 	return m
 }
 
-// Share is which part of a model's requests moves, 0 to 1.
+// Share is which part of a model's requests moves, 0 to 1, by the steps of the model's
+// own plan: that may be another one than the plan in force.
 func (m *Manager) Share(of *plan.Model) float64 {
 	r := (*m.models.Load())[of.Name]
-	if r == nil || of.Rollout == nil || !r.state.of(of.Rollout) {
+	if r == nil || of.Rollout == nil {
 		return 0
 	}
-	return r.percent / 100
+	return r.percent(of.Rollout) / 100
+}
+
+// percent is how many of the requests move.
+func (r *rollout) percent(conf *plan.Rollout) float64 {
+	if r.pulled {
+		return 0
+	}
+	return r.state.percent(conf)
 }
 
 // Ended counts a request that has ended.
@@ -113,7 +125,8 @@ func (m *Manager) Ended(e *usagev1.Event) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if arm.take(e); arm == &r.own.To && arm.Errors+arm.Refusals > 0 {
+	bad := arm.Errors + arm.Refusals
+	if arm.take(e); arm == &r.own.To && arm.Errors+arm.Refusals > bad {
 		select {
 		case m.wrong <- struct{}{}:
 		default:
@@ -174,6 +187,11 @@ func some(p *plan.Plan) bool {
 
 func (m *Manager) look(ctx context.Context, p *plan.Plan) error {
 	failure := m.take(ctx, p)
+	for _, model := range p.ModelList {
+		if failure == nil {
+			failure = m.strange[model.Name]
+		}
+	}
 	tell := m.now().Sub(m.counted) >= countEvery
 	if tell {
 		m.counted = m.now()
@@ -190,7 +208,8 @@ func (m *Manager) look(ctx context.Context, p *plan.Plan) error {
 	return failure
 }
 
-// take takes in what the store has.
+// take takes in what the store has. What is not understood stays as it is in force, and
+// the rollouts of other models go on.
 func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 	stored, err := m.keeper.Store.Rollouts(ctx)
 	if err != nil {
@@ -198,6 +217,7 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 	}
 	old := *m.models.Load()
 	next := make(map[string]*rollout, len(stored))
+	m.strange = map[string]error{}
 	for _, s := range stored {
 		model := p.Models[s.Model]
 		if model == nil || model.Rollout == nil {
@@ -205,15 +225,18 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 		}
 		st, err := decodeState(s.State)
 		if err != nil {
-			return fmt.Errorf("the rollout of model %q, as the control store has it, is not understood: %w", s.Model, err)
+			m.strange[s.Model] = fmt.Errorf("the rollout of model %q, as the control store has it, is not understood: %w", s.Model, err)
+			if r := old[s.Model]; r != nil {
+				next[s.Model] = r
+			}
+			continue
 		}
-		percent := st.percent(model.Rollout)
 		r := old[s.Model]
 		if r == nil || r.revision != s.Revision {
-			r = &rollout{state: st, revision: s.Revision, percent: percent}
-			m.log.Info("rollout", "model", s.Model, "from", st.From, "to", st.To, "phase", st.Phase, "percent", percent, "by", st.By, "why", st.Why)
-		} else if r.percent != percent && r.verdict.abort == "" { // the configuration's steps have changed
-			r = &rollout{state: st, revision: s.Revision, percent: percent, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
+			r = &rollout{state: st, revision: s.Revision}
+			m.log.Info("rollout", "model", s.Model, "from", st.From, "to", st.To, "phase", st.Phase, "percent", st.percent(model.Rollout), "by", st.By, "why", st.Why)
+		} else if r.pulled && r.verdict.abort == "" { // by what all have counted, it does not do worse
+			r = &rollout{state: st, revision: s.Revision, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
 		}
 		next[s.Model] = r
 	}
@@ -236,7 +259,7 @@ func (m *Manager) judge(ctx context.Context, model *plan.Model, r *rollout, tell
 	step := conf.Steps[r.state.step(conf)]
 	switch {
 	case r.verdict.abort != "":
-		if r.percent != 0 {
+		if !r.pulled {
 			m.pull(model.Name, r)
 			m.aborts.WithLabelValues(model.Name).Inc()
 		}
@@ -287,7 +310,7 @@ func (m *Manager) sum(ctx context.Context, model *plan.Model, r *rollout, tell b
 
 // pull sends all requests back here, before the store knows.
 func (m *Manager) pull(model string, r *rollout) {
-	pulled := &rollout{state: r.state, revision: r.revision, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
+	pulled := &rollout{state: r.state, revision: r.revision, pulled: true, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
 	next := map[string]*rollout{}
 	for name, other := range *m.models.Load() {
 		next[name] = other

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,6 +255,40 @@ func TestJudges(t *testing.T) {
 	}
 }
 
+// A request of the canary that went wrong causes a look, and one that went well none: the
+// store is not asked more often because something failed long ago.
+func TestLooks(t *testing.T) {
+	bubble(t, func(s *site) {
+		store := &away{Store: s.store}
+		m := s.manager("a", store)
+		if _, err := m.Start(context.Background(), ann, "chat"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		lasts := func(send func()) (looks int) {
+			before := store.looks.Load()
+			for range 100 {
+				send()
+				time.Sleep(100 * time.Millisecond)
+			}
+			return int(store.looks.Load() - before)
+		}
+		sends(m, 1, "canary", "", 500, 0)
+		if n := lasts(func() { good(m, 1, "canary") }); n > 25 {
+			t.Errorf("%d looks in ten seconds in which all went well", n)
+		}
+		if n := lasts(func() { good(m, 20, "canary"); sends(m, 1, "canary", "", 500, 0) }); n < 90 {
+			t.Errorf("%d looks in ten seconds with a hundred errors", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // While the store is away nothing moves on, but a canary that fails is left all the
 // same, and the store is told when it is back.
 func TestStoreAway(t *testing.T) {
@@ -283,11 +318,51 @@ func TestStoreAway(t *testing.T) {
 	})
 }
 
+// A state that is not understood, as a newer weir's, holds its own model where it is, and
+// no other one's steps or commands.
+func TestStrangeState(t *testing.T) {
+	bubble(t, func(s *site) {
+		other := *s.plan.Models["chat"]
+		other.Name, other.Aliases = "embed", nil
+		s.plan.Models["embed"], s.plan.ModelList = &other, append(s.plan.ModelList, &other)
+		m := s.manager("a", s.store)
+		for _, model := range []string{"chat", "embed"} {
+			if _, err := m.Start(context.Background(), ann, model); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stored, err := s.store.Rollouts(context.Background())
+		if err != nil || len(stored) != 2 {
+			t.Fatal(stored, err)
+		}
+		strange := control.Rollout{Model: "embed", State: []byte(`{"phase":"paused"}`)}
+		k := control.Keeper{Store: s.store, Plan: func() *plan.Plan { return s.plan }}
+		if _, err := k.PutRollout(context.Background(), ann, "rollout.pause", strange, stored[1].Revision, "", "", ""); err != nil {
+			t.Fatal(err)
+		}
+		looks(m)
+		if got := m.Share(&other); got != 0.05 {
+			t.Errorf("what is not understood moves %v", got)
+		}
+		if _, err := m.Abort(context.Background(), ann, "embed", ""); err == nil || !strings.Contains(err.Error(), "not understood") {
+			t.Error(err)
+		}
+		good(m, 100, "canary")
+		time.Sleep(time.Minute)
+		looks(m)
+		s.percent(50, m)
+		if st, err := m.Abort(context.Background(), ann, "chat", "why not"); err != nil || st.Phase != rollout.Aborted {
+			t.Error(st, err)
+		}
+	})
+}
+
 var errAway = errors.New("away")
 
 type away struct {
 	control.Store
-	away bool
+	away  bool
+	looks atomic.Int64
 }
 
 func (a *away) Put(ctx context.Context, c control.Change) (control.Revision, error) {
@@ -298,6 +373,7 @@ func (a *away) Put(ctx context.Context, c control.Change) (control.Revision, err
 }
 
 func (a *away) Rollouts(ctx context.Context) ([]control.Rollout, error) {
+	a.looks.Add(1)
 	if a.away {
 		return nil, errAway
 	}
@@ -326,8 +402,12 @@ func TestConfigurationChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		good(m, 10, "canary")
-		s.plan = testPlan()
-		s.plan.Models["chat"].Rollout.Steps = []plan.RolloutStep{{Percent: 7}}
+		next := testPlan()
+		next.Models["chat"].Rollout.Steps = []plan.RolloutStep{{Percent: 7}}
+		if got := m.Share(next.Models["chat"]); got != 0.07 {
+			t.Errorf("%v would move by a plan that is not in force yet, want 0.07", got)
+		}
+		s.plan = next
 		looks(m)
 		s.percent(7, m)
 		if st := s.status(m); st.Counts.To.Requests != 10 {

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +63,18 @@ func TestDryRun(t *testing.T) {
 	w.answers(t, "a", "after the dry run")
 	if text, errs, code := weir(t, "", "apply", file, "--dry-run", "--data", w.dir); code != 0 || !strings.Contains(text, "light: b") {
 		t.Errorf("exit code %d: %s%s", code, text, errs)
+	}
+	// What would be refused for what the control store has is refused here, too.
+	if _, errs, code := weir(t, "", "key", "create", "taken", "--application", "assistant", "--roles", "user", "--data", w.dir); code != 0 {
+		t.Fatal(errs)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	taken := edited(t, next, "keys:\n", fmt.Sprintf("keys:\n  - name: taken\n    secret: {file: %q}\n    application: assistant\n    roles: [user]\n", secret))
+	if err := errors.Join(os.WriteFile(secret, []byte("sk-weir-0123456789abcdef0123456789"), 0o600), os.WriteFile(file, []byte(taken), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := weir(t, "", "apply", file, "--dry-run", "--data", w.dir); code != 1 || !strings.Contains(errs, `has a key "taken"`) {
+		t.Errorf("a key that there is already: exit code %d: %s", code, errs)
 	}
 	if err := os.WriteFile(file, []byte(strings.Replace(next, "input_tokens", "imput_tokens", 1)), 0o600); err != nil {
 		t.Fatal(err)

@@ -12,13 +12,13 @@ import (
 
 // shift sends the share of a rollout to its canary first. The pool that the requests
 // move from stays behind it, as the way back.
-func (s *Stage) shift(ex *pipeline.Exchange) {
+func (s *Stage) shift(ex *pipeline.Exchange, steps []plan.Step) {
 	d := &ex.Decision
 	r := d.Model.Rollout
 	if r == nil || s.Share == nil {
 		return
 	}
-	at := slices.Index(d.Targets, r.From)
+	at := stands(d, steps, r.From)
 	if at < 0 {
 		return
 	}
@@ -31,6 +31,32 @@ func (s *Stage) shift(ex *pipeline.Exchange) {
 	}
 	d.Moved = true
 	d.Targets = slices.Insert(d.Targets, at, r.To)
+}
+
+// stands is where a pool is among the targets, or where it would be if it did not rest
+// and had a longer context: that says nothing of the canary. It is negative where the
+// route does not name the pool, or the caller may not use it.
+func stands(d *pipeline.Decision, steps []plan.Step, p *plan.Pool) int {
+	if at := slices.Index(d.Targets, p); at >= 0 {
+		return at
+	}
+	if !slices.ContainsFunc(d.Dropped, func(x pipeline.Drop) bool {
+		return x.Pool == p && (x.Reason == ai.ReasonPoolResting || x.Reason == ai.ReasonContextTooLong)
+	}) {
+		return -1
+	}
+	at := 0 // behind those of its step and of the steps before
+	for i := range steps {
+		here := false
+		for _, c := range steps[i].Choices {
+			here = here || c.Pool == p
+			at = max(at, slices.Index(d.Targets, c.Pool)+1)
+		}
+		if here {
+			break
+		}
+	}
+	return at
 }
 
 // place is where a request stands, from 0 to under 1: it moves when the share is beyond

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/internal/ai"
@@ -98,9 +99,44 @@ func TestRolloutStays(t *testing.T) {
 	}
 }
 
+// That the old pool rests, or its context is too short, keeps nothing from the canary: it
+// is tried where the old pool would have been.
+func TestRolloutWithoutTheOldPool(t *testing.T) {
+	old := &plan.Pool{Name: "old", Placement: ai.Private, ContextWindow: 100}
+	canary := &plan.Pool{Name: "canary", Placement: ai.Private}
+	m := &plan.Model{Name: "m", Rollout: &plan.Rollout{From: old, To: canary}}
+	split := []plan.Step{{Choices: []plan.Choice{{Pool: old, Weight: 1}, {Pool: small, Weight: 1}}}}
+	for _, c := range []struct {
+		name    string
+		share   float64
+		rests   bool
+		input   int64
+		targets []plan.Step
+		want    string
+	}{
+		{"it rests", 1, true, 10, to(old), "canary"},
+		{"its context is too short", 1, false, 200, to(old), "canary"},
+		{"between others", 1, true, 10, to(large, old, small), "large canary small"},
+		{"behind those of its split", 1, true, 10, append(split, to(large)...), "small canary large"},
+		{"it does not move", 0, true, 10, to(old, large), "large"},
+	} {
+		rests := NewRests()
+		m.Targets = c.targets
+		ex := exchange(m, all, openai.Request{Model: "m", N: 1, Prompts: 1}, &count{bound: c.input, n: c.input, exact: true})
+		if c.rests {
+			rests.Rest(old.Name, ex.In.Time.Add(time.Minute))
+		}
+		s := New(rests)
+		s.Share = func(*plan.Model) float64 { return c.share }
+		if v, err := s.Request(t.Context(), ex); err != nil || v.Stops() || strings.Join(names(ex.Decision.Targets), " ") != c.want {
+			t.Errorf("%s: %v %v: %s, want %s", c.name, v, err, names(ex.Decision.Targets), c.want)
+		}
+	}
+}
+
 func BenchmarkRollout(b *testing.B) {
 	old, canary := &plan.Pool{Name: "old", Placement: ai.Private}, &plan.Pool{Name: "canary", Placement: ai.Private}
-	m := &plan.Model{Name: "m", Rollout: &plan.Rollout{From: old, To: canary, Sticky: plan.StickyPrincipal}}
+	m := &plan.Model{Name: "m", Targets: to(old, large), Rollout: &plan.Rollout{From: old, To: canary, Sticky: plan.StickyPrincipal}}
 	s := New(NewRests())
 	s.Share = func(*plan.Model) float64 { return 0.25 }
 	ex := exchange(m, all, openai.Request{}, &count{})
@@ -109,6 +145,6 @@ func BenchmarkRollout(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		ex.Decision.Targets = append(targets[:0], old, large)
-		s.shift(ex)
+		s.shift(ex, m.Targets)
 	}
 }

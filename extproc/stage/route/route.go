@@ -68,7 +68,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 			return noEgress(), nil
 		}
 	}
-	s.shift(ex)
+	s.shift(ex, steps)
 	ex.Grants.Settle()
 	if len(d.Targets) == 0 {
 		return nowhere(ex), nil
