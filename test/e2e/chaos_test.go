@@ -109,11 +109,18 @@ func newChaos(t *testing.T) *chaos {
 		c.replicas[i] = o
 		o.serve()
 		t.Cleanup(func() {
-			if o.stop(); t.Failed() {
+			if t.Failed() {
 				t.Logf("log of replica %d:\n%s", i, last(o.log.String(), 3000))
 			}
 		})
 	}
+	t.Cleanup(func() { // together: each takes its time
+		var group sync.WaitGroup
+		for _, o := range c.replicas {
+			group.Go(o.stop)
+		}
+		group.Wait()
+	})
 	for _, o := range c.replicas {
 		eventually(t, 20*time.Second, o.notReady)
 	}
@@ -151,7 +158,7 @@ func (c *chaos) within(backend bool, from, until time.Time) bool {
 const settled = 2500 * time.Millisecond
 
 // seen is how long it takes an Envoy to see that a replica is ready again.
-const seen = 500 * time.Millisecond
+const seen = 1500 * time.Millisecond
 
 // rage kills and revives until the time is over. One backend that is healthy is always
 // left, and one replica.
@@ -286,7 +293,7 @@ func outputOf(body string, stream bool) (tokens int64, whole bool) {
 // that a killed replica was deciding about just then; nothing is billed twice; and what
 // was cut off is never taken for whole.
 func TestChaos(t *testing.T) {
-	lasts := 8 * time.Second
+	lasts := 6 * time.Second
 	if *long {
 		lasts = 2 * time.Minute
 	}
