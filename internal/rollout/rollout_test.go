@@ -210,6 +210,10 @@ func TestJudges(t *testing.T) {
 				sends(b, 30, pool, "", 502, 0)
 			}
 		}, 50, ""},
+		"nothing works": {func(a, _ *rollout.Manager) {
+			sends(a, 200, "canary", "connect", 503, 0)
+			sends(a, 200, "old", "connect", 503, 0)
+		}, 5, ""},
 		"refuses": {func(a, b *rollout.Manager) {
 			good(b, 900, "old")
 			good(a, 190, "canary")
