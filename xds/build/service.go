@@ -3,6 +3,7 @@ package build
 import (
 	"errors"
 	"fmt"
+	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -125,8 +126,9 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{locality}}
 	if len(s.Others) > 0 {
 		c.HealthChecks = []*corev3.HealthCheck{replicaCheck(name)}
-		// A replica that is not healthy is not asked, even if no other one is left.
-		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: percent(0)}
+		// Where none is healthy, all are asked: one that was started again a moment ago is
+		// there before the next check says so, and what is not ready refuses by itself.
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: percent(1)}
 	}
 	return c, nil
 }
@@ -156,6 +158,7 @@ func replicaCheck(cluster string) *corev3.HealthCheck {
 	return &corev3.HealthCheck{
 		Timeout: durationpb.New(time.Second), Interval: durationpb.New(time.Second),
 		NoTrafficInterval:  durationpb.New(time.Second),
+		UnhealthyInterval:  durationpb.New(250 * time.Millisecond), // until then another one bears it alone
 		UnhealthyThreshold: wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
 		HealthChecker: &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: role}},
 	}
@@ -208,6 +211,28 @@ func grpcService(cluster string, timeout time.Duration) *corev3.GrpcService {
 	}}
 	if timeout > 0 {
 		g.Timeout = durationpb.New(timeout)
+	}
+	return g
+}
+
+// asked is how weir is asked: where one replica takes no connection, or is gone before it
+// has said anything, another one is asked at once.
+func asked() *corev3.GrpcService {
+	g := grpcService(ExtProcCluster, 0)
+	g.RetryPolicy = &corev3.RetryPolicy{
+		RetryOn:    "connect-failure,refused-stream,reset",
+		NumRetries: wrapperspb.UInt32(2),
+		RetryBackOff: &corev3.BackoffStrategy{
+			BaseInterval: durationpb.New(time.Millisecond),
+			MaxInterval:  durationpb.New(25 * time.Millisecond),
+		},
+		RetryHostPredicate: []*corev3.RetryPolicy_RetryHostPredicate{{
+			Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &corev3.RetryPolicy_RetryHostPredicate_TypedConfig{
+				TypedConfig: pack(&previousv3.PreviousHostsPredicate{}),
+			},
+		}},
+		HostSelectionRetryMaxAttempts: 10,
 	}
 	return g
 }
