@@ -78,6 +78,9 @@ func judge(j *plan.RolloutJudge, a *arms) (v verdict) {
 			v.hold = "not sure yet: " + told
 		}
 	}
+	if v.hold == "" && 2*to.Errors > to.Requests { // where the old pool does no better: a step is no way out
+		v.hold = fmt.Sprintf("most of its requests fail: %d of %d (the old pool's: %d of %d)", to.Errors, to.Requests, from.Errors, from.Requests)
+	}
 	toFirst, n := to.First.Median()
 	fromFirst, of := from.First.Median()
 	if j.MaxFirstTokenRatio > 0 && n >= j.MinRequests && of >= j.MinRequests && float64(toFirst) > j.MaxFirstTokenRatio*float64(fromFirst) {

@@ -122,9 +122,11 @@ func (m *Manager) Promote(ctx context.Context, by control.Actor, name string, fu
 	})
 }
 
-// Abort sends all requests back to the old pool, also after it was promoted.
+// Abort sends all requests back to the old pool, also after it was promoted. One that is
+// in the store and not in the configuration any more is ended, so that it does not go on
+// where it was when it is put back.
 func (m *Manager) Abort(ctx context.Context, by control.Actor, name, why string) (Status, error) {
-	return m.change(ctx, by, name, "rollout.abort", func(now state, model *plan.Model) (state, error) {
+	return m.change(ctx, by, name, actionAbort, func(now state, model *plan.Model) (state, error) {
 		if now.Phase != Running && now.Phase != Promoted {
 			return now, fmt.Errorf("%w: it does not run: all requests go to pool %q", control.ErrState, model.Rollout.From.Name)
 		}
@@ -145,11 +147,18 @@ func (m *Manager) change(ctx context.Context, by control.Actor, name, action str
 	switch {
 	case model == nil:
 		return Status{}, fmt.Errorf("model %q: %w", name, control.ErrNotFound)
-	case model.Rollout == nil:
-		return Status{}, fmt.Errorf("model %q: %w: the configuration has no rollout of it (models[].rollout)", model.Name, control.ErrNotFound)
+	case model.Rollout == nil && action != actionAbort:
+		return Status{}, noRollout(model)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
+	var left *rollout
+	if model.Rollout == nil {
+		var err error
+		if model, left, err = m.left(ctx, model); err != nil {
+			return Status{}, err
+		}
+	}
 	if err := m.take(ctx, p); err != nil {
 		return Status{}, err
 	}
@@ -157,6 +166,9 @@ func (m *Manager) change(ctx context.Context, by control.Actor, name, action str
 		return Status{}, err
 	}
 	r := (*m.models.Load())[model.Name]
+	if left != nil {
+		r = left
+	}
 	var now state
 	if r != nil && r.state.of(model.Rollout) {
 		now = r.state
@@ -168,5 +180,35 @@ func (m *Manager) change(ctx context.Context, by control.Actor, name, action str
 	if err != nil {
 		return Status{}, fmt.Errorf("rollout of model %q: %w", model.Name, err)
 	}
-	return m.status(model), nil
+	s := m.status(model)
+	if left != nil {
+		s.Phase, s.Since, s.By, s.Why = next.Phase, next.Since, next.By, next.Why
+	}
+	return s, nil
+}
+
+// left is what the store still has of a model's rollout that the configuration has no
+// more, and the model as if it had.
+func (m *Manager) left(ctx context.Context, model *plan.Model) (*plan.Model, *rollout, error) {
+	stored, err := m.keeper.Store.Rollouts(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range stored {
+		if s.Model != model.Name {
+			continue
+		}
+		st, err := decodeState(s.State)
+		if err != nil {
+			return nil, nil, notUnderstood(model.Name, err)
+		}
+		had := *model
+		had.Rollout = &plan.Rollout{From: &plan.Pool{Name: st.From}, To: &plan.Pool{Name: st.To}, Steps: make([]plan.RolloutStep, 1)}
+		return &had, &rollout{state: st, revision: s.Revision}, nil
+	}
+	return nil, nil, noRollout(model)
+}
+
+func noRollout(model *plan.Model) error {
+	return fmt.Errorf("model %q: %w: the configuration has no rollout of it (models[].rollout)", model.Name, control.ErrNotFound)
 }

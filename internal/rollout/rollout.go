@@ -30,6 +30,8 @@ const (
 	soonest = 50 * time.Millisecond
 	// countEvery is how often a process tells the store what it has counted.
 	countEvery = time.Second
+	// actionAbort is the action in the audit.
+	actionAbort = "rollout.abort"
 )
 
 // Weir is who takes steps and aborts by itself.
@@ -225,7 +227,7 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 		}
 		st, err := decodeState(s.State)
 		if err != nil {
-			m.strange[s.Model] = fmt.Errorf("the rollout of model %q, as the control store has it, is not understood: %w", s.Model, err)
+			m.strange[s.Model] = notUnderstood(s.Model, err)
 			if r := old[s.Model]; r != nil {
 				next[s.Model] = r
 			}
@@ -242,6 +244,10 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 	}
 	m.models.Store(&next)
 	return nil
+}
+
+func notUnderstood(model string, err error) error {
+	return fmt.Errorf("the rollout of model %q, as the control store has it, is not understood: %w", model, err)
 }
 
 func (r *rollout) counts() arms {
@@ -265,7 +271,7 @@ func (m *Manager) judge(ctx context.Context, model *plan.Model, r *rollout, tell
 		}
 		aborted := r.state
 		aborted.Phase, aborted.Step, aborted.Since, aborted.By, aborted.Why = Aborted, 0, now, Weir.Name, r.verdict.abort
-		return m.put(ctx, model, r, Weir, "rollout.abort", aborted)
+		return m.put(ctx, model, r, Weir, actionAbort, aborted)
 	case failure != nil:
 		return failure
 	case r.verdict.hold == "" && step.Pause > 0 && now.Sub(r.state.Since) >= step.Pause:

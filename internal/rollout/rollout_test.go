@@ -210,6 +210,10 @@ func TestJudges(t *testing.T) {
 				sends(b, 30, pool, "", 502, 0)
 			}
 		}, 50, ""},
+		"nothing works": {func(a, _ *rollout.Manager) {
+			sends(a, 200, "canary", "connect", 503, 0)
+			sends(a, 200, "old", "connect", 503, 0)
+		}, 5, ""},
 		"refuses": {func(a, b *rollout.Manager) {
 			good(b, 900, "old")
 			good(a, 190, "canary")
@@ -428,8 +432,22 @@ func TestConfigurationChanges(t *testing.T) {
 		s.plan.Models["chat"].Rollout = nil
 		looks(m)
 		s.percent(0, m)
-		if _, err := m.Abort(context.Background(), ann, "chat", ""); !errors.Is(err, control.ErrNotFound) {
+		if _, err := m.Start(context.Background(), ann, "chat"); !errors.Is(err, control.ErrNotFound) {
 			t.Error(err)
+		}
+		// What is still in the store can be ended, so that it does not go on when it is back.
+		if st, err := m.Abort(context.Background(), ann, "chat", "over"); err != nil || st.Phase != rollout.Aborted || st.To != "newer" || st.Percent != 0 {
+			t.Error(st, err)
+		}
+		if _, err := m.Abort(context.Background(), ann, "chat", ""); !errors.Is(err, control.ErrState) {
+			t.Error(err)
+		}
+		s.plan = testPlan()
+		s.plan.Models["chat"].Rollout.To = &plan.Pool{Name: "newer"}
+		looks(m)
+		s.percent(0, m)
+		if st := s.status(m); st.Phase != rollout.Aborted || st.Why != "over" {
+			t.Errorf("%+v", st)
 		}
 	})
 }
