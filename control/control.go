@@ -25,6 +25,8 @@ var (
 	// ErrLost says that the store has lost what it had, or that another one or an older
 	// copy took its place: stored keys and revocations may be gone.
 	ErrLost = errors.New("the control store is not what it was")
+	// ErrNotStored says that a change is in force in this process and is not stored yet.
+	ErrNotStored = errors.New("in force here, and not stored yet")
 	// ErrNotInForce says that a change is stored and does not hold in this process yet.
 	ErrNotInForce = errors.New("stored, and not in force here yet")
 )

@@ -80,7 +80,11 @@ func (m *Manager) status(model *plan.Model) Status {
 	case left > 0:
 		s.Waits = joined(fmt.Sprintf("the pause, %s more", left.Round(time.Second)), s.Waits)
 	}
-	s.Counts = &Counts{From: count(&r.all.From), To: count(&r.all.To)}
+	if all := r.all.Load(); all != nil {
+		s.Counts = &Counts{From: count(&all.From), To: count(&all.To)}
+	} else {
+		s.Counts = &Counts{}
+	}
 	return s
 }
 
@@ -160,6 +164,9 @@ func (m *Manager) change(ctx context.Context, by control.Actor, name, action str
 		}
 	}
 	if err := m.take(ctx, p); err != nil {
+		if action == actionAbort && left == nil {
+			return m.abortHere(model, by, err, to)
+		}
 		return Status{}, err
 	}
 	if err := m.strange[model.Name]; err != nil {
@@ -185,6 +192,23 @@ func (m *Manager) change(ctx context.Context, by control.Actor, name, action str
 		s.Phase, s.Since, s.By, s.Why = next.Phase, next.Since, next.By, next.Why
 	}
 	return s, nil
+}
+
+// abortHere sends all requests back here while the store cannot be used, which is told as
+// soon as it can. An abort must not wait for it.
+func (m *Manager) abortHere(model *plan.Model, by control.Actor, away error, to func(state, *plan.Model) (state, error)) (Status, error) {
+	r := (*m.models.Load())[model.Name]
+	if r == nil || !r.state.of(model.Rollout) {
+		return Status{}, away
+	}
+	next, err := to(r.state, model)
+	if err != nil {
+		return Status{}, err
+	}
+	r.pending = &pending{by, next}
+	m.pull(model.Name, r, next.Why)
+	return Status{}, fmt.Errorf("rollout of model %q: %w: all requests go to pool %q again, and other replicas go on until the control store can be used: %w",
+		model.Name, control.ErrNotStored, r.state.From, away)
 }
 
 // left is what the store still has of a model's rollout that the configuration has no

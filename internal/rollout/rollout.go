@@ -69,8 +69,10 @@ type rollout struct {
 	own  arms // what this process counted at this revision
 	told int64
 
-	all     arms // what all have counted; of the last look
+	all     atomic.Pointer[arms] // what all have counted; of the last look, nil before
 	verdict verdict
+	// pending is an operator's abort that holds here and that the store does not have yet.
+	pending *pending
 }
 
 // New makes a manager of what the keeper's store has; process must differ from that of
@@ -97,6 +99,12 @@ func (m *Manager) Share(of *plan.Model) float64 {
 		return 0
 	}
 	return r.percent(of.Rollout) / 100
+}
+
+// pending is a state that is to be stored.
+type pending struct {
+	by    control.Actor
+	state state
 }
 
 // percent is how many of the requests move.
@@ -200,7 +208,16 @@ func (m *Manager) look(ctx context.Context, p *plan.Plan) error {
 	}
 	for _, model := range p.ModelList {
 		r := (*m.models.Load())[model.Name]
-		if r == nil || model.Rollout == nil || r.state.Phase != Running || !r.state.of(model.Rollout) {
+		if r == nil || model.Rollout == nil || !r.state.of(model.Rollout) {
+			continue
+		}
+		if r.pending != nil {
+			if err := m.put(ctx, model, r, r.pending.by, actionAbort, r.pending.state); err != nil && failure == nil {
+				failure = err
+			}
+			continue
+		}
+		if r.state.Phase != Running {
 			continue
 		}
 		if err := m.judge(ctx, model, r, tell); err != nil && failure == nil {
@@ -237,8 +254,8 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 		if r == nil || r.revision != s.Revision {
 			r = &rollout{state: st, revision: s.Revision}
 			m.log.Info("rollout", "model", s.Model, "from", st.From, "to", st.To, "phase", st.Phase, "percent", st.percent(model.Rollout), "by", st.By, "why", st.Why)
-		} else if r.pulled && r.verdict.abort == "" { // by what all have counted, it does not do worse
-			r = &rollout{state: st, revision: s.Revision, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
+		} else if r.pulled && r.verdict.abort == "" && r.pending == nil { // by what all have counted, it does not do worse
+			r = r.copied(false)
 		}
 		next[s.Model] = r
 	}
@@ -248,6 +265,13 @@ func (m *Manager) take(ctx context.Context, p *plan.Plan) error {
 
 func notUnderstood(model string, err error) error {
 	return fmt.Errorf("the rollout of model %q, as the control store has it, is not understood: %w", model, err)
+}
+
+// copied is the rollout as it is, pulled or not.
+func (r *rollout) copied(pulled bool) *rollout {
+	c := &rollout{state: r.state, revision: r.revision, pulled: pulled, own: r.counts(), told: r.told, verdict: r.verdict, pending: r.pending}
+	c.all.Store(r.all.Load())
+	return c
 }
 
 func (r *rollout) counts() arms {
@@ -260,13 +284,14 @@ func (r *rollout) counts() arms {
 func (m *Manager) judge(ctx context.Context, model *plan.Model, r *rollout, tell bool) error {
 	conf := model.Rollout
 	all, failure := m.sum(ctx, model, r, tell)
-	r.all, r.verdict = all, judge(&conf.Judge, &all)
-	now := m.now()
+	r.all.Store(&all)
+	r.verdict = judge(&conf.Judge, &all)
+	now := m.now().UTC()
 	step := conf.Steps[r.state.step(conf)]
 	switch {
 	case r.verdict.abort != "":
 		if !r.pulled {
-			m.pull(model.Name, r)
+			m.pull(model.Name, r, r.verdict.abort)
 			m.aborts.WithLabelValues(model.Name).Inc()
 		}
 		aborted := r.state
@@ -315,15 +340,15 @@ func (m *Manager) sum(ctx context.Context, model *plan.Model, r *rollout, tell b
 }
 
 // pull sends all requests back here, before the store knows.
-func (m *Manager) pull(model string, r *rollout) {
-	pulled := &rollout{state: r.state, revision: r.revision, pulled: true, own: r.counts(), told: r.told, all: r.all, verdict: r.verdict}
+func (m *Manager) pull(model string, r *rollout, why string) {
+	pulled := r.copied(true)
 	next := map[string]*rollout{}
 	for name, other := range *m.models.Load() {
 		next[name] = other
 	}
 	next[model] = pulled
 	m.models.Store(&next)
-	m.log.Warn("rollout: the new pool does worse; all requests go back", "model", model, "from", r.state.From, "to", r.state.To, "why", r.verdict.abort)
+	m.log.Warn("rollout: all requests go back", "model", model, "from", r.state.From, "to", r.state.To, "why", why)
 }
 
 // put stores a state that rests on the one in force, and brings it into force. Where
@@ -358,8 +383,6 @@ func (m *Manager) Describe(c chan<- *prometheus.Desc) {
 // Collect reports the rollouts of the plan in force.
 func (m *Manager) Collect(c chan<- prometheus.Metric) {
 	m.aborts.Collect(c)
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	p := m.keeper.Plan()
 	if p == nil {
 		return
@@ -374,7 +397,11 @@ func (m *Manager) Collect(c chan<- prometheus.Metric) {
 		if r == nil || r.state.Phase != Running || !r.state.of(model.Rollout) {
 			continue
 		}
-		for pool, arm := range map[string]*Arm{from: &r.all.From, to: &r.all.To} {
+		all := r.all.Load()
+		if all == nil { // nobody has looked since the step
+			continue
+		}
+		for pool, arm := range map[string]*Arm{from: &all.From, to: &all.To} {
 			c <- prometheus.MustNewConstMetric(m.requests, prometheus.GaugeValue, float64(arm.Requests), model.Name, pool)
 			c <- prometheus.MustNewConstMetric(m.errors, prometheus.GaugeValue, float64(arm.Errors), model.Name, pool)
 		}

@@ -398,6 +398,33 @@ func (a *away) Tallies(ctx context.Context, model string) ([]control.Tally, erro
 	return a.Store.Tallies(ctx, model)
 }
 
+// An operator's abort holds here while the store is away, a promoted one's too, and is
+// stored when it is back.
+func TestAbortWhileAway(t *testing.T) {
+	bubble(t, func(s *site) {
+		store := &away{Store: s.store}
+		m := s.manager("a", store)
+		if _, err := m.Start(context.Background(), ann, "chat"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Promote(context.Background(), ann, "chat", true); err != nil {
+			t.Fatal(err)
+		}
+		store.away = true
+		if _, err := m.Abort(context.Background(), ann, "chat", "wrong answers"); !errors.Is(err, control.ErrNotStored) || !errors.Is(err, errAway) {
+			t.Error(err)
+		}
+		looks(m)
+		s.percent(0, m)
+		store.away = false
+		looks(m)
+		if st := s.status(m); st.Phase != rollout.Aborted || st.By != "ann" || st.Why != "wrong answers" {
+			t.Errorf("%+v", st)
+		}
+		s.percent(0, m)
+	})
+}
+
 // Other pools in the configuration are another rollout; other steps are the same one.
 func TestConfigurationChanges(t *testing.T) {
 	bubble(t, func(s *site) {

@@ -221,7 +221,7 @@ type wholeAnswer struct {
 
 // tally is how the requests of the clients went.
 type tally struct {
-	mu sync.Mutex
+	mu    sync.Mutex
 	whole map[string]wholeAnswer // by the decision's id
 	// Neither whole nor a fault of weir's: a stream whose backend was killed after its
 	// first byte, a request whose replica was killed while it decided.
