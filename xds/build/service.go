@@ -148,6 +148,7 @@ func endpointAddress(address string) (a *corev3.Address, named bool, err error) 
 
 // replicaCheck asks a replica of weir by gRPC whether it serves a role.
 func replicaCheck(cluster string) *corev3.HealthCheck {
+	const again = 250 * time.Millisecond // until one is well again, another bears it alone
 	role := "xds"
 	switch cluster {
 	case ExtProcCluster:
@@ -156,10 +157,13 @@ func replicaCheck(cluster string) *corev3.HealthCheck {
 		role = "usage"
 	}
 	return &corev3.HealthCheck{
-		Timeout: durationpb.New(time.Second), Interval: durationpb.New(time.Second),
-		NoTrafficInterval:  durationpb.New(time.Second),
-		UnhealthyInterval:  durationpb.New(250 * time.Millisecond), // until then another one bears it alone
-		UnhealthyThreshold: wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
+		// Envoy hears no answer while it compiles the adapter, which takes a second and more
+		// of the thread that checks: by a shorter bound all replicas would be ill then.
+		Timeout: durationpb.New(3 * time.Second), Interval: durationpb.New(time.Second),
+		NoTrafficInterval:        durationpb.New(again),
+		NoTrafficHealthyInterval: durationpb.New(time.Second),
+		UnhealthyInterval:        durationpb.New(again),
+		UnhealthyThreshold:       wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
 		HealthChecker: &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: role}},
 	}
 }
