@@ -32,6 +32,8 @@ type DryRunReport struct {
 	// this weir sends none.
 	Resources []build.Difference `json:"resources,omitempty"`
 	Warnings  []string           `json:"warnings,omitempty"`
+	// Faults are those of the file; then there is nothing else.
+	Faults []config.Fault `json:"faults,omitempty"`
 }
 
 // dryRun compiles a configuration and brings nothing of it into force.
@@ -47,6 +49,10 @@ func (a *app) dryRun(ctx context.Context, in DryRunRequest) (*DryRunReport, erro
 	is, err := config.Parse(in.Path, in.Text, config.Options{DataDir: a.dir, ReadOnly: true, Warn: func(f config.Fault) {
 		r.Warnings = append(r.Warnings, f.String())
 	}})
+	var faults config.Faults
+	if errors.As(err, &faults) {
+		return &DryRunReport{Version: was.Version, Faults: faults}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -47,10 +47,6 @@ Exits with 0, whether or not something changes, and with 2 when the file is not 
 			if err != nil {
 				return err
 			}
-			// Here first: its faults are told with their places, and the exit code says so.
-			if _, err := config.Load(args[0], config.Options{DataDir: dir, ReadOnly: true}); err != nil {
-				return err
-			}
 			if in.Text, err = config.Text(args[0]); err != nil {
 				return err
 			}
@@ -60,6 +56,14 @@ Exits with 0, whether or not something changes, and with 2 when the file is not 
 			var r app.DryRunReport
 			if err := ask(cmd.Context(), dir, app.DryRunPath, in, &r); err != nil {
 				return err
+			}
+			for i := range r.Faults {
+				if r.Faults[i].File == in.Path {
+					r.Faults[i].File = args[0]
+				}
+			}
+			if len(r.Faults) > 0 {
+				return config.Faults(r.Faults)
 			}
 			if format == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
