@@ -11,11 +11,18 @@ import (
 // An operator's shell has not what weir's environment has: the data directory is found
 // all the same.
 func TestDataDir(t *testing.T) {
+	const rest = `
+listeners: [{name: main, address: "127.0.0.1:10080"}]
+pools: [{name: a, placement: private, endpoints: [{url: "http://a"}], model: m}]
+models: [{name: chat, targets: [{pool: a}]}]
+teams: [{name: t}]
+keys: [{name: k, secret: {env: NOT_SET_HERE}, team: t}]
+`
 	file := filepath.Join(t.TempDir(), "weir.yaml")
 	for name, c := range map[string]struct{ text, data, want string }{
-		"named in the file":      {"data_dir: /var/lib/weir\nkeys: [{name: k, secret: {env: NOT_SET_HERE}, team: t}]\n", "", "/var/lib/weir"},
-		"not named":              {"keys: [{name: k, secret: {file: /not/there}, team: t}]\n", "", app.DefaultDataDir},
-		"given beside the file":  {"data_dir: /var/lib/weir\n", "other", "other"},
+		"named in the file":      {"data_dir: /var/lib/weir" + rest, "", "/var/lib/weir"},
+		"not named":              {rest, "", app.DefaultDataDir},
+		"given beside the file":  {"data_dir: /var/lib/weir" + rest, "other", "other"},
 		"a file that is no file": {"data_dir: [\n", "", ""},
 	} {
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
