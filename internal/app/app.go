@@ -203,14 +203,28 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 // firstLook reads what is to be in force and creates nothing.
 func firstLook(o Options) (*plan.Plan, error) {
 	p, err := config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true})
-	if err == nil || o.DataDir == "" {
-		return p, err
+	if err == nil {
+		return p, nil
 	}
 	// A file that is no good does not matter while another version is pinned.
-	if s, sourceErr := readSource(openVersions(o.DataDir), o.ConfigPath); sourceErr == nil && s.pin != nil {
+	if s, sourceErr := readSource(openVersions(dataDirOf(o)), o.ConfigPath); sourceErr == nil && s.pin != nil {
 		return config.Parse(o.ConfigPath, s.text, config.Options{DataDir: o.DataDir, ReadOnly: true})
 	}
 	return p, err
+}
+
+// dataDirOf is the data directory, as far as can be told of a file that is no good: as it
+// says, where it can be read, and else the default.
+func dataDirOf(o Options) string {
+	if o.DataDir != "" {
+		return o.DataDir
+	}
+	if text, err := config.Text(o.ConfigPath); err == nil {
+		if c, err := config.Read(o.ConfigPath, text); err == nil && c.GetDataDir() != "" {
+			return c.GetDataDir()
+		}
+	}
+	return DefaultDataDir
 }
 
 // load reads what is to be in force: the configuration file as it is now, or the version

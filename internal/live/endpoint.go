@@ -70,6 +70,8 @@ func (e *endpoint) state(now time.Time, staleAfter time.Duration) plan.EndpointS
 
 // summarize adds up what the endpoints said. An endpoint that is down has no load.
 func (p *pool) summarize() {
+	p.summing.Lock() // the later summary is the one that stays
+	defer p.summing.Unlock()
 	s := &summary{staleAfter: staleAfter(p.conf.Load())}
 	var withKV float64
 	for _, e := range *p.endpoints.Load() {

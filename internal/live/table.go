@@ -36,7 +36,8 @@ type pool struct {
 	open      atomic.Int64
 	seen      window
 	endpoints atomic.Pointer[[]*endpoint] // in the order of the plan's
-	heard     atomic.Pointer[summary]     // nil: nothing was heard yet
+	summing   sync.Mutex
+	heard     atomic.Pointer[summary] // nil: nothing was heard yet
 	// The scraper's alone.
 	client *http.Client
 	of     *plan.Pool // whom the client was made for
