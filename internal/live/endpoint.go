@@ -35,10 +35,9 @@ type failure struct {
 	silent bool
 }
 
-func (e *endpoint) down() bool {
-	f := e.failed.Load()
-	return f != nil && f.silent && f.times >= downAfter
-}
+func (e *endpoint) down() bool { return e.failed.Load().down() }
+
+func (f *failure) down() bool { return f != nil && f.silent && f.times >= downAfter }
 
 // said takes in what the endpoint answered.
 func (e *endpoint) said(r *reading) {
@@ -46,14 +45,36 @@ func (e *endpoint) said(r *reading) {
 	e.failed.Store(nil)
 }
 
-// silence takes in that it did not. It returns whether the endpoint has just gone down.
-func (e *endpoint) silence(why string, silent bool) bool {
+// silence takes in that it did not.
+func (e *endpoint) silence(why string, silent bool) {
 	f := failure{times: 1, why: why, silent: silent}
 	if was := e.failed.Load(); was != nil && was.silent == silent {
 		f.times = was.times + 1
 	}
 	e.failed.Store(&f)
-	return silent && f.times == downAfter
+}
+
+// longestPause bounds how long an endpoint that is down is left alone, unless the
+// pool's endpoints are asked less often anyway.
+const longestPause = 10 * time.Second
+
+// pause is the time from one question to the next: longer and longer where nobody
+// answers, since asking thousands that are gone costs what asking those that live does.
+func (e *endpoint) pause(interval time.Duration) time.Duration {
+	f := e.failed.Load()
+	if !f.down() {
+		return interval
+	}
+	doublings := min(f.times-downAfter+1, 8)
+	return max(interval, min(interval<<doublings, longestPause))
+}
+
+// answered tells whether somebody answered the last time.
+func (e *endpoint) answered() bool {
+	if f := e.failed.Load(); f != nil {
+		return !f.silent
+	}
+	return e.heard.Load() != nil
 }
 
 func (e *endpoint) state(now time.Time, staleAfter time.Duration) plan.EndpointState {
@@ -70,7 +91,8 @@ func (e *endpoint) state(now time.Time, staleAfter time.Duration) plan.EndpointS
 
 // summarize adds up what the endpoints said. An endpoint that is down has no load.
 func (p *pool) summarize() {
-	p.summing.Lock() // the later summary is the one that stays
+	// What began earlier must not end later: it would say what was, until the next answer.
+	p.summing.Lock()
 	defer p.summing.Unlock()
 	s := &summary{staleAfter: staleAfter(p.conf.Load())}
 	var withKV float64

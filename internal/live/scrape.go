@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,21 +22,24 @@ import (
 const (
 	// tick is how often the scraper looks for endpoints whose turn it is.
 	tick = 100 * time.Millisecond
-	// maxAsking bounds the endpoints that are asked at one time.
-	maxAsking = 64
+	// maxAsking bounds the endpoints that are asked at one time: those that answered the
+	// last time, and apart from them those that did not. Who keeps one waiting until its
+	// time is up must not keep the others from being asked.
+	maxAsking = 256
 )
 
 // Scraper asks the endpoints how busy they are.
 type Scraper struct {
-	table *Table
-	log   *slog.Logger
-	slots chan struct{}
-	asked sync.WaitGroup
+	table  *Table
+	log    *slog.Logger
+	slots  chan struct{}
+	silent chan struct{} // slots for endpoints that did not answer the last time
+	asked  sync.WaitGroup
 }
 
 // NewScraper makes a scraper that fills the table.
 func NewScraper(t *Table, log *slog.Logger) *Scraper {
-	return &Scraper{table: t, log: log, slots: make(chan struct{}, maxAsking)}
+	return &Scraper{table: t, log: log, slots: make(chan struct{}, maxAsking), silent: make(chan struct{}, maxAsking)}
 }
 
 // Run asks until ctx ends.
@@ -73,10 +77,37 @@ func (s *Scraper) round(ctx context.Context, now time.Time) {
 				e.due = now.Add(conf.Metrics.Interval * time.Duration(i) / time.Duration(len(list)))
 			}
 			if !now.Before(e.due) && s.begin(ctx, p, e, p.client, conf) {
-				e.due = now.Add(conf.Metrics.Interval)
+				e.due = now.Add(e.pause(conf.Metrics.Interval))
 			}
 		}
+		s.tell(p, conf, now)
 	}
+}
+
+// tell says, in one line a pool and not in one an endpoint, that endpoints stopped or
+// began to answer, once the others that go the same way had their turn as well.
+func (s *Scraper) tell(p *pool, conf *plan.Pool, now time.Time) {
+	down := p.heard.Load().down
+	switch {
+	case down == p.told:
+		p.tellAt = time.Time{}
+		return
+	case p.tellAt.IsZero():
+		p.tellAt = now.Add(conf.Metrics.Interval)
+		return
+	case now.Before(p.tellAt):
+		return
+	}
+	if list := *p.endpoints.Load(); down > p.told {
+		why := []any{"pool", conf.Name, "down", down, "of", len(list)}
+		if at := slices.IndexFunc(list, (*endpoint).down); at >= 0 {
+			why = append(why, "endpoint", list[at].address, "err", list[at].state(now, 0).Error)
+		}
+		s.log.Warn("endpoints do not answer", why...)
+	} else {
+		s.log.Info("endpoints answer again", "pool", conf.Name, "down", down, "of", len(list))
+	}
+	p.told, p.tellAt = down, time.Time{}
 }
 
 // begin asks an endpoint, apart. It is false where that cannot be done now.
@@ -84,14 +115,18 @@ func (s *Scraper) begin(ctx context.Context, p *pool, e *endpoint, client *http.
 	if !e.asking.CompareAndSwap(false, true) {
 		return false
 	}
+	slots := s.slots
+	if !e.answered() {
+		slots = s.silent
+	}
 	select {
-	case s.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	default:
 		e.asking.Store(false)
 		return false
 	}
 	s.asked.Go(func() {
-		defer func() { <-s.slots; e.asking.Store(false) }()
+		defer func() { <-slots; e.asking.Store(false) }()
 		s.take(ctx, p, e, client, conf)
 	})
 	return true
@@ -99,7 +134,6 @@ func (s *Scraper) begin(ctx context.Context, p *pool, e *endpoint, client *http.
 
 // take asks an endpoint and keeps what it says.
 func (s *Scraper) take(ctx context.Context, p *pool, e *endpoint, client *http.Client, conf *plan.Pool) {
-	wasDown := e.down()
 	r, err := ask(ctx, client, e.address, conf)
 	if ctx.Err() != nil {
 		return
@@ -111,11 +145,8 @@ func (s *Scraper) take(ctx context.Context, p *pool, e *endpoint, client *http.C
 		e.said(r)
 	case errors.As(err, &mute):
 		e.silence(mute.Error(), false)
-	case e.silence(err.Error(), true):
-		s.log.Warn("an endpoint does not answer", "pool", conf.Name, "endpoint", e.address, "err", err)
-	}
-	if wasDown && !e.down() {
-		s.log.Info("an endpoint answers again", "pool", conf.Name, "endpoint", e.address)
+	default:
+		e.silence(err.Error(), true)
 	}
 	p.summarize()
 }

@@ -36,11 +36,13 @@ type pool struct {
 	open      atomic.Int64
 	seen      window
 	endpoints atomic.Pointer[[]*endpoint] // in the order of the plan's
-	summing   sync.Mutex
-	heard     atomic.Pointer[summary] // nil: nothing was heard yet
+	summing   sync.Mutex                  // of those who write heard
+	heard     atomic.Pointer[summary]     // nil: nothing was heard yet
 	// The scraper's alone.
 	client *http.Client
 	of     *plan.Pool // whom the client was made for
+	told   int        // how many endpoints were down when that was last said
+	tellAt time.Time  // when to say that it changed; zero: it did not
 }
 
 // summary is what the endpoints said, together.
