@@ -77,6 +77,7 @@ gen: ## regenerate protobuf code, the Wasm host bridge and the configuration ref
 bench: setup build ## measure weir beside bare Envoy and a no-op ext_proc, and its token counter beside others (needs cargo); tables go to bin
 	go run ./benchmarks --out bin/bench.md
 	go run -C benchmarks/tokens . --out bin/bench-tokens.md
+	go test ./internal/rule ./extproc/stage/route -run '^$$' -bench HundredRules -benchmem > bin/bench-rules.txt && cat bin/bench-rules.txt
 	go test ./xds -run '^$$' -bench 'Routes|Pools' -benchtime 5x > bin/bench-scale.txt && cat bin/bench-scale.txt
 
 check: lint gen test ## what must pass before a change lands; leaves a clean tree

@@ -42,7 +42,10 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 		In:       Inbound{ID: id, Time: now, Headers: headers, BodyFollows: bodyFollows, Request: openai.Request{View: view}},
 		Estimate: Estimate{hashes: ex.Estimate.hashes},
 		Edits:    ex.Edits[:0],
-		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0], Demoted: ex.Decision.Demoted[:0], Once: ex.Decision.Once[:0]},
+		Decision: Decision{
+			Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0], Demoted: ex.Decision.Demoted[:0], Once: ex.Decision.Once[:0],
+			Seen: ex.Decision.Seen.Emptied(),
+		},
 		Reserved: Reservation{Limits: ex.Reserved.Limits[:0], Request: limit.Request{
 			Targets: ex.Reserved.Request.Targets[:0], Options: ex.Reserved.Request.Options[:0],
 		}},
@@ -157,6 +160,8 @@ type Decision struct {
 	Effort string
 	// Once are the targets that get no second try: they would fail again.
 	Once []*plan.Pool
+	// Seen is what the rules read of live facts.
+	Seen plan.Seen
 	// Bar tells why the request may not use a pool, whoever names it; none is that
 	// it may. Set by route.
 	Bar func(*Exchange, *plan.Pool) ai.Reason

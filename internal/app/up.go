@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,6 +33,11 @@ const (
 	// readyTimeout bounds the start of Envoy; compiling the Wasm filter takes
 	// seconds of CPU.
 	readyTimeout = 2 * time.Minute
+	// readyTimeoutOfPool is added for each pool: Envoy reads and hashes the Wasm filter
+	// for each anew, 10 ms of its main thread, and may get a tenth of a core.
+	readyTimeoutOfPool = 100 * time.Millisecond
+	// waitNote is how often the log tells that Envoy is still waited for.
+	waitNote = 30 * time.Second
 	// drainTimeout bounds how long open streams are waited for at the end.
 	drainTimeout = 10 * time.Minute
 )
@@ -217,6 +223,7 @@ func (a *app) writeFilter() (string, error) {
 }
 
 func (u *up) startEnvoy(ctx context.Context, p *plan.Plan) error {
+	u.warnOfDescriptors(p)
 	listen := make([]string, len(p.Listeners))
 	for i, l := range p.Listeners {
 		listen[i] = l.Address
@@ -244,11 +251,56 @@ func (u *up) reopen() error {
 	return u.envoy.Load().Admin.ReopenLogs(ctx)
 }
 
+// timeToReady is how long an Envoy with so many pools may take to be ready.
+func timeToReady(pools int) time.Duration {
+	return readyTimeout + time.Duration(pools)*readyTimeoutOfPool
+}
+
+// noteWait says from time to time that Envoy is not ready yet, until stop or ctx ends.
+func (u *up) noteWait(ctx context.Context, bound time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	begun := time.Now()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(waitNote):
+				u.log.Warn("envoy is not ready yet", "waited", time.Since(begun).Round(time.Second), "at most", bound, "pools", len(u.plan.Load().Pools))
+			}
+		}
+	}()
+	return cancel
+}
+
+// warnOfDescriptors says what would end Envoy later, by a segmentation fault: it takes a
+// descriptor for the check of an endpoint and one for each connection to it.
+func (u *up) warnOfDescriptors(p *plan.Plan) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return // nothing is known, so nothing is said
+	}
+	if want := descriptors(p); want > limit.Max {
+		u.log.Warn("the hard limit on open files is too low for Envoy with so many endpoints", "limit", limit.Max, "wanted", want)
+	}
+}
+
+// descriptors are the files that Envoy may have open at a time, at least.
+func descriptors(p *plan.Plan) uint64 {
+	n := uint64(1024) // clients, logs, what it has of its own
+	for _, pool := range p.Pools {
+		n += 2 * uint64(len(pool.Endpoints))
+	}
+	return n
+}
+
 // waitReady waits until Envoy serves and has everything, and until the doctor has
 // proved on each listener that the policies are live.
 func (u *up) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	bound := timeToReady(len(u.plan.Load().Pools))
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
+	defer u.noteWait(ctx, bound)()
 	ctx, refused := context.WithCancelCause(ctx)
 	defer refused(nil)
 	accepted := make(chan struct{})

@@ -93,7 +93,7 @@ func (s *Scraper) tell(p *pool, conf *plan.Pool, now time.Time) {
 		p.tellAt = time.Time{}
 		return
 	case p.tellAt.IsZero():
-		p.tellAt = now.Add(conf.Metrics.Interval)
+		p.tellAt = now.Add(downAfter * conf.Metrics.Interval)
 		return
 	case now.Before(p.tellAt):
 		return

@@ -327,6 +327,8 @@ type Facts struct {
 	// Left is which part of a limit, 0 to 1, is left for the caller; ok is false when
 	// that is not known. It never waits. It may be nil.
 	Left func(*Limit) (part float64, ok bool)
+	// Seen is filled with what is read of both; nil: nobody else wants to know.
+	Seen *Seen
 
 	counted bool
 	tokens  int64

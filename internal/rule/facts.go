@@ -75,21 +75,8 @@ func (v *Vocabulary) pool(f *plan.Facts, name string) ref.Val {
 	if !ok {
 		return nil
 	}
-	fact := new(poolFact)
-	fact.read(f, p)
-	return fact
-}
-
-func (p *poolFact) read(f *plan.Facts, pool *plan.Pool) {
-	p.pool, p.now, p.known = pool, f.Now, false
-	if f.Live != nil {
-		if s, ok := f.Live.Pool(pool.Name); ok {
-			p.PoolState = s
-			p.known = !s.Heard.IsZero() && !s.Stale
-			return
-		}
-	}
-	p.PoolState = plan.PoolState{Endpoints: len(pool.Endpoints), Healthy: len(pool.Endpoints)}
+	fact := poolFact(*f.Pool(p))
+	return &fact
 }
 
 // limit is what is left of a limit; nil when there is none of that name.
@@ -98,20 +85,8 @@ func (v *Vocabulary) limit(f *plan.Facts, name string) ref.Val {
 	if !ok {
 		return nil
 	}
-	fact := new(limitFact)
-	fact.read(f, l)
-	return fact
-}
-
-// read takes all of a limit for left when that is not known: the limit itself sees to
-// it that it is kept.
-func (l *limitFact) read(f *plan.Facts, limit *plan.Limit) {
-	*l = limitFact{left: 1}
-	if f.Left != nil {
-		if part, ok := f.Left(limit); ok {
-			*l = limitFact{left: part, known: true}
-		}
-	}
+	fact := limitFact(*f.Limit(l))
+	return &fact
 }
 
 func (v *Vocabulary) calendar(f *plan.Facts, name string) ref.Val {

@@ -20,18 +20,10 @@ var (
 )
 
 // poolFact is what is known of a pool, as a value of a condition.
-type poolFact struct {
-	plan.PoolState
-	pool  *plan.Pool
-	now   time.Time
-	known bool // the backends' load is known, and not stale
-}
+type poolFact plan.PoolSeen
 
 // limitFact is what is left of a limit.
-type limitFact struct {
-	left  float64
-	known bool
-}
+type limitFact plan.LimitSeen
 
 // field is a field of such a value: a number, or with is a flag.
 type field[T any] struct {
@@ -68,14 +60,14 @@ func perMillion(n ai.NanoUSD) float64 { return float64(n) / 1e9 }
 
 // load is a figure of the backends' own; 0 when it is not known, or stale.
 func (p *poolFact) load(v float64) float64 {
-	if !p.known {
+	if !p.Known {
 		return 0
 	}
 	return v
 }
 
 func (p *poolFact) running() int64 {
-	if !p.known {
+	if !p.Known {
 		return p.Open
 	}
 	return int64(p.Running)
@@ -87,7 +79,7 @@ var poolFields = map[string]field[poolFact]{
 	"endpoints":            whole(func(p *poolFact) int64 { return int64(p.Endpoints) }),
 	"healthy":              whole(func(p *poolFact) int64 { return int64(p.Healthy) }),
 	"open":                 whole(func(p *poolFact) int64 { return p.Open }),
-	"known":                flag(func(p *poolFact) bool { return p.known }),
+	"known":                flag(func(p *poolFact) bool { return p.Known }),
 	"stale":                flag(func(p *poolFact) bool { return p.Stale }),
 	"running":              whole((*poolFact).running),
 	"waiting":              whole(func(p *poolFact) int64 { return int64(p.load(p.Waiting)) }),
@@ -97,14 +89,14 @@ var poolFields = map[string]field[poolFact]{
 	"error_rate":           number(func(p *poolFact) float64 { return p.ErrorRate }),
 	"refused_rate":         number(func(p *poolFact) float64 { return p.RefusedRate }),
 	"first_token_ms":       number(func(p *poolFact) float64 { return float64(p.FirstToken) / float64(time.Millisecond) }),
-	"resting":              flag(func(p *poolFact) bool { return p.now.Before(p.RestUntil) }),
-	"input_price":          number(func(p *poolFact) float64 { return perMillion(p.pool.PriceAt(p.now).Input) }),
-	"output_price":         number(func(p *poolFact) float64 { return perMillion(p.pool.PriceAt(p.now).Output) }),
+	"resting":              flag(func(p *poolFact) bool { return p.Now.Before(p.RestUntil) }),
+	"input_price":          number(func(p *poolFact) float64 { return perMillion(p.Pool.PriceAt(p.Now).Input) }),
+	"output_price":         number(func(p *poolFact) float64 { return perMillion(p.Pool.PriceAt(p.Now).Output) }),
 }
 
 var limitFields = map[string]field[limitFact]{
-	"left":  number(func(l *limitFact) float64 { return l.left }),
-	"known": flag(func(l *limitFact) bool { return l.known }),
+	"left":  number(func(l *limitFact) float64 { return l.Left }),
+	"known": flag(func(l *limitFact) bool { return l.Known }),
 }
 
 // ConvertToNative and the others make the facts values of CEL. Nothing in a condition

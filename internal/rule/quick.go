@@ -2,10 +2,11 @@ package rule
 
 import (
 	"slices"
-	"sync"
+	"strings"
 
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/overloads"
 	"cel.dev/cel-go/common/types"
 
 	"github.com/weirproxy/weir/internal/plan"
@@ -70,7 +71,7 @@ func (c *Compiler) quickCall(call ast.CallExpr) quick {
 	case name == operators.LogicalNot:
 		return not(c.quickly(args[0]))
 	case name == operators.In:
-		return quickIn(args[0], args[1])
+		return c.quickIn(args[0], args[1])
 	case name == operators.Index && isIdent(args[0], "calendars"):
 		return c.quickCalendar(args[1])
 	case comparesEqual[name] || comparesOrder[name]:
@@ -80,8 +81,32 @@ func (c *Compiler) quickCall(call ast.CallExpr) quick {
 		if q := c.quickCompare(turned[name], args[1], args[0]); q != nil {
 			return q
 		}
+		if q := c.quickFigures(name, args[0], args[1]); q != nil {
+			return q
+		}
+	case call.IsMemberFunction() && textTests[name] != nil:
+		return c.quickTest(textTests[name], call.Target(), args)
 	}
 	return unknown
+}
+
+// textTests are the functions of a text and a constant that are known here.
+var textTests = map[string]func(text, part string) bool{
+	overloads.StartsWith: strings.HasPrefix,
+	overloads.EndsWith:   strings.HasSuffix,
+	overloads.Contains:   strings.Contains,
+}
+
+func (c *Compiler) quickTest(holds func(text, part string) bool, target ast.Expr, args []ast.Expr) quick {
+	of := c.textOf(target)
+	if of == nil || len(args) != 1 {
+		return unknown
+	}
+	part, ok := constant(args[0])
+	if !ok {
+		return unknown
+	}
+	return func(f *plan.Facts) verdict { return sure(holds(of(f), part)) }
 }
 
 // both joins two looks: decisive on either side decides, and the other word must be on
@@ -123,15 +148,21 @@ func (c *Compiler) quickCalendar(key ast.Expr) quick {
 	return func(f *plan.Facts) verdict { return sure(calendar.Contain(f.Now)) }
 }
 
-// quickIn is `fact in [constants]` and `constant in roles`.
-func quickIn(element, list ast.Expr) quick {
+// quickIn is `fact in [constants]`, `constant in roles` and `constant in headers`.
+func (c *Compiler) quickIn(element, list ast.Expr) quick {
+	if name, isText := constant(element); isText && isIdent(list, "headers") && c.headers[name] {
+		return func(f *plan.Facts) verdict {
+			_, sent := f.Headers[name]
+			return sure(sent)
+		}
+	}
 	if name, isText := constant(element); isText && isIdent(list, "roles") {
 		return func(f *plan.Facts) verdict { return sure(slices.Contains(f.Principal.Roles, name)) }
 	}
-	if element.Kind() != ast.IdentKind || list.Kind() != ast.ListKind {
+	if list.Kind() != ast.ListKind {
 		return unknown
 	}
-	of := stringFact(element.AsIdent())
+	of := c.textOf(element)
 	var texts []string
 	for _, e := range list.AsList().Elements() {
 		text, ok := constant(e)
@@ -198,35 +229,23 @@ func (c *Compiler) lookup(e ast.Expr) (number func(*plan.Facts) float64, is func
 	pool, limit := c.lookups.Pools[name], c.lookups.Limits[name]
 	switch {
 	case variable == "pools" && pool != nil:
-		return readers(poolFields, e.AsSelect().FieldName(), func(p *poolFact, f *plan.Facts) { p.read(f, pool) })
+		return readers(poolFields, e.AsSelect().FieldName(), func(f *plan.Facts) *poolFact { return (*poolFact)(f.Pool(pool)) })
 	case variable == "limits" && limit != nil:
-		return readers(limitFields, e.AsSelect().FieldName(), func(l *limitFact, f *plan.Facts) { l.read(f, limit) })
+		return readers(limitFields, e.AsSelect().FieldName(), func(f *plan.Facts) *limitFact { return (*limitFact)(f.Limit(limit)) })
 	}
 	return nil, nil
 }
 
-// readers read one field. The values are used again: what is called through a variable
-// would escape to the heap for each.
-func readers[T any](fields map[string]field[T], name string, read func(*T, *plan.Facts)) (number func(*plan.Facts) float64, is func(*plan.Facts) bool) {
+// readers read one field.
+func readers[T any](fields map[string]field[T], name string, read func(*plan.Facts) *T) (number func(*plan.Facts) float64, is func(*plan.Facts) bool) {
 	known, ok := fields[name]
-	spare := sync.Pool{New: func() any { return new(T) }}
 	switch {
 	case !ok:
 		return nil, nil
 	case known.is != nil:
-		return nil, func(f *plan.Facts) bool {
-			v := spare.Get().(*T)
-			defer spare.Put(v)
-			read(v, f)
-			return known.is(v)
-		}
+		return nil, func(f *plan.Facts) bool { return known.is(read(f)) }
 	}
-	return func(f *plan.Facts) float64 {
-		v := spare.Get().(*T)
-		defer spare.Put(v)
-		read(v, f)
-		return known.number(v)
-	}, nil
+	return func(f *plan.Facts) float64 { return known.number(read(f)) }, nil
 }
 
 // indexed is the constant name and the variable of variable["name"].

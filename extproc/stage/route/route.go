@@ -114,6 +114,7 @@ func (s *Stage) facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 		InputTokens:    func() int64 { return most(ex, m) },
 		Live:           s.Live,
 		Left:           s.left(ex),
+		Seen:           &ex.Decision.Seen,
 		Now:            ex.In.Time.UTC().Truncate(time.Microsecond),
 	}
 	if names := ex.Plan.Bounds.HeaderFacts; len(names) > 0 {

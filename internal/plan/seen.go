@@ -1,0 +1,75 @@
+package plan
+
+import "time"
+
+// Seen is what conditions have read of live facts for one request, in the order in
+// which they did. Each is read once: whatever changes meanwhile, one request is judged by
+// one state.
+type Seen struct {
+	Pools  []PoolSeen
+	Limits []LimitSeen
+}
+
+// PoolSeen is the state of a pool when a condition first read it.
+type PoolSeen struct {
+	PoolState
+	Pool  *Pool
+	Now   time.Time
+	Known bool // the backends' load is known, and not stale
+}
+
+// LimitSeen is what was left of a limit when a condition first read it.
+type LimitSeen struct {
+	Limit *Limit
+	Left  float64 // 0 to 1; 1 where it is not known
+	Known bool
+}
+
+// Emptied keeps the memory alone.
+func (s *Seen) Emptied() Seen { return Seen{Pools: s.Pools[:0], Limits: s.Limits[:0]} }
+
+// Pool is the state of a pool. It is good until the next call.
+func (f *Facts) Pool(p *Pool) *PoolSeen {
+	s := f.seen()
+	for i := range s.Pools {
+		if s.Pools[i].Pool == p {
+			return &s.Pools[i]
+		}
+	}
+	s.Pools = append(s.Pools, PoolSeen{Pool: p, Now: f.Now})
+	is := &s.Pools[len(s.Pools)-1]
+	if f.Live != nil {
+		if state, ok := f.Live.Pool(p.Name); ok {
+			is.PoolState, is.Known = state, !state.Heard.IsZero() && !state.Stale
+			return is
+		}
+	}
+	is.PoolState = PoolState{Endpoints: len(p.Endpoints), Healthy: len(p.Endpoints)}
+	return is
+}
+
+// Limit is what is left of a limit. All is taken to be left where that is not known: the
+// limit itself sees to it that it is kept. It is good until the next call.
+func (f *Facts) Limit(l *Limit) *LimitSeen {
+	s := f.seen()
+	for i := range s.Limits {
+		if s.Limits[i].Limit == l {
+			return &s.Limits[i]
+		}
+	}
+	is := LimitSeen{Limit: l, Left: 1}
+	if f.Left != nil {
+		if part, ok := f.Left(l); ok {
+			is.Left, is.Known = part, true
+		}
+	}
+	s.Limits = append(s.Limits, is)
+	return &s.Limits[len(s.Limits)-1]
+}
+
+func (f *Facts) seen() *Seen {
+	if f.Seen == nil {
+		f.Seen = new(Seen)
+	}
+	return f.Seen
+}
