@@ -78,7 +78,7 @@ bench: setup build ## measure weir beside bare Envoy and a no-op ext_proc, and i
 	go run ./benchmarks --out bin/bench.md
 	go run -C benchmarks/tokens . --out bin/bench-tokens.md
 	go test ./internal/rule ./extproc/stage/route -run '^$$' -bench HundredRules -benchmem > bin/bench-rules.txt && cat bin/bench-rules.txt
-	go test ./xds -run '^$$' -bench 'Routes|Pools' -benchtime 5x > bin/bench-scale.txt && cat bin/bench-scale.txt
+	go test ./xds -run '^$$' -bench 'Routes|Pools' -benchtime 5x -timeout 20m > bin/bench-scale.txt && cat bin/bench-scale.txt
 
 check: lint gen test ## what must pass before a change lands; leaves a clean tree
 	@test -z "$$(git status --porcelain)" || { git status --short; echo "check: the tree is not clean (generated files?)"; exit 1; }

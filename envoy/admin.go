@@ -67,7 +67,11 @@ func (a *Admin) Ready(ctx context.Context) error {
 // Stats are the counters and gauges whose names match a regular expression
 // (RE2).
 func (a *Admin) Stats(ctx context.Context, filter string) (map[string]int64, error) {
-	text, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape(filter))
+	return a.stats(ctx, "filter="+url.QueryEscape(filter))
+}
+
+func (a *Admin) stats(ctx context.Context, query string) (map[string]int64, error) {
+	text, err := a.do(ctx, http.MethodGet, "/stats?"+query)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +103,10 @@ func (a *Admin) ActiveRequests(ctx context.Context) (int64, error) {
 // Warm tells that no cluster and no listener waits for something before it is
 // used. Envoy acknowledges a cluster before its endpoints are known.
 func (a *Admin) Warm(ctx context.Context) (bool, error) {
-	stats, err := a.Stats(ctx, `^(cluster_manager\.warming_clusters|listener_manager\.total_listeners_warming)$`)
+	// Of all kinds of statistics Envoy takes 60 ms of its main thread with a thousand
+	// clusters, of gauges 15.
+	filter := `^(cluster_manager\.warming_clusters|listener_manager\.total_listeners_warming)$`
+	stats, err := a.stats(ctx, "type=Gauges&filter="+url.QueryEscape(filter))
 	if err != nil {
 		return false, err
 	}

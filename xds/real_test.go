@@ -101,7 +101,7 @@ func startRig(t *testing.T, p *plan.Plan, sotw bool) *rig {
 	return r
 }
 
-func serve(t *testing.T, g *grpc.Server, path string) {
+func serve(t testing.TB, g *grpc.Server, path string) {
 	t.Helper()
 	l, err := net.Listen("unix", path)
 	if err != nil {

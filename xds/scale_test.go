@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -33,23 +32,21 @@ var scaleOptions = build.Options{ExtProc: build.Service{Address: "unix:/e"}, Acc
 // each, and builds what Envoy is told.
 func BenchmarkRoutes(b *testing.B) {
 	for _, n := range []int{10, 100, 1000, 10_000} {
-		file := filepath.Join(b.TempDir(), "weir.yaml")
-		if err := os.WriteFile(file, []byte(manyModels(n)), 0o600); err != nil {
-			b.Fatal(err)
-		}
-		o := config.Options{DataDir: b.TempDir()}
-		p, err := config.Load(file, o)
+		p, err := config.Parse("weir.yaml", []byte(manyModels(n)), config.Options{DataDir: b.TempDir()})
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(fmt.Sprintf("compile/models=%d", n), func(b *testing.B) {
-			for b.Loop() {
-				if _, err := config.Load(file, o); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		b.Run(fmt.Sprintf("compile/models=%d", n), func(b *testing.B) { benchmarkCompile(b, manyModels(n)) })
 		b.Run(fmt.Sprintf("build/models=%d", n), func(b *testing.B) { benchmarkBuild(b, p) })
+	}
+}
+
+func benchmarkCompile(b *testing.B, text string) {
+	o := config.Options{DataDir: b.TempDir()}
+	for b.Loop() {
+		if _, err := config.Parse("weir.yaml", []byte(text), o); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
@@ -62,6 +59,24 @@ func manyModels(n int) string {
 	s.WriteString("models:\n")
 	for i := range n {
 		fmt.Fprintf(&s, "  - {name: model-%d, rules: [{when: \"stream\", targets: [{pool: pool-%d}, {pool: pool-%d}]}, {when: \"true\", targets: [{pool: pool-%d}]}]}\n", i, i%10, (i+1)%10, (i+2)%10)
+	}
+	return s.String()
+}
+
+// manyPoolsFile is a file of n pools of 10 endpoints each, and a model for each.
+func manyPoolsFile(n int) string {
+	var s strings.Builder
+	s.WriteString("listeners: [{name: main, address: \"127.0.0.1:0\"}]\npools:\n")
+	for i := range n {
+		fmt.Fprintf(&s, "  - {name: pool-%d, adapter: vllm, placement: private, model: m, endpoints: [", i)
+		for e := range 10 {
+			fmt.Fprintf(&s, "{url: \"http://10.%d.%d.%d:8000\"}, ", i>>8, i&255, e+1)
+		}
+		s.WriteString("]}\n")
+	}
+	s.WriteString("models:\n")
+	for i := range n {
+		fmt.Fprintf(&s, "  - {name: model-%d, targets: [{pool: pool-%d}, {pool: pool-%d}]}\n", i, i, (i+1)%n)
 	}
 	return s.String()
 }
@@ -106,7 +121,10 @@ func benchmarkBuild(b *testing.B, p *plan.Plan) {
 // BenchmarkPools builds so many pools and publishes the change of one endpoint of
 // one of them to so many Envoys by delta, until the last has accepted it.
 func BenchmarkPools(b *testing.B) {
-	b.Run("build/pools=1000", func(b *testing.B) { benchmarkBuild(b, manyPools(1000)) })
+	for _, n := range []int{100, 1000} {
+		b.Run(fmt.Sprintf("compile/pools=%d", n), func(b *testing.B) { benchmarkCompile(b, manyPoolsFile(n)) })
+		b.Run(fmt.Sprintf("build/pools=%d", n), func(b *testing.B) { benchmarkBuild(b, manyPools(n)) })
+	}
 	for _, c := range []struct{ pools, envoys int }{{10, 1}, {1000, 1}, {1000, 100}, {10, 1000}, {100, 1000}} {
 		b.Run(fmt.Sprintf("change/pools=%d/envoys=%d", c.pools, c.envoys), func(b *testing.B) {
 			benchmarkChange(b, c.pools, c.envoys)
