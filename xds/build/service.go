@@ -3,7 +3,6 @@ package build
 import (
 	"errors"
 	"fmt"
-	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"net"
 	"net/netip"
 	"path/filepath"
