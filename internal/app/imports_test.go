@@ -29,6 +29,7 @@ var walls = []struct {
 	{"limit/...", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
 	{"internal/istio", []string{module + "internal/config", module + "extproc", module + "xds", module + "usage", "google.golang.org/", "istio.io/", "k8s.io/"}},
 	{"internal/live", []string{module + "extproc", module + "xds", module + "usage", module + "internal/app", module + "internal/config"}},
+	{"internal/rollout", []string{module + "extproc", module + "xds", module + "internal/app", module + "internal/config"}},
 	{"internal/rule", []string{module + "extproc", module + "xds", module + "usage", "github.com/envoyproxy/"}},
 	{"extproc/...", []string{module + "xds", module + "envoy", module + "usage", module + "internal/app", module + "internal/config"}},
 	{"extproc/stage/...", []string{"github.com/envoyproxy/"}},
