@@ -10,7 +10,7 @@ FILTER := wasm/dist/adapter.wasm
 GOSRC  := $(shell find cmd control dialect envoy extproc internal limit proto tokens usage wasm xds -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test race exact lint gen bench check clean
+.PHONY: help setup build run test race exact chaos istio lint gen bench check clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,13 @@ race: setup build ## run the tests of the concurrent packages under the race det
 
 exact: setup ## compare token counts with the reference tokenizers on all of the corpora, 100 MB: some eight minutes
 	go test -timeout 30m -run TestCountsEqualReferences -v ./tokens/vocab -full
+
+chaos: setup build ## kill backends and replicas of weir at random under load, for two minutes
+	go test ./test/e2e -run TestChaos -count=1 -v -timeout 10m -args -long
+
+istio: setup build ## test the way from an Istio ingress gateway: a real istiod in process, a real Envoy (compiles Istio: some seven minutes the first time)
+	go vet -C test/istio ./...
+	go test -C test/istio -timeout 10m ./...
 
 lint: ## run golangci-lint (built from source the first time)
 	go tool -modfile=tools/lint/go.mod golangci-lint run ./...

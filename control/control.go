@@ -25,6 +25,8 @@ var (
 	// ErrLost says that the store has lost what it had, or that another one or an older
 	// copy took its place: stored keys and revocations may be gone.
 	ErrLost = errors.New("the control store is not what it was")
+	// ErrNotStored says that a change is in force in this process and is not stored yet.
+	ErrNotStored = errors.New("in force here, and not stored yet")
 	// ErrNotInForce says that a change is stored and does not hold in this process yet.
 	ErrNotInForce = errors.New("stored, and not in force here yet")
 )
@@ -63,11 +65,25 @@ type Override struct {
 	Revision Revision
 }
 
-// Change is one change with its record, all or nothing. Exactly one of Key and
-// Override is there.
+// Rollout is how far a model's rollout is.
+type Rollout struct {
+	Model    string
+	State    []byte // JSON, of package rollout
+	Revision Revision
+}
+
+// Tally is what one process has counted of the requests of a rollout.
+type Tally struct {
+	Model, Process string
+	Counts         []byte // JSON, of package rollout
+}
+
+// Change is one change with its record, all or nothing. Exactly one of Key, Override
+// and Rollout is there.
 type Change struct {
 	Key      *Key
 	Override *Override
+	Rollout  *Rollout
 	// Was is the revision of the object that the change rests on; 0 when there was
 	// none.
 	Was Revision
@@ -138,6 +154,15 @@ type Store interface {
 	// than since, as they are in one moment, until fn returns an error. It returns the
 	// revision of that moment.
 	Changes(ctx context.Context, since Revision, fn func(*Key, *Override) error) (Revision, error)
+	// Rollouts are all rollouts, by model. They are not among the Changes, which say what
+	// becomes of keys.
+	Rollouts(ctx context.Context) ([]Rollout, error)
+	// Count keeps a tally in place of the one before of that process. A change of the
+	// rollout deletes all of its model's; one that was under way may come after that, so
+	// that the counts should say of which revision they are.
+	Count(ctx context.Context, t Tally) error
+	// Tallies are those of a model, by process.
+	Tallies(ctx context.Context, model string) ([]Tally, error)
 	// Note adds a record without a change.
 	Note(ctx context.Context, r Record) error
 	// Audit lists at most limit records, the newest first.

@@ -25,10 +25,13 @@ func (c *call) prepare() error {
 		return errors.New("an edit touches the model's name")
 	}
 	f.body, f.edits, f.id, f.targets = ex.In.Body, ex.Edits, ex.In.ID, ex.Decision.Targets
-	if first := f.targets[0]; ex.Decision.Tries(first) > 1 {
-		c.twice = append(c.twice[:0], f.targets[0], f.targets[0])
-		f.targets = c.twice
+	c.again = append(c.again[:0], f.targets...)
+	for _, p := range f.targets {
+		if ex.Decision.Tries(p) > 1 {
+			c.again = append(c.again, p)
+		}
 	}
+	f.targets = c.again
 	f.newSize = len(f.body)
 	for i := range f.edits {
 		f.newSize += len(f.edits[i].Text) - f.edits[i].Len

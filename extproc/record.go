@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
@@ -35,6 +36,8 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 		TraceId:      ex.In.TraceID(),
 		Rule:         ex.Decision.Rule,
 		Identity:     string(ex.Identity), // where the client is stays out of the record
+		Roles:        ex.Principal.Roles,
+		Facts:        facts(ex),
 	}
 	if m := ex.Decision.Model; m != nil {
 		d.Model = m.Name
@@ -64,6 +67,22 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 		}
 	}
 	return d
+}
+
+// facts are what a route reads of the body; nil where the body says nothing of it.
+func facts(ex *pipeline.Exchange) *usagev1.Facts {
+	r := &ex.In.Request
+	if !r.Tools && !r.Vision && ex.Decision.Effort == "" && r.ThinkingBudget == 0 && !r.HasMaxOutput && r.Answers() == 1 {
+		return nil
+	}
+	f := &usagev1.Facts{Tools: r.Tools, Vision: r.Vision, ReasoningEffort: ex.Decision.Effort, ThinkingBudget: r.ThinkingBudget}
+	if r.HasMaxOutput {
+		f.AskedOutputTokens = proto.Int64(r.MaxOutput) // r is used again
+	}
+	if n := r.Answers(); n > 1 {
+		f.Answers = n
+	}
+	return f
 }
 
 // requestedModel is the name as the client wrote it, without a copy when the

@@ -115,7 +115,7 @@ type call struct {
 	ex         pipeline.Exchange
 	head, tail request
 	forward    forward
-	twice      []*plan.Pool
+	again      []*plan.Pool // the targets, and those that are tried once more
 }
 
 // process serves one stream: headers, then the body if the headers call for one.

@@ -68,9 +68,12 @@ func fromMicros(us int64) time.Time {
 
 // encodeObject is the kind, the name and the JSON of what changes.
 func encodeObject(c *control.Change) (kind, name, text string, err error) {
-	if c.Key != nil {
+	switch {
+	case c.Key != nil:
 		text, err = encodeKey(c.Key)
 		return "k", c.Key.Name, text, err
+	case c.Rollout != nil:
+		return "r", c.Rollout.Model, string(c.Rollout.State), nil
 	}
 	text, err = encodeOverride(c.Override)
 	return "o", hex.EncodeToString(c.Override.Hash[:]), text, err

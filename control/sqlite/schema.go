@@ -62,4 +62,19 @@ CREATE TABLE audit (
 	detail  TEXT NOT NULL
 );
 CREATE INDEX audit_object ON audit (object);
+`, `
+-- How far the rollouts of models are.
+CREATE TABLE rollouts (
+	model    TEXT PRIMARY KEY,
+	state    TEXT NOT NULL, -- JSON
+	revision INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- What each process counted since the last change of a rollout.
+CREATE TABLE tallies (
+	model   TEXT NOT NULL,
+	process TEXT NOT NULL,
+	counts  TEXT NOT NULL, -- JSON
+	PRIMARY KEY (model, process)
+) WITHOUT ROWID;
 `}

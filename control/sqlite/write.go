@@ -30,10 +30,13 @@ func (s *Store) put(ctx context.Context, c control.Change) (control.Revision, er
 	if !bytes.Equal(check, c.HashCheck) {
 		return 0, control.ErrHashSecret
 	}
-	if c.Key != nil {
+	switch {
+	case c.Key != nil:
 		err = putKey(ctx, tx, c.Key, c.Was, revision)
-	} else {
+	case c.Override != nil:
 		err = putOverride(ctx, tx, c.Override, c.Was, revision)
+	default:
+		err = putRollout(ctx, tx, c.Rollout, c.Was, revision)
 	}
 	if err == nil {
 		err = note(ctx, tx, c.Record)

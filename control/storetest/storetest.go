@@ -27,7 +27,7 @@ type Place func(t testing.TB) control.Store
 func Run(t *testing.T, place func(t testing.TB) Place) {
 	for name, test := range map[string]func(*testing.T, Place){
 		"keys": keys, "overrides": overrides, "refused changes": refused, "pages": pages, "audit": audit, "changes": changes,
-		"changes meanwhile": changesMeanwhile, "one at a time": oneAtATime, "revocations reach others": reaches, "again": again,
+		"changes meanwhile": changesMeanwhile, "one at a time": oneAtATime, "revocations reach others": reaches, "again": again, "rollouts": rollouts,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -455,5 +455,52 @@ func again(t *testing.T, place Place) {
 	same(t, 2, r, err)
 	if r := Put(t, s, control.Change{Key: Key("b", plan.Owner{Team: "core"})}); r != 3 {
 		t.Errorf("revision %d", r)
+	}
+}
+
+// Rollouts change one at a time, with a record, and beside the keys; a change deletes
+// what was counted before it.
+func rollouts(t *testing.T, place Place) {
+	s, other := place(t), place(t)
+	key := Put(t, s, control.Change{Key: Key("a", plan.Owner{Team: "core"})})
+	one := control.Rollout{Model: "chat", State: []byte(`{"step":1,"text":"\u00fc"}`)}
+	one.Revision = Put(t, s, control.Change{Rollout: &one, Record: record("rollout.start", "rollout/chat")})
+	if one.Revision <= key {
+		t.Errorf("revision %d after %d", one.Revision, key)
+	}
+	if reached, err := other.Changes(t.Context(), key, func(k *control.Key, o *control.Override) error {
+		t.Error("a rollout is among the changes of keys", k, o)
+		return nil
+	}); err != nil || reached != one.Revision {
+		t.Errorf("the changes reach %d, %v", reached, err)
+	}
+	_, err := other.Put(t.Context(), control.Change{Rollout: &one, HashCheck: check, Record: record("x", "y")})
+	fails(t, err, control.ErrExists)
+	_, err = other.Put(t.Context(), control.Change{Rollout: &one, Was: key, HashCheck: check, Record: record("x", "y")})
+	fails(t, err, control.ErrConflict)
+
+	two := control.Rollout{Model: "a/ü model", State: []byte(`{}`)}
+	two.Revision = Put(t, other, control.Change{Rollout: &two})
+	tallies := []control.Tally{{Model: "chat", Process: "a", Counts: []byte(`{"n":3}`)}, {Model: "chat", Process: "b", Counts: []byte(`{}`)}}
+	for _, c := range []control.Tally{{Model: "chat", Process: "a", Counts: []byte(`{"n":1}`)}, tallies[1], tallies[0], {Model: two.Model, Process: "a", Counts: []byte(`{}`)}} {
+		if err := s.Count(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := other.Tallies(t.Context(), "chat")
+	same(t, tallies, got, err)
+
+	one.State = []byte(`{"step":2}`)
+	one.Revision = Put(t, other, control.Change{Rollout: &one, Was: one.Revision})
+	list, err := s.Rollouts(t.Context())
+	same(t, []control.Rollout{two, one}, list, err)
+	if got, err := s.Tallies(t.Context(), "chat"); err != nil || len(got) != 0 {
+		t.Errorf("tallies of before the change: %v, %v", got, err)
+	}
+	if got, err := s.Tallies(t.Context(), two.Model); err != nil || len(got) != 1 {
+		t.Errorf("tallies of another model: %v, %v", got, err)
+	}
+	if found, err := s.Audit(t.Context(), control.AuditFilter{Object: "rollout/chat"}, 10); err != nil || len(found) != 1 || found[0].Action != "rollout.start" {
+		t.Errorf("records: %v, %v", found, err)
 	}
 }

@@ -49,6 +49,7 @@ type Result struct {
 	// EgressRefused is what the route does about a target that is egress and not
 	// permitted: next or refuse.
 	EgressRefused string   `json:"egress_refused,omitempty"`
+	Rollout       *Rollout `json:"rollout,omitempty"`
 	Targets       []Target `json:"targets,omitempty"`
 	Reserved      *Reserve `json:"reserved,omitempty"`
 	Edits         []Edit   `json:"edits,omitempty"`
@@ -85,6 +86,14 @@ type Request struct {
 	MaxOutputTokens int64  `json:"max_output_tokens,omitempty"` // as the client gave it
 	InputTokens     int64  `json:"input_tokens"`
 	InputCertainty  string `json:"input_certainty"`
+}
+
+// Rollout is a model's rollout that the route names the pool of.
+type Rollout struct {
+	From    string  `json:"from"`
+	To      string  `json:"to"`
+	Percent float64 `json:"percent"` // of the requests move now
+	Moved   bool    `json:"moved"`   // this request is of them
 }
 
 // Rule is a rule of the model: whether it held, did not hold, or was not tried.
@@ -267,7 +276,7 @@ func headers(in Input) []pipeline.Header {
 
 // read tells what the exchange holds.
 func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
-	r := &Result{Verdict: allowed, Roles: roles(ex), EgressRefused: egressRefused(ex), Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex)}
+	r := &Result{Verdict: allowed, Roles: roles(ex), EgressRefused: egressRefused(ex), Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex), Rollout: rollout(ex)}
 	switch {
 	case v.Reply != nil:
 		r.Status, r.Answer = v.Reply.Status, string(v.Reply.Body)
@@ -352,6 +361,16 @@ func rules(ex *pipeline.Exchange) []Rule {
 func noRoute(ex *pipeline.Exchange) bool {
 	step, ok := ex.Trace.Stopped()
 	return ok && step.Verdict.Reason == ai.ReasonNoRoute
+}
+
+// rollout is that of the model while it moves requests of this route.
+func rollout(ex *pipeline.Exchange) *Rollout {
+	d := &ex.Decision
+	if d.Share <= 0 {
+		return nil
+	}
+	r := d.Model.Rollout
+	return &Rollout{From: r.From.Name, To: r.To.Name, Percent: 100 * d.Share, Moved: d.Moved}
 }
 
 func targets(ex *pipeline.Exchange) []Target {

@@ -285,3 +285,23 @@ func TestLive(t *testing.T) {
 		}
 	}
 }
+
+// What a rollout does with the request is told.
+func TestRollout(t *testing.T) {
+	p := testPlan()
+	m := p.Models["chat"]
+	next := &plan.Pool{Name: "next", Placement: ai.Private}
+	m.Pools, m.Rollout = append(m.Pools, next), &plan.Rollout{From: m.Pools[1], To: next}
+	routes := route.New(route.NewRests())
+	routes.Share = func(*plan.Model) float64 { return 0.25 }
+	for drawn, want := range map[float64]string{0.2: "25 % of what goes to near goes to next first: this one too", 0.3: "25 % of what goes to near goes to next first: not this one"} {
+		routes.Draw = func(n uint64) uint64 { return uint64(drawn * float64(n)) }
+		ledger := limit.New(time.Now)
+		r := explain.Live(t.Context(), pipeline.New(auth.Stage{}, network.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(counting.NewMemo(), counting.NewLearned()), quota.NewGate(ledger), routes, quota.New(ledger, limit.NewOutputs())),
+			p, explain.Input{Key: "ci", Path: "/v1/chat/completions", Body: []byte(`{"model":"chat","max_tokens":5,"messages":[{"role":"user","content":"hi"}]}`), Now: time.Now()}, ledger)
+		var b strings.Builder
+		if err := r.WriteText(&b); err != nil || !strings.Contains(b.String(), want) {
+			t.Errorf("%v, no %q in\n%s", err, want, b.String())
+		}
+	}
+}

@@ -34,6 +34,13 @@ func (r *Result) WriteText(w io.Writer) error {
 	if r.Route != "" {
 		row("route", r.Route, "egress that is not permitted: "+r.EgressRefused)
 	}
+	if o := r.Rollout; o != nil {
+		side := "not this one"
+		if o.Moved {
+			side = "this one too"
+		}
+		row("rollout", fmt.Sprintf("%.4g %% of what goes to %s goes to %s first: %s", o.Percent, o.From, o.To, side))
+	}
 	for _, target := range r.Targets {
 		row("target", target.text())
 	}

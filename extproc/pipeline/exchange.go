@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/dialect/openai"
@@ -41,7 +42,10 @@ func (ex *Exchange) Begin(p *plan.Plan, id string, now time.Time, headers []Head
 		In:       Inbound{ID: id, Time: now, Headers: headers, BodyFollows: bodyFollows, Request: openai.Request{View: view}},
 		Estimate: Estimate{hashes: ex.Estimate.hashes},
 		Edits:    ex.Edits[:0],
-		Decision: Decision{Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0], Demoted: ex.Decision.Demoted[:0], Seen: ex.Decision.Seen.Emptied()},
+		Decision: Decision{
+			Targets: ex.Decision.Targets[:0], Dropped: ex.Decision.Dropped[:0], Demoted: ex.Decision.Demoted[:0], Once: ex.Decision.Once[:0],
+			Seen: ex.Decision.Seen.Emptied(),
+		},
 		Reserved: Reservation{Limits: ex.Reserved.Limits[:0], Request: limit.Request{
 			Targets: ex.Reserved.Request.Targets[:0], Options: ex.Reserved.Request.Options[:0],
 		}},
@@ -148,10 +152,16 @@ type Decision struct {
 	Targets      []*plan.Pool // in the order in which they are tried
 	Dropped      []Drop       // what the route names and the request may not use
 	Demoted      []Demotion   // of the targets, what is tried only after the others
+	// Share is which part of the requests the model's rollout moves, and Moved whether
+	// this one is of them. Share is 0 where the route does not name the rollout's pool.
+	Share float64
+	Moved bool
+	// Effort is how much the client wants the model to think; "" when it does not say.
+	Effort string
+	// Once are the targets that get no second try: they would fail again.
+	Once []*plan.Pool
 	// Seen is what the rules read of live facts.
 	Seen plan.Seen
-	// Once says that the only target gets no second try.
-	Once bool
 	// Bar tells why the request may not use a pool, whoever names it; none is that
 	// it may. Set by route.
 	Bar func(*Exchange, *plan.Pool) ai.Reason
@@ -160,11 +170,25 @@ type Decision struct {
 	RestsFor time.Duration
 }
 
-// Tries is how often a target is tried: the only one gets a second try, if that can
-// be at another of its endpoints and may help.
+// Tries is how often a target is tried: those with several endpoints are tried once more
+// when all targets have failed, in their order, each at another endpoint, as far as the
+// model's attempts go.
 func (d *Decision) Tries(p *plan.Pool) int {
-	if len(d.Targets) == 1 && !d.Once && len(p.Endpoints) > 1 {
-		return 2
+	spare := len(d.Targets)
+	if most := d.Model.MaxAttempts; most > 0 {
+		spare = most - len(d.Targets)
+	}
+	for _, t := range d.Targets {
+		if spare <= 0 {
+			break
+		}
+		if len(t.Endpoints) < 2 || slices.Contains(d.Once, t) {
+			continue
+		}
+		if t == p {
+			return 2
+		}
+		spare--
 	}
 	return 1
 }

@@ -203,14 +203,28 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 // firstLook reads what is to be in force and creates nothing.
 func firstLook(o Options) (*plan.Plan, error) {
 	p, err := config.Load(o.ConfigPath, config.Options{DataDir: o.DataDir, ReadOnly: true})
-	if err == nil || o.DataDir == "" {
-		return p, err
+	if err == nil {
+		return p, nil
 	}
 	// A file that is no good does not matter while another version is pinned.
-	if s, sourceErr := readSource(openVersions(o.DataDir), o.ConfigPath); sourceErr == nil && s.pin != nil {
+	if s, sourceErr := readSource(openVersions(dataDirOf(o)), o.ConfigPath); sourceErr == nil && s.pin != nil {
 		return config.Parse(o.ConfigPath, s.text, config.Options{DataDir: o.DataDir, ReadOnly: true})
 	}
 	return p, err
+}
+
+// dataDirOf is the data directory, as far as can be told of a file that is no good: as it
+// says, where it can be read, and else the default.
+func dataDirOf(o Options) string {
+	if o.DataDir != "" {
+		return o.DataDir
+	}
+	if text, err := config.Text(o.ConfigPath); err == nil {
+		if c, err := config.Read(o.ConfigPath, text); err == nil && c.GetDataDir() != "" {
+			return c.GetDataDir()
+		}
+	}
+	return DefaultDataDir
 }
 
 // load reads what is to be in force: the configuration file as it is now, or the version
@@ -344,6 +358,9 @@ func (a *app) settled(e *usagev1.Event) {
 	a.learned.settled(e)
 	a.limits.learn(e)
 	a.live.Ended(e)
+	if a.controls != nil {
+		a.controls.rollouts.Ended(e)
+	}
 	for _, at := range e.GetAttempts() {
 		if rest := time.Duration(at.GetRestMs()) * time.Millisecond; rest > 0 {
 			a.rests.Rest(at.GetPool(), e.GetEnd().AsTime().Add(rest))
@@ -365,7 +382,12 @@ func (a *app) newExtProc() *extproc.Server {
 		a.background("what is left of limits", there.run)
 		left = there.left
 	}
-	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, left, memo, a.learned.Learned, a.log)
+	var share func(*plan.Model) float64
+	if a.controls != nil {
+		share = a.controls.rollouts.Share
+		a.background("rollouts", a.controls.rollouts.Run)
+	}
+	pipe := newPipeline(a.limits.ledger, a.limits.outputs, a.rests, a.live, left, share, memo, a.learned.Learned, a.log)
 	a.pipe = pipe
 	a.checks[string(RoleExtProc)] = func() error {
 		if a.draining.Load() {

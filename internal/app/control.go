@@ -15,6 +15,7 @@ import (
 	controlredis "github.com/weirproxy/weir/control/redis"
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/rollout"
 )
 
 // adminSocket is the name of the admin API's socket in the runtime directory.
@@ -34,7 +35,9 @@ func AdminSocket(dataDir string) (string, error) {
 type controls struct {
 	ring   *plan.Ring
 	keeper *control.Keeper
-	tls    *api.TLSServer // nil when the API is served on the socket only
+	// rollouts are those of the plan in force.
+	rollouts *rollout.Manager
+	tls      *api.TLSServer // nil when the API is served on the socket only
 }
 
 // startControl opens the control store and takes its keys in, before anything is
@@ -56,7 +59,10 @@ func (a *app) startControl(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	a.controls = &controls{ring: ring, keeper: &control.Keeper{Store: store, Follower: follower, Plan: a.plan.Load}}
-	a.reg.MustRegister(follower)
+	if a.controls.rollouts, err = a.newRollouts(); err != nil {
+		return err
+	}
+	a.reg.MustRegister(follower, a.controls.rollouts)
 	a.checks["control"] = follower.Ready
 	a.background("control store", follower.Run)
 	p.Stored = ring

@@ -88,13 +88,28 @@ func (t *leftThere) left(l *plan.Limit, ex *pipeline.Exchange) (float64, bool) {
 		case t.asks <- leftAsk{key, l, p, model}:
 			a.asked = now
 			if len(t.known) >= leftKept {
-				clear(t.known)
+				t.forget(now)
 			}
 			t.known[key] = a
 		default: // there is so much to ask that this can wait
 		}
 	}
 	return a.part, a.ok && now.Sub(a.at) <= leftTrusted
+}
+
+// forget makes room: of those that nobody asked for lately, or else of some.
+func (t *leftThere) forget(now time.Time) {
+	for key, a := range t.known {
+		if now.Sub(a.asked) > leftTrusted {
+			delete(t.known, key)
+		}
+	}
+	for key := range t.known { // in a random order
+		if len(t.known) < leftKept {
+			return
+		}
+		delete(t.known, key)
+	}
 }
 
 // run asks until ctx ends.
@@ -106,7 +121,8 @@ func (t *leftThere) run(ctx context.Context) error {
 		case ask := <-t.asks:
 			part, ok := leftOf(t.ledger, ask.limit, ask.by, ask.model)
 			t.mu.Lock()
-			if a, still := t.known[ask.key]; still {
+			// One that failed says nothing new: what was said before holds while it is trusted.
+			if a, still := t.known[ask.key]; still && (ok || !a.ok) {
 				a.part, a.ok, a.at = part, ok, t.now()
 				t.known[ask.key] = a
 			}

@@ -2,8 +2,10 @@ package app
 
 import (
 	"context"
+	"strconv"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weirproxy/weir/extproc/pipeline"
@@ -86,5 +88,69 @@ func TestLeftThere(t *testing.T) {
 	store.let <- 10
 	if part, ok := heard(); !ok || part != 0.1 {
 		t.Errorf("after the second answer: %v, %v", part, ok)
+	}
+}
+
+// sometimes is a store that answers, or not.
+type sometimes struct{ left int64 }
+
+func (s *sometimes) States(limits []*plan.Limit, _ *limit.Request) []limit.State {
+	if s.left < 0 {
+		return nil
+	}
+	return []limit.State{{Limit: limits[0], Left: s.left}}
+}
+
+// A look that fails forgets nothing; what is known is given up when it is old.
+func TestLeftThereOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &sometimes{left: 40}
+		there := newLeftThere(store)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = there.run(ctx) }()
+		defer func() { cancel(); <-done }()
+		month := &plan.Limit{Name: "month", Unit: plan.UnitRequests, Amount: 100, Window: time.Hour}
+		ex := &pipeline.Exchange{Principal: ai.Principal{Team: "research"}, Decision: pipeline.Decision{Model: &plan.Model{Name: "m"}}}
+		look := func(after time.Duration) (float64, bool) {
+			time.Sleep(after)
+			there.left(month, ex) // asks
+			synctest.Wait()
+			return there.left(month, ex)
+		}
+		if part, ok := look(0); !ok || part != 0.4 {
+			t.Errorf("%v, %v", part, ok)
+		}
+		store.left = -1
+		if part, ok := look(time.Second); !ok || part != 0.4 {
+			t.Errorf("after a look that failed: %v, %v", part, ok)
+		}
+		if part, ok := look(leftTrusted); ok {
+			t.Errorf("after %v without an answer: %v", leftTrusted, part)
+		}
+	})
+}
+
+// What nobody asks for any more makes room first.
+func TestLeftThereRoom(t *testing.T) {
+	there := newLeftThere(&sometimes{})
+	now := time.Now()
+	for i := range leftKept {
+		asked := now
+		if i%4 == 0 {
+			asked = now.Add(-2 * leftTrusted)
+		}
+		there.known[strconv.Itoa(i)] = leftAnswer{part: 1, ok: true, at: asked, asked: asked}
+	}
+	there.forget(now)
+	if n := len(there.known); n != leftKept*3/4 {
+		t.Errorf("%d are left of %d", n, leftKept)
+	}
+	for i := range leftKept {
+		there.known[strconv.Itoa(i)] = leftAnswer{asked: now}
+	}
+	there.forget(now)
+	if n := len(there.known); n != leftKept-1 {
+		t.Errorf("%d are left where all are in use", n)
 	}
 }

@@ -29,6 +29,8 @@ const (
 	PoolsPath    = "/pools"
 	HistoryPath  = "/history"
 	RollbackPath = "/rollback"
+	RolloutPath  = "/rollout"
+	DryRunPath   = "/dry-run"
 )
 
 // DoctorRequest asks for an examination: of one proxy for once, or of all.
@@ -60,6 +62,8 @@ func (a *app) startOperator(runtime string) error {
 	mux.HandleFunc("POST "+PoolsPath, answering(a.poolsNow))
 	mux.HandleFunc("POST "+HistoryPath, answering(a.versionsNow))
 	mux.HandleFunc("POST "+RollbackPath, answering(a.rollback))
+	mux.HandleFunc("POST "+DryRunPath, answering(a.dryRun))
+	mux.HandleFunc("POST "+RolloutPath, answering(a.rollout))
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	a.onStop(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

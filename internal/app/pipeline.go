@@ -23,9 +23,9 @@ type leftFunc = func(*plan.Limit, *pipeline.Exchange) (float64, bool)
 
 // newPipeline is the order in which a request is judged. PII and moderation come
 // after tokens, the response cache after quota.
-func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, known plan.Live, left leftFunc, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
+func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests, known plan.Live, left leftFunc, share func(*plan.Model) float64, memo *counting.Memo, learned *counting.Learned, log *slog.Logger) *pipeline.Pipeline {
 	routes := route.New(rests)
-	routes.Live, routes.Left = known, left
+	routes.Live, routes.Left, routes.Share = known, left, share
 	p := pipeline.New(
 		auth.Stage{},
 		network.Stage{},
@@ -44,5 +44,5 @@ func newPipeline(ledger quota.Ledger, outputs *limit.Outputs, rests *route.Rests
 // NewPipeline is the production pipeline with a ledger of its own, in which no
 // limit is used yet: for explain. The log has what stages fail of.
 func NewPipeline(log *slog.Logger) *pipeline.Pipeline {
-	return newPipeline(limit.New(time.Now), limit.NewOutputs(), route.NewRests(), nil, nil, nil, counting.NewLearned(), log)
+	return newPipeline(limit.New(time.Now), limit.NewOutputs(), route.NewRests(), nil, nil, nil, nil, counting.NewLearned(), log)
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/weirproxy/weir/internal/plan"
 )
@@ -16,7 +18,9 @@ import (
 // ports remembers which free port was chosen for each listener with port 0, so
 // that a reload or a restart of weir moves no listener.
 type ports struct {
-	file   string
+	file string // "" keeps nothing
+
+	mu     sync.Mutex
 	chosen map[string]int
 }
 
@@ -38,6 +42,8 @@ func openPorts(dir string) (*ports, error) {
 // resolve returns the plan with every port 0 replaced. The plan itself is not
 // changed.
 func (p *ports) resolve(in *plan.Plan) (*plan.Plan, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	out := *in
 	out.Listeners = append([]plan.Listener(nil), in.Listeners...)
 	added := false
@@ -59,7 +65,7 @@ func (p *ports) resolve(in *plan.Plan) (*plan.Plan, error) {
 		}
 		l.Address = net.JoinHostPort(host, strconv.Itoa(n))
 	}
-	if added {
+	if added && p.file != "" {
 		b, err := json.Marshal(p.chosen)
 		if err != nil {
 			return nil, err
@@ -69,6 +75,14 @@ func (p *ports) resolve(in *plan.Plan) (*plan.Plan, error) {
 		}
 	}
 	return &out, nil
+}
+
+// preview is what resolve would return, and remembers nothing.
+func (p *ports) preview(in *plan.Plan) (*plan.Plan, error) {
+	p.mu.Lock()
+	chosen := maps.Clone(p.chosen)
+	p.mu.Unlock()
+	return (&ports{chosen: chosen}).resolve(in)
 }
 
 func freePort(host string) (int, error) {

@@ -84,6 +84,9 @@ func (a *app) apply(ctx context.Context, p *plan.Plan) (err error) {
 	a.bindControl(p)
 	a.live.Follow(p)
 	old := a.plan.Swap(p)
+	if a.controls != nil {
+		a.controls.rollouts.Look(ctx) // before the first request by it
+	}
 	select {
 	case a.changed <- struct{}{}:
 	default: // nobody has looked since the last change

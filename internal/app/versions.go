@@ -142,6 +142,10 @@ func (a *app) rollback(ctx context.Context, in RollbackRequest) (*RollbackReport
 		return nil, errors.New("no configuration is in force yet")
 	}
 	file, fileErr := config.Text(a.o.ConfigPath)
+	was := history.Hash(file)
+	if fileErr != nil { // it will be read again as it was, and that is no change
+		was = a.lastFile()
+	}
 	var to history.Entry
 	text, by := file, "release"
 	if in.Release {
@@ -176,7 +180,7 @@ func (a *app) rollback(ctx context.Context, in RollbackRequest) (*RollbackReport
 		}
 	}
 	// The pin after it is in force: it must not hold what could not be.
-	pin := &history.Pin{Number: to.Number, Time: time.Now().UTC(), File: history.Hash(file)}
+	pin := &history.Pin{Number: to.Number, Time: time.Now().UTC(), File: was}
 	if in.Release {
 		pin = nil
 	}
@@ -189,6 +193,19 @@ func (a *app) rollback(ctx context.Context, in RollbackRequest) (*RollbackReport
 	return &RollbackReport{
 		Number: to.Number, Was: current.Version, Is: p.Version, Millis: time.Since(start).Milliseconds(), NotChanged: needsRestart(current, p),
 	}, nil
+}
+
+// lastFile is the hash of the file as it was read last: what a pin is to, or else what is
+// in force.
+func (a *app) lastFile() string {
+	if pin, err := a.versions.Pinned(); err == nil && pin != nil {
+		return pin.File
+	}
+	text, err := a.versions.Text(int(a.number.Load()))
+	if err != nil {
+		return ""
+	}
+	return history.Hash(text)
 }
 
 // audit notes what an operator did by the socket, which only the user that weir runs as

@@ -117,7 +117,7 @@ right model, moves on when a model breaks, and says afterwards who paid.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(misuse)
-	root.AddCommand(newUp(hurry), newServe(), newValidate(), newDiff(), newHistory(), newRollback(), newExplain(), newDoctor(), newPools(), newUsage(), newLimits(), newTokenizers(), newKey(), newBudget(), newAudit(), newEnvoy(), newSimulate())
+	root.AddCommand(newUp(hurry), newServe(), newValidate(), newDiff(), newApply(), newHistory(), newRollback(), newRollout(), newExplain(), newDoctor(), newPools(), newUsage(), newLimits(), newTokenizers(), newKey(), newBudget(), newAudit(), newEnvoy(), newSimulate())
 	return root
 }
 

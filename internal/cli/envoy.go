@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirproxy/weir/envoy"
-	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/wasm"
 	"github.com/weirproxy/weir/xds/build"
 )
@@ -92,41 +91,6 @@ func (f *bootstrapFlags) print(cmd *cobra.Command) error {
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", b)
 	return err
-}
-
-func newEnvoyRender() *cobra.Command {
-	var f bootstrapFlags
-	var file, data string
-	cmd := &cobra.Command{
-		Use:   "render --config FILE",
-		Short: "Print a configuration for an Envoy whose listeners stay yours",
-		Long: `Print a configuration (JSON) for an Envoy whose listeners are yours: those of the
-configuration file as a start, written out. Change them, or copy what they ask of weir into
-listeners that you have: the early header mutations, the filters before the router, the
-access log with its options, the local replies, and the routes by RDS. weir then serves this
-Envoy its routes, clusters, endpoints and secrets, and never a listener. The node metadata
-weir.own_listeners tells it so.`,
-		Example: "  weir envoy render --config weir.yaml --xds 127.0.0.1:10090 > envoy.json && envoy -c envoy.json",
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := required(cmd, "config"); err != nil {
-				return err
-			}
-			p, err := config.Load(file, config.Options{DataDir: data, ReadOnly: true})
-			if err != nil {
-				return err
-			}
-			if f.Listeners, err = build.Listeners(p); err != nil {
-				return err
-			}
-			return f.print(cmd)
-		},
-	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
-	cmd.Flags().StringVar(&data, "data", "", "data directory with generated secrets")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	f.add(cmd)
-	return cmd
 }
 
 func newEnvoyWasm() *cobra.Command {

@@ -90,11 +90,19 @@ func dataDir(data, file string) (string, error) {
 		}
 		return data, nil
 	}
-	p, err := config.Load(file, config.Options{ReadOnly: true})
+	text, err := config.Text(file)
 	if err != nil {
 		return "", err
 	}
-	return p.DataDir, nil
+	// Not compiled: what it names (secrets in weir's environment, say) need not be here.
+	c, err := config.Read(file, text)
+	if err != nil {
+		return "", err
+	}
+	if c.GetDataDir() == "" {
+		return app.DefaultDataDir, nil
+	}
+	return c.GetDataDir(), nil
 }
 
 func printUsage(cmd *cobra.Command, dir string, since time.Duration, by []store.Dimension, format string) error {

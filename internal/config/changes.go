@@ -9,13 +9,9 @@ import (
 	configv1 "github.com/weirproxy/weir/proto/weir/config/v1"
 )
 
-// Read reads a configuration file as it is written, without what is compiled
-// into it. It has been checked for its shape only.
-func Read(path string) (*configv1.Config, error) {
-	text, err := Text(path)
-	if err != nil {
-		return nil, err
-	}
+// Read reads the text of a configuration as it is written, without what is compiled
+// into it. It has been checked for its shape only. The path names it in faults.
+func Read(path string, text []byte) (*configv1.Config, error) {
 	cfg, r := read(path, text)
 	if len(r.faults) > 0 {
 		return nil, r.faults

@@ -51,7 +51,7 @@ func TestChanges(t *testing.T) {
 
 // Whatever list of named things loses an element, it is said by its name.
 func TestChangesOfAnExample(t *testing.T) {
-	cfg, err := Read("../../examples/bank/weir.yaml")
+	cfg, err := readFileOf(t, "../../examples/bank/weir.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,16 @@ func TestReadNamesTheFault(t *testing.T) {
 	if err := os.WriteFile(file, []byte("nonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(file); err == nil || !strings.Contains(err.Error(), "nonsense") {
+	if _, err := readFileOf(t, file); err == nil || !strings.Contains(err.Error(), "nonsense") {
 		t.Errorf("got %v, want a fault that names the field", err)
 	}
+}
+
+func readFileOf(t *testing.T, path string) (*configv1.Config, error) {
+	t.Helper()
+	text, err := Text(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Read(path, text)
 }

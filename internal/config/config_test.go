@@ -293,7 +293,7 @@ func FuzzParse(f *testing.F) {
 					t.Fatalf("rule %+v", r)
 				}
 			}
-			if p.Models[m.Name] != m || len(routed(m)) == 0 {
+			if p.Models[m.Name] != m || len(m.Pools) == 0 {
 				t.Fatalf("model %+v", m)
 			}
 		}

@@ -31,6 +31,7 @@ func fill(c *configv1.Config) {
 			orValue(&t.LightInputTokens, lightInput)
 			orValue(&t.LightOutputTokens, lightOutput)
 		}
+		fillRollout(m.Rollout)
 		orValue(&m.MaxAttempts, 4)
 		orDuration(&m.FirstTokenTimeout, 30*time.Second)
 		orDuration(&m.AttemptTimeout, 600*time.Second)

@@ -187,6 +187,9 @@ func summarize(out *strings.Builder, p *plan.Plan) {
 		if m.MaxAttempts != 4 {
 			fmt.Fprintf(out, "  attempts=%d\n", m.MaxAttempts)
 		}
+		if r := m.Rollout; r != nil {
+			fmt.Fprintf(out, "  rollout %s -> %s sticky=%q %+v %+v\n", r.From.Name, r.To.Name, r.Sticky, r.Steps, r.Judge)
+		}
 		for _, r := range m.Rules {
 			fmt.Fprintf(out, "  %s when %s ->%s\n", r.Name, r.Source, steps(r.Targets)+refuses(r.RefuseEgress))
 		}

@@ -38,6 +38,12 @@ func (c *compilation) compileModels() {
 		model.Targets, model.RefuseEgress = c.steps(path+".targets", m.Targets), m.EgressRefused == "refuse"
 		model.Rules = c.rules(path, m, rules, model.Targets)
 		model.Pools = pools(model)
+		if model.Rollout = c.rollout(path+".rollout", m.Rollout, model.Pools); model.Rollout != nil && !slices.Contains(model.Pools, model.Rollout.To) {
+			model.Pools = append(model.Pools, model.Rollout.To)
+		}
+		if model.Rollout != nil && model.MaxAttempts == 1 {
+			c.warn(path+".rollout", "max_attempts is 1: what pool %q fails is not tried at pool %q, and fails for the client", model.Rollout.To.Name, model.Rollout.From.Name)
+		}
 		if m.Name != "" && c.models[m.Name] == nil {
 			c.models[m.Name] = model
 		}
@@ -243,26 +249,9 @@ func (c *compilation) anyOf(at string, t *configv1.Target, once func(at, pool st
 	return step
 }
 
-// routed are the pools that a model's routes name, each once, sorted by name.
-func routed(m *plan.Model) []*plan.Pool {
-	pools := map[string]*plan.Pool{}
-	collect := func(steps []plan.Step) {
-		for _, s := range steps {
-			for _, choice := range s.Choices {
-				pools[choice.Pool.Name] = choice.Pool
-			}
-		}
-	}
-	collect(m.Targets)
-	for _, r := range m.Rules {
-		collect(r.Targets)
-	}
-	return slices.SortedFunc(maps.Values(pools), func(a, b *plan.Pool) int { return cmp.Compare(a.Name, b.Name) })
-}
-
 // windows warns of a reservation that leaves no room for any input.
 func (c *compilation) windows(path string, m *plan.Model) {
-	for _, p := range routed(m) {
+	for _, p := range slices.SortedFunc(slices.Values(m.Pools), func(a, b *plan.Pool) int { return cmp.Compare(a.Name, b.Name) }) {
 		if p.ContextWindow > 0 && m.DefaultMaxTokens >= p.ContextWindow {
 			c.warn(path+".default_max_tokens", "%d tokens of output fill the context window of pool %q", m.DefaultMaxTokens, p.Name)
 		}

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +28,7 @@ type window struct {
 type slot struct {
 	at    int64 // the slot's number since the epoch
 	count [neither + 1]int64
-	first [latencies]int32
+	first Histogram
 }
 
 // sums are of all slots.
@@ -40,26 +39,6 @@ type sums struct {
 	first           time.Duration
 	firstOf         int64
 	failing, dead   bool
-}
-
-// latencies are the buckets of first-token times: four to each doubling from 1 ms on,
-// up to four minutes. So a median is within 19 % of what it was.
-const latencies = 72
-
-func bucketOf(d time.Duration) int {
-	v := uint64(d / (250 * time.Microsecond)) // 4 is a millisecond
-	if v < 4 {
-		return 0
-	}
-	exp := bits.Len64(v) - 3 // v >> exp is 4 to 7
-	return min(exp*4+int(v>>exp)-4, latencies-1)
-}
-
-// timeOf is the middle of a bucket.
-func timeOf(bucket int) time.Duration {
-	exp, quarter := bucket/4, bucket%4
-	low := time.Duration(4+quarter) << exp
-	return low*250*time.Microsecond + (250 * time.Microsecond << exp / 2)
 }
 
 func (w *window) add(now time.Time, o outcome, first time.Duration) {
@@ -79,7 +58,7 @@ func (w *window) add(now time.Time, o outcome, first time.Duration) {
 	}
 	w.last = n
 	if first > 0 && o == good {
-		s.first[bucketOf(first)]++
+		s.first.Add(first)
 	}
 	w.sum.Store(w.sumUp(n))
 }
@@ -87,7 +66,7 @@ func (w *window) add(now time.Time, o outcome, first time.Duration) {
 func (w *window) sumUp(n int64) *sums {
 	total := &sums{slot: n}
 	var count [neither + 1]int64
-	var first [latencies]int64
+	var first Histogram
 	for i := range w.slots {
 		s := &w.slots[i]
 		if s.at <= n-slots {
@@ -96,10 +75,7 @@ func (w *window) sumUp(n int64) *sums {
 		for o, c := range s.count {
 			count[o] += c
 		}
-		for b, c := range s.first {
-			first[b] += int64(c)
-			total.firstOf += int64(c)
-		}
+		first.Merge(&s.first)
 	}
 	total.attempts = count[good] + count[failed] + count[refused]
 	if total.attempts > 0 {
@@ -108,7 +84,7 @@ func (w *window) sumUp(n int64) *sums {
 	}
 	total.dead = w.streak >= failingOf && n-w.last < failingIn
 	total.failing = total.dead || w.failing(n)
-	total.first = median(&first, total.firstOf)
+	total.first, total.firstOf = first.Median()
 	return total
 }
 
@@ -129,16 +105,6 @@ func (w *window) failing(n int64) bool {
 		}
 	}
 	return attempts >= failingOf && 2*failures > attempts
-}
-
-func median(first *[latencies]int64, of int64) time.Duration {
-	var below int64
-	for b, c := range first {
-		if below += c; c > 0 && 2*below >= of {
-			return timeOf(b)
-		}
-	}
-	return 0
 }
 
 // read fills in the sums, unless all that they rest on is older than a minute.

@@ -222,12 +222,13 @@ type Model struct {
 	Rules             []*Rule
 	Targets           []Step  // the default; may be empty
 	RefuseEgress      bool    // of Targets: see Rule
-	Pools             []*Pool // all that the rules and targets name, each once
+	Pools             []*Pool // all that the rules, the targets and the rollout name, each once
 	DefaultMaxTokens  int64
 	MinOutputTokens   int64 // under which no limit lowers an answer's ceiling
 	FirstTokenTimeout time.Duration
 	AttemptTimeout    time.Duration
-	MaxAttempts       int // of one request, over all its targets
+	MaxAttempts       int      // of one request, over all its targets
+	Rollout           *Rollout // nil: none
 	// Batch says that its requests wait behind others for the capacity of pools.
 	Batch bool
 }

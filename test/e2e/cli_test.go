@@ -116,7 +116,7 @@ func TestKeysHash(t *testing.T) {
 
 func TestHelpAndMisuse(t *testing.T) {
 	out, _, code := weir(t, "", "help")
-	for _, command := range []string{"up", "serve", "validate", "explain", "usage", "tokenizers", "key", "audit", "envoy", "simulate", "completion"} {
+	for _, command := range []string{"up", "serve", "validate", "explain", "rollout", "usage", "tokenizers", "key", "audit", "envoy", "simulate", "completion"} {
 		if !regexp.MustCompile(`(?m)^  ` + command + ` `).MatchString(out) {
 			t.Errorf("help does not name %s", command)
 		}

@@ -197,3 +197,21 @@ func TestEndpointsComeAndGo(t *testing.T) {
 		t.Errorf("%d of %d were refused, %d answered by the other pool", refused, all, other)
 	}
 }
+
+// When one endpoint of a pool fails and the next target fails too, the pool's other
+// endpoint is tried: what could be answered is.
+func TestOtherEndpointAfterAll(t *testing.T) {
+	t.Parallel()
+	p := newTwins(t, "ejection: {off: true}")
+	p.x.fault(t, simulate.Fault{Status: 500})
+	p.b.fault(t, simulate.Fault{Status: 500})
+	for range 12 {
+		if got := p.chat("chat"); got.status != 200 || got.header.Get("x-simulator") != "y" {
+			t.Errorf("status %d from %q: %s", got.status, got.header.Get("x-simulator"), got.body)
+		}
+	}
+	x, y, b := len(p.x.Requests()), len(p.y.Requests()), len(p.b.Requests())
+	if x == 0 || x != b || y != 12 {
+		t.Errorf("x had %d requests, b %d, y %d", x, b, y)
+	}
+}

@@ -55,6 +55,13 @@ func TestRollback(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 
+	if out, errs, code := weir(t, "", "diff", "1", "2", "--config", w.config, "--data", w.dir); code != 0 || strings.TrimSpace(out) != "models[chat].targets[0].pool: \"a\" → \"b\"\nmodels[chat].targets[1]: removed" {
+		t.Errorf("weir diff of versions: exit code %d: %s%s", code, out, errs)
+	}
+	if _, errs, code := weir(t, "", "diff", "1", "9", "--config", w.config, "--data", w.dir); code == 0 || !strings.Contains(errs, "9: neither a file nor a version") {
+		t.Errorf("weir diff of no version: exit code %d: %s", code, errs)
+	}
+
 	// Requests all the while: none fails, and none goes to b after the command has ended.
 	var last sync.Map // backend → when it answered last
 	load := make(chan struct{})

@@ -21,11 +21,11 @@ type pair struct {
 	replicas [2]*operated
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T, edits ...string) *pair {
 	t.Helper()
 	p := &pair{t: t, store: redistest.Start(t, redistest.Valkey)}
 	b, keys := newBackend(t, simulate.Options{}), deploymentSecrets(t)
-	config := strings.NewReplacer("replicas: 3", "replicas: 2, when_away: allowance, allowance_percent: 50").Replace(deploymentConfig)
+	config := edited(t, strings.Replace(deploymentConfig, "replicas: 3", "replicas: 2, when_away: allowance, allowance_percent: 50", 1), edits...)
 	for i := range p.replicas {
 		address, listener := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
 		g := &gateway{t: t, dir: t.TempDir(), base: "http://" + listener + "/v1"}

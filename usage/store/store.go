@@ -51,6 +51,9 @@ type Reader interface {
 	// Since calls fn with each event that ended at t or later, oldest first,
 	// until fn returns an error.
 	Since(ctx context.Context, t time.Time, fn func(*usagev1.Event) error) error
+	// Last calls fn with each of the n events that ended last, the newest first, until
+	// fn returns an error.
+	Last(ctx context.Context, n int, fn func(*usagev1.Event) error) error
 	// Usage sums events up. Rows come in no particular order.
 	Usage(ctx context.Context, q Query) ([]Row, error)
 }

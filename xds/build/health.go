@@ -64,11 +64,17 @@ func outlierDetection(p *plan.Pool) *clusterv3.OutlierDetection {
 		Interval:                           durationpb.New(min(p.Ejection.For, 2*time.Second)), // how often it looks who may come back
 		BaseEjectionTime:                   durationpb.New(p.Ejection.For),
 		MaxEjectionTime:                    durationpb.New(p.Ejection.AtMost),
-		// Of the endpoints and the refusing ones, rounded up: Envoy ejects what comes to no more.
-		MaxEjectionPercent: wrapperspb.UInt32(uint32((100*(n-1) + all - 1) / all)),
+		MaxEjectionPercent:                 wrapperspb.UInt32(mostEjected(n, all)),
 		// It says that it is well and fails: that is no reason to come back early.
 		SuccessfulActiveHealthCheckUnejectHost: wrapperspb.Bool(false),
 	}
+}
+
+// mostEjected is which percent of all endpoints, the refusing ones among them, may be
+// ejected so that one of n stays. Envoy ejects what comes to no more: it is rounded up, but
+// where a whole percent is more than an endpoint, to less than all n.
+func mostEjected(n, all int) uint32 {
+	return uint32(min((100*(n-1)+all-1)/all, (100*n-1)/all))
 }
 
 func ejects(p *plan.Pool) bool { return p.Ejection.After > 0 && len(p.Endpoints) > 1 && static(p) }

@@ -147,7 +147,7 @@ func clientCertHeader(l *plan.Listener) hcmv3.HttpConnectionManager_ForwardClien
 // extProc asks weir, and fails closed.
 func extProc() *extprocv3.ExternalProcessor {
 	return &extprocv3.ExternalProcessor{
-		GrpcService:      grpcService(ExtProcCluster, 0),
+		GrpcService:      asked(),
 		StatPrefix:       "weir",
 		FailureModeAllow: false,
 		StatusOnError:    &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},

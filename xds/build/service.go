@@ -14,6 +14,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -125,8 +126,9 @@ func (s Service) Cluster(name string) (*clusterv3.Cluster, error) {
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{locality}}
 	if len(s.Others) > 0 {
 		c.HealthChecks = []*corev3.HealthCheck{replicaCheck(name)}
-		// A replica that is not healthy is not asked, even if no other one is left.
-		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: percent(0)}
+		// Where none is healthy, all are asked: one that was started again a moment ago is
+		// there before the next check says so, and what is not ready refuses by itself.
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: percent(1)}
 	}
 	return c, nil
 }
@@ -146,6 +148,7 @@ func endpointAddress(address string) (a *corev3.Address, named bool, err error) 
 
 // replicaCheck asks a replica of weir by gRPC whether it serves a role.
 func replicaCheck(cluster string) *corev3.HealthCheck {
+	const again = 250 * time.Millisecond // until one is well again, another bears it alone
 	role := "xds"
 	switch cluster {
 	case ExtProcCluster:
@@ -154,9 +157,13 @@ func replicaCheck(cluster string) *corev3.HealthCheck {
 		role = "usage"
 	}
 	return &corev3.HealthCheck{
-		Timeout: durationpb.New(time.Second), Interval: durationpb.New(time.Second),
-		NoTrafficInterval:  durationpb.New(time.Second),
-		UnhealthyThreshold: wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
+		// Envoy hears no answer while it compiles the adapter, which takes a second and more
+		// of the thread that checks: by a shorter bound all replicas would be ill then.
+		Timeout: durationpb.New(3 * time.Second), Interval: durationpb.New(time.Second),
+		NoTrafficInterval:        durationpb.New(again),
+		NoTrafficHealthyInterval: durationpb.New(time.Second),
+		UnhealthyInterval:        durationpb.New(again),
+		UnhealthyThreshold:       wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
 		HealthChecker: &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: role}},
 	}
 }
@@ -208,6 +215,28 @@ func grpcService(cluster string, timeout time.Duration) *corev3.GrpcService {
 	}}
 	if timeout > 0 {
 		g.Timeout = durationpb.New(timeout)
+	}
+	return g
+}
+
+// asked is how weir is asked: where one replica takes no connection, or is gone before it
+// has said anything, another one is asked at once.
+func asked() *corev3.GrpcService {
+	g := grpcService(ExtProcCluster, 0)
+	g.RetryPolicy = &corev3.RetryPolicy{
+		RetryOn:    "connect-failure,refused-stream,reset",
+		NumRetries: wrapperspb.UInt32(2),
+		RetryBackOff: &corev3.BackoffStrategy{
+			BaseInterval: durationpb.New(time.Millisecond),
+			MaxInterval:  durationpb.New(25 * time.Millisecond),
+		},
+		RetryHostPredicate: []*corev3.RetryPolicy_RetryHostPredicate{{
+			Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &corev3.RetryPolicy_RetryHostPredicate_TypedConfig{
+				TypedConfig: pack(&previousv3.PreviousHostsPredicate{}),
+			},
+		}},
+		HostSelectionRetryMaxAttempts: 10,
 	}
 	return g
 }

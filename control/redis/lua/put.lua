@@ -1,5 +1,5 @@
 -- Makes a change with its record, all or nothing. ARGV[3] and on: the change's token,
--- the record as JSON, and 'k' for a key, 'o' for an override or 'n' for a record
+-- the record as JSON, and 'k' for a key, 'o' for an override, 'r' for a rollout or 'n' for a record
 -- alone; with an object the hash check, its name or hash, the revision that the
 -- change rests on and the object as JSON; for a key its team and application, then
 -- the hashes of its secrets. What can fail is before the first write.
@@ -16,7 +16,7 @@ local held = redis.call('GET', base .. 'check')
 if held and held ~= check then
   return {'secret', revision}
 end
-local objects = base .. (kind == 'k' and 'keys' or 'overrides')
+local objects = base .. ({k = 'keys', o = 'overrides', r = 'rollouts'})[kind]
 local old = redis.call('HGET', objects, name)
 local at, was = old and tonumber(string.match(old, '^(%d+) ')) or 0, tonumber(ARGV[8])
 if at ~= was then
@@ -56,6 +56,10 @@ end
 revision = redis.call('RPUSH', history, token)
 redis.call('SETNX', base .. 'check', check)
 redis.call('HSET', objects, name, revision .. ' ' .. object)
-redis.call('ZADD', base .. 'changed', revision, kind .. name)
+if kind == 'r' then
+  redis.call('DEL', base .. 'tally:' .. name)
+else
+  redis.call('ZADD', base .. 'changed', revision, kind .. name)
+end
 redis.call('RPUSH', base .. 'audit', record)
 return {'ok', revision}

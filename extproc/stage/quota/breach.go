@@ -30,6 +30,7 @@ func (s *Stage) reserve(ctx context.Context, ex *pipeline.Exchange) bool {
 	shadow := ex.Plan.Mode(s.Name()) == plan.Shadow
 	place := place{line: &s.line}
 	defer place.leave()
+	var full full
 	for {
 		res := &ex.Reserved.Result
 		if l, pool := s.line.before(ex); l != nil && !shadow {
@@ -42,17 +43,32 @@ func (s *Stage) reserve(ctx context.Context, ex *pipeline.Exchange) bool {
 			return false
 		case shadow: // changes nothing
 			return false
-		case dropPools(ex):
+		case dropPools(ex, &full):
 		case l.OnBreach == plan.BreachDowngrade && downgrade(ex):
+			full.targets = nil // it goes elsewhere altogether
 		case l.OnBreach == plan.BreachQueue && s.wait(ctx, ex, &place, &waited):
+			full.back(&ex.Decision) // any of them may have room by now
 		default:
 			return false
 		}
 	}
 }
 
+// full remembers the targets before those without room were dropped.
+type full struct {
+	targets []*plan.Pool // nil: none was
+	dropped int          // of the decision's drops, those of before
+}
+
+// back brings them back.
+func (f *full) back(d *pipeline.Decision) {
+	if f.targets != nil {
+		d.Targets, d.Dropped, f.targets = append(d.Targets[:0], f.targets...), d.Dropped[:f.dropped], nil
+	}
+}
+
 // dropPools drops the targets whose limit has no room, if others are left.
-func dropPools(ex *pipeline.Exchange) bool {
+func dropPools(ex *pipeline.Exchange, before *full) bool {
 	l, pool := ex.Reserved.Result.Limit, ex.Reserved.Result.Pool
 	if !l.OfPools() {
 		return false
@@ -67,6 +83,9 @@ func dropPools(ex *pipeline.Exchange) bool {
 	}
 	if left == 0 || left == len(d.Targets) {
 		return false
+	}
+	if before.targets == nil {
+		before.targets, before.dropped = slices.Clone(d.Targets), len(d.Dropped)
 	}
 	for _, p := range d.Targets {
 		if full(p) {

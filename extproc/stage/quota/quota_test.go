@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -385,6 +386,37 @@ func TestQueueByPriority(t *testing.T) {
 	book.Ledger.Release("interactive")
 	if reason := request(s, of("batch", true)); reason != ai.ReasonNone {
 		t.Errorf("a batch request alone: %q", reason)
+	}
+}
+
+// Whichever of a request's pools has room first takes it, in their order, and not only
+// the last one that was full.
+func TestFullPoolComesBack(t *testing.T) {
+	capacity := &plan.Limit{Name: "capacity", Unit: plan.UnitConcurrency, Amount: 1, PerPool: true, OnBreach: plan.BreachQueue, QueueWait: time.Second}
+	for _, frees := range []int{0, 1} {
+		book := newLedger()
+		s := New(book, limit.NewOutputs())
+		for i := range 2 {
+			ex := exchange(t, ai.KindChat, given, exact(100), 0, capacity)
+			ex.In.ID, ex.Decision.Targets = ex.Decision.Targets[i].Name, ex.Decision.Targets[i:i+1]
+			if v, _ := s.Request(t.Context(), ex); v.Stops() {
+				t.Fatal(v)
+			}
+		}
+		ex := exchange(t, ai.KindChat, given, exact(100), 0, capacity)
+		ex.In.ID = "waits"
+		targets := slices.Clone(ex.Decision.Targets)
+		s.Sleep = func(context.Context, time.Duration) bool {
+			book.Ledger.Release(targets[frees].Name)
+			return true
+		}
+		v, err := s.Request(t.Context(), ex)
+		if err != nil || v.Stops() || len(ex.Decision.Targets) != 1 || ex.Decision.Targets[0] != targets[frees] {
+			t.Errorf("%s has room: %v, %v: %v", targets[frees].Name, v.Reason, err, ex.Decision.Targets)
+		}
+		if d := ex.Decision.Dropped; len(d) != 1 || d[0].Pool != targets[1-frees] {
+			t.Errorf("dropped: %v", d)
+		}
 	}
 }
 

@@ -26,6 +26,8 @@ func TestBound(t *testing.T) {
 		{name: "as many as there are", most: 2, steps: to(two, other), want: []string{"two", "other"}, tries: 1},
 		{name: "more targets than attempts", most: 1, steps: to(two, other), want: []string{"two"}, dropped: 1, tries: 1},
 		{name: "the failing one is left out", most: 1, steps: to(two, other), live: states{"two": {Endpoints: 2}}, want: []string{"other"}, dropped: 1, tries: 1},
+		{name: "room for one more", most: 3, steps: to(two, other), want: []string{"two", "other"}, tries: 2},
+		{name: "room, and it fails", most: 3, steps: to(other, two), live: states{"two": {Endpoints: 2, Healthy: 2, Failing: true}}, want: []string{"other", "two"}, tries: 1},
 		{name: "the only target", most: 4, steps: to(two), want: []string{"two"}, tries: 2},
 		{name: "a part of it fails", most: 4, steps: to(two), live: states{"two": {Endpoints: 2, Healthy: 1, Failing: true}}, want: []string{"two"}, tries: 2},
 		{name: "it is dead", most: 4, steps: to(two), live: states{"two": {Endpoints: 2, Healthy: 2, Failing: true, Dead: true}}, want: []string{"two"}, tries: 1},

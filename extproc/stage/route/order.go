@@ -166,8 +166,9 @@ func (s *Stage) demote(ex *pipeline.Exchange) {
 	d.Targets = kept
 }
 
-// bound keeps the request within its attempts. A second try at the only target is left
-// out where it would fail too: it would double what a pool gets that fails.
+// bound keeps the request within its attempts. A second try at a target is left out where
+// it would likely fail too: it would double what a pool gets that fails. The only target
+// gets it while any of its endpoints answers.
 func (s *Stage) bound(ex *pipeline.Exchange) {
 	d := &ex.Decision
 	most := d.Model.MaxAttempts
@@ -177,9 +178,13 @@ func (s *Stage) bound(ex *pipeline.Exchange) {
 		}
 		d.Targets = d.Targets[:most]
 	}
-	if len(d.Targets) == 1 {
-		now, ok := s.state(d.Targets[0])
-		d.Once = most == 1 || ok && now.Dead
+	for _, p := range d.Targets {
+		if len(p.Endpoints) < 2 {
+			continue
+		}
+		if now, ok := s.state(p); ok && (now.Dead || now.Failing && len(d.Targets) > 1) {
+			d.Once = append(d.Once, p)
+		}
 	}
 }
 

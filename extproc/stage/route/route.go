@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weirproxy/weir/dialect/openai"
 	"github.com/weirproxy/weir/extproc/pipeline"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
@@ -23,7 +24,12 @@ type Stage struct {
 	Live plan.Live
 	// Left is which part of a limit, 0 to 1, is left for who calls; ok is false when that
 	// is not known. It must not wait. nil: it is not known.
-	Left   func(*plan.Limit, *pipeline.Exchange) (part float64, ok bool)
+	Left func(*plan.Limit, *pipeline.Exchange) (part float64, ok bool)
+	// Effort reads how much the client wants the model to think.
+	Effort func(*openai.Request) string
+	// Share is which part of a model's requests its rollout moves now, 0 to 1. It must not
+	// wait. nil: none.
+	Share  func(*plan.Model) float64
 	rests  *Rests
 	barred func(*pipeline.Exchange, *plan.Pool) ai.Reason
 }
@@ -31,7 +37,7 @@ type Stage struct {
 // New makes the stage, with Go's random source; rests knows which pools are to be
 // left alone.
 func New(rests *Rests) *Stage {
-	s := &Stage{Draw: rand.Uint64N, rests: rests}
+	s := &Stage{Draw: rand.Uint64N, Effort: effort, rests: rests}
 	s.barred = s.bar // once, and not for each request
 	return s
 }
@@ -45,7 +51,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 	if !ok {
 		return noModel(ai.ReasonUnknownModel), nil
 	}
-	ex.Decision.Model, ex.Decision.Bar = m, s.barred
+	ex.Decision.Model, ex.Decision.Bar, ex.Decision.Effort = m, s.barred, s.Effort(&ex.In.Request)
 	if v := permit(ex, m); v.Stops() {
 		return v, nil
 	}
@@ -62,6 +68,7 @@ func (s *Stage) Request(_ context.Context, ex *pipeline.Exchange) (pipeline.Verd
 			return noEgress(), nil
 		}
 	}
+	s.shift(ex, steps)
 	ex.Grants.Settle()
 	if len(d.Targets) == 0 {
 		return nowhere(ex), nil
@@ -102,7 +109,7 @@ func (s *Stage) facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 		Tools:          r.Tools,
 		Vision:         r.Vision,
 		MaxOutput:      r.MaxOutput,
-		Effort:         effort(r),
+		Effort:         ex.Decision.Effort,
 		ThinkingBudget: r.ThinkingBudget,
 		InputTokens:    func() int64 { return most(ex, m) },
 		Live:           s.Live,

@@ -72,7 +72,16 @@ func (r *Reader) Event(ctx context.Context, id string) (*usagev1.Event, error) {
 
 // Since implements store.Reader.
 func (r *Reader) Since(ctx context.Context, t time.Time, fn func(*usagev1.Event) error) error {
-	rows, err := r.db.QueryContext(ctx, `SELECT event FROM events WHERE end_us >= ? ORDER BY end_us`, t.UnixMicro())
+	return r.each(ctx, fn, `SELECT event FROM events WHERE end_us >= ? ORDER BY end_us`, t.UnixMicro())
+}
+
+// Last implements store.Reader.
+func (r *Reader) Last(ctx context.Context, n int, fn func(*usagev1.Event) error) error {
+	return r.each(ctx, fn, `SELECT event FROM events ORDER BY end_us DESC LIMIT ?`, n)
+}
+
+func (r *Reader) each(ctx context.Context, fn func(*usagev1.Event) error, query string, args ...any) error {
+	rows, err := r.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("usage store: %w", err)
 	}

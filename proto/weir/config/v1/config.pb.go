@@ -1669,7 +1669,11 @@ type Model struct {
 	// interactive: before all that is batch. Default: interactive
 	Priority string `protobuf:"bytes,40,opt,name=priority,proto3" json:"priority,omitempty"`
 	// The most attempts that one request makes, over all its targets. Default: 4
-	MaxAttempts   uint32 `protobuf:"varint,50,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	MaxAttempts uint32 `protobuf:"varint,50,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// A canary: a share of the requests that would go to one pool goes to another one
+	// first, in steps, for as long as that one does as well. It begins with
+	// `weir rollout start`. Default: none
+	Rollout       *Rollout `protobuf:"bytes,30,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1786,6 +1790,13 @@ func (x *Model) GetMaxAttempts() uint32 {
 		return x.MaxAttempts
 	}
 	return 0
+}
+
+func (x *Model) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
 }
 
 // Rule routes the requests for which its condition holds.
@@ -4677,6 +4688,230 @@ func (x *PrefixAffinity) GetMostLoadPercent() uint32 {
 	return 0
 }
 
+// Rollout moves a model's requests from one pool to another in steps. Its first targets
+// stay the way back: a request whose canary fails is tried at them.
+type Rollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool that is to take over: none of the model's own targets.
+	To string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	// The pool whose requests move, wherever the model's targets or rules name it.
+	// Default: the model's only pool
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// What keeps to its side while a step lasts, and never goes back as shares grow:
+	// principal (who calls: the key, and the user if one is named), conversation (all
+	// requests that begin alike, as in prefix_affinity) or request (nothing does).
+	// Default: principal
+	Sticky string `protobuf:"bytes,3,opt,name=sticky,proto3" json:"sticky,omitempty"`
+	// The steps, each with a larger share. After the last one all requests move.
+	// Default: 5, 25 and 50 percent, with a pause of 10m each
+	Steps []*RolloutStep `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	// By what the canary is judged.
+	Judge         *RolloutJudge `protobuf:"bytes,5,opt,name=judge,proto3" json:"judge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Rollout) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Rollout) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Rollout) GetSticky() string {
+	if x != nil {
+		return x.Sticky
+	}
+	return ""
+}
+
+func (x *Rollout) GetSteps() []*RolloutStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Rollout) GetJudge() *RolloutJudge {
+	if x != nil {
+		return x.Judge
+	}
+	return nil
+}
+
+// RolloutStep is a share, and how long it holds at the least.
+type RolloutStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The share, in percent.
+	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	// How long the step lasts; it lasts longer while there are not enough requests to
+	// judge by. Default: until `weir rollout promote`
+	Pause         *durationpb.Duration `protobuf:"bytes,2,opt,name=pause,proto3" json:"pause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutStep) Reset() {
+	*x = RolloutStep{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutStep) ProtoMessage() {}
+
+func (x *RolloutStep) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutStep.ProtoReflect.Descriptor instead.
+func (*RolloutStep) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RolloutStep) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *RolloutStep) GetPause() *durationpb.Duration {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+// RolloutJudge says how much worse than the old pool, in the same step, the new one may
+// do. Where it surely does worse, the rollout is aborted at once: all requests go back.
+// Where it seems to, the step lasts until that is sure, or over.
+type RolloutJudge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// So many requests of the new pool are judged in each step before the next one.
+	// Default: 100
+	MinRequests int64 `protobuf:"varint,1,opt,name=min_requests,json=minRequests,proto3" json:"min_requests,omitempty"`
+	// How much larger the part may be that fails: statuses from 500 on and 429, timeouts
+	// and connections that break, whatever the client was answered in the end.
+	// Default: 0.02
+	MaxErrorRateIncrease *float64 `protobuf:"fixed64,2,opt,name=max_error_rate_increase,json=maxErrorRateIncrease,proto3,oneof" json:"max_error_rate_increase,omitempty"`
+	// How much larger the part may be that is refused: other statuses from 400 on, and
+	// answers that a content filter ended. Default: 0.02
+	MaxRefusalRateIncrease *float64 `protobuf:"fixed64,3,opt,name=max_refusal_rate_increase,json=maxRefusalRateIncrease,proto3,oneof" json:"max_refusal_rate_increase,omitempty"`
+	// How many times as long the median time to the first token may be. 0: it is not
+	// judged. Default: 1.5
+	MaxFirstTokenRatio *float64 `protobuf:"fixed64,4,opt,name=max_first_token_ratio,json=maxFirstTokenRatio,proto3,oneof" json:"max_first_token_ratio,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *RolloutJudge) Reset() {
+	*x = RolloutJudge{}
+	mi := &file_weir_config_v1_config_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutJudge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutJudge) ProtoMessage() {}
+
+func (x *RolloutJudge) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_config_v1_config_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutJudge.ProtoReflect.Descriptor instead.
+func (*RolloutJudge) Descriptor() ([]byte, []int) {
+	return file_weir_config_v1_config_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RolloutJudge) GetMinRequests() int64 {
+	if x != nil {
+		return x.MinRequests
+	}
+	return 0
+}
+
+func (x *RolloutJudge) GetMaxErrorRateIncrease() float64 {
+	if x != nil && x.MaxErrorRateIncrease != nil {
+		return *x.MaxErrorRateIncrease
+	}
+	return 0
+}
+
+func (x *RolloutJudge) GetMaxRefusalRateIncrease() float64 {
+	if x != nil && x.MaxRefusalRateIncrease != nil {
+		return *x.MaxRefusalRateIncrease
+	}
+	return 0
+}
+
+func (x *RolloutJudge) GetMaxFirstTokenRatio() float64 {
+	if x != nil && x.MaxFirstTokenRatio != nil {
+		return *x.MaxFirstTokenRatio
+	}
+	return 0
+}
+
 var File_weir_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_weir_config_v1_config_proto_rawDesc = "" +
@@ -4829,7 +5064,7 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\v2\x19.weir.config.v1.SecretRefB\x06\xbaH\x03\xc8\x01\x01R\x06secret\x120\n" +
 	"\x06header\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{0,64}$R\x06header\x12$\n" +
 	"\x06prefix\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@H\x00R\x06prefix\x88\x01\x01B\t\n" +
-	"\a_prefix\"\x8f\x05\n" +
+	"\a_prefix\"\xc2\x05\n" +
 	"\x05Model\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12)\n" +
@@ -4843,7 +5078,8 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x0eegress_refused\x18\b \x01(\tB\x15\xbaH\x12r\x10R\x00R\x04nextR\x06refuseR\regressRefused\x12+\n" +
 	"\x05tiers\x18\x14 \x01(\v2\x15.weir.config.v1.TiersR\x05tiers\x127\n" +
 	"\bpriority\x18( \x01(\tB\x1b\xbaH\x18r\x16R\x00R\vinteractiveR\x05batchR\bpriority\x12*\n" +
-	"\fmax_attempts\x182 \x01(\rB\a\xbaH\x04*\x02\x18\x10R\vmaxAttempts\"\xda\x01\n" +
+	"\fmax_attempts\x182 \x01(\rB\a\xbaH\x04*\x02\x18\x10R\vmaxAttempts\x121\n" +
+	"\arollout\x18\x1e \x01(\v2\x17.weir.config.v1.RolloutR\arollout\"\xda\x01\n" +
 	"\x04Rule\x12;\n" +
 	"\x04name\x18\x01 \x01(\tB'\xbaH$r\"2 ^([a-z0-9]([-a-z0-9_.]{0,62}))?$R\x04name\x12\x1b\n" +
 	"\x04when\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04when\x12:\n" +
@@ -5063,7 +5299,25 @@ const file_weir_config_v1_config_proto_rawDesc = "" +
 	"\x03for\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x03for\x12C\n" +
 	"\aat_most\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06atMost\"F\n" +
 	"\x0ePrefixAffinity\x124\n" +
-	"\x11most_load_percent\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x0fmostLoadPercentB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
+	"\x11most_load_percent\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x0fmostLoadPercent\"\xea\x01\n" +
+	"\aRollout\x12\x17\n" +
+	"\x02to\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12A\n" +
+	"\x06sticky\x18\x03 \x01(\tB)\xbaH&r$R\x00R\tprincipalR\fconversationR\arequestR\x06sticky\x12;\n" +
+	"\x05steps\x18\x04 \x03(\v2\x1b.weir.config.v1.RolloutStepB\b\xbaH\x05\x92\x01\x02\x10dR\x05steps\x122\n" +
+	"\x05judge\x18\x05 \x01(\v2\x1c.weir.config.v1.RolloutJudgeR\x05judge\"\x84\x01\n" +
+	"\vRolloutStep\x121\n" +
+	"\apercent\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00R\apercent\x12B\n" +
+	"\x05pause\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x05\b\x80\x9a\x9e\x012\x02\b\x01R\x05pause\"\x93\x03\n" +
+	"\fRolloutJudge\x120\n" +
+	"\fmin_requests\x18\x01 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x01R\vminRequests\x12S\n" +
+	"\x17max_error_rate_increase\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x14maxErrorRateIncrease\x88\x01\x01\x12W\n" +
+	"\x19max_refusal_rate_increase\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x16maxRefusalRateIncrease\x88\x01\x01\x12O\n" +
+	"\x15max_first_token_ratio\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x12maxFirstTokenRatio\x88\x01\x01B\x1a\n" +
+	"\x18_max_error_rate_increaseB\x1c\n" +
+	"\x1a_max_refusal_rate_increaseB\x18\n" +
+	"\x16_max_first_token_ratioB9Z7github.com/weirproxy/weir/proto/weir/config/v1;configv1b\x06proto3"
 
 var (
 	file_weir_config_v1_config_proto_rawDescOnce sync.Once
@@ -5077,7 +5331,7 @@ func file_weir_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_weir_config_v1_config_proto_rawDescData
 }
 
-var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_weir_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_weir_config_v1_config_proto_goTypes = []any{
 	(*Config)(nil),                // 0: weir.config.v1.Config
 	(*Listener)(nil),              // 1: weir.config.v1.Listener
@@ -5131,8 +5385,11 @@ var file_weir_config_v1_config_proto_goTypes = []any{
 	(*HealthCheck)(nil),           // 49: weir.config.v1.HealthCheck
 	(*Ejection)(nil),              // 50: weir.config.v1.Ejection
 	(*PrefixAffinity)(nil),        // 51: weir.config.v1.PrefixAffinity
-	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*Rollout)(nil),               // 52: weir.config.v1.Rollout
+	(*RolloutStep)(nil),           // 53: weir.config.v1.RolloutStep
+	(*RolloutJudge)(nil),          // 54: weir.config.v1.RolloutJudge
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
 }
 var file_weir_config_v1_config_proto_depIdxs = []int32{
 	1,  // 0: weir.config.v1.Config.listeners:type_name -> weir.config.v1.Listener
@@ -5165,7 +5422,7 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	12, // 27: weir.config.v1.Pool.endpoints:type_name -> weir.config.v1.Endpoint
 	13, // 28: weir.config.v1.Pool.price:type_name -> weir.config.v1.Price
 	15, // 29: weir.config.v1.Pool.credential:type_name -> weir.config.v1.Credential
-	52, // 30: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	55, // 30: weir.config.v1.Pool.connect_timeout:type_name -> google.protobuf.Duration
 	11, // 31: weir.config.v1.Pool.tls:type_name -> weir.config.v1.UpstreamTLS
 	10, // 32: weir.config.v1.Pool.tokenizer:type_name -> weir.config.v1.Tokenizer
 	14, // 33: weir.config.v1.Pool.prices:type_name -> weir.config.v1.PricePeriod
@@ -5174,56 +5431,60 @@ var file_weir_config_v1_config_proto_depIdxs = []int32{
 	47, // 36: weir.config.v1.Pool.saturated_at:type_name -> weir.config.v1.Saturation
 	49, // 37: weir.config.v1.Pool.health_check:type_name -> weir.config.v1.HealthCheck
 	50, // 38: weir.config.v1.Pool.ejection:type_name -> weir.config.v1.Ejection
-	52, // 39: weir.config.v1.Pool.slow_start:type_name -> google.protobuf.Duration
-	52, // 40: weir.config.v1.Pool.stream_idle_timeout:type_name -> google.protobuf.Duration
+	55, // 39: weir.config.v1.Pool.slow_start:type_name -> google.protobuf.Duration
+	55, // 40: weir.config.v1.Pool.stream_idle_timeout:type_name -> google.protobuf.Duration
 	13, // 41: weir.config.v1.PricePeriod.price:type_name -> weir.config.v1.Price
 	8,  // 42: weir.config.v1.Credential.secret:type_name -> weir.config.v1.SecretRef
 	17, // 43: weir.config.v1.Model.rules:type_name -> weir.config.v1.Rule
 	18, // 44: weir.config.v1.Model.targets:type_name -> weir.config.v1.Target
-	52, // 45: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
-	52, // 46: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
+	55, // 45: weir.config.v1.Model.first_token_timeout:type_name -> google.protobuf.Duration
+	55, // 46: weir.config.v1.Model.attempt_timeout:type_name -> google.protobuf.Duration
 	48, // 47: weir.config.v1.Model.tiers:type_name -> weir.config.v1.Tiers
-	18, // 48: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
-	19, // 49: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
-	41, // 50: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
-	23, // 51: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
-	41, // 52: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
-	24, // 53: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
-	8,  // 54: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
-	53, // 55: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 56: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
-	52, // 57: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
-	52, // 58: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
-	28, // 59: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
-	8,  // 60: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
-	30, // 61: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
-	8,  // 62: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
-	31, // 63: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
-	52, // 64: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
-	52, // 65: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
-	52, // 66: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
-	37, // 67: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
-	38, // 68: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
-	52, // 69: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
-	52, // 70: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
-	44, // 71: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
-	43, // 72: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
-	52, // 73: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
-	52, // 74: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
-	23, // 75: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
-	18, // 76: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
-	18, // 77: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
-	18, // 78: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
-	18, // 79: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
-	52, // 80: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	52, // 81: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	52, // 82: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
-	52, // 83: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
-	84, // [84:84] is the sub-list for method output_type
-	84, // [84:84] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	52, // 48: weir.config.v1.Model.rollout:type_name -> weir.config.v1.Rollout
+	18, // 49: weir.config.v1.Rule.targets:type_name -> weir.config.v1.Target
+	19, // 50: weir.config.v1.Target.split:type_name -> weir.config.v1.WeightedPool
+	41, // 51: weir.config.v1.Team.network:type_name -> weir.config.v1.Network
+	23, // 52: weir.config.v1.Role.hours:type_name -> weir.config.v1.Hours
+	41, // 53: weir.config.v1.Role.network:type_name -> weir.config.v1.Network
+	24, // 54: weir.config.v1.Hours.windows:type_name -> weir.config.v1.HourWindow
+	8,  // 55: weir.config.v1.Key.secret:type_name -> weir.config.v1.SecretRef
+	56, // 56: weir.config.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 57: weir.config.v1.Key.network:type_name -> weir.config.v1.Network
+	55, // 58: weir.config.v1.Limit.window:type_name -> google.protobuf.Duration
+	55, // 59: weir.config.v1.Limit.queue_wait:type_name -> google.protobuf.Duration
+	28, // 60: weir.config.v1.Alerts.webhooks:type_name -> weir.config.v1.Webhook
+	8,  // 61: weir.config.v1.Webhook.secret:type_name -> weir.config.v1.SecretRef
+	30, // 62: weir.config.v1.LimitStore.redis:type_name -> weir.config.v1.RedisStore
+	8,  // 63: weir.config.v1.RedisStore.password:type_name -> weir.config.v1.SecretRef
+	31, // 64: weir.config.v1.RedisStore.tls:type_name -> weir.config.v1.RedisTLS
+	55, // 65: weir.config.v1.RedisStore.timeout:type_name -> google.protobuf.Duration
+	55, // 66: weir.config.v1.Usage.settle_deadline:type_name -> google.protobuf.Duration
+	55, // 67: weir.config.v1.Usage.retention:type_name -> google.protobuf.Duration
+	37, // 68: weir.config.v1.TokenIssuer.jwks:type_name -> weir.config.v1.RemoteKeySet
+	38, // 69: weir.config.v1.TokenIssuer.bindings:type_name -> weir.config.v1.ClaimBinding
+	55, // 70: weir.config.v1.RemoteKeySet.refresh:type_name -> google.protobuf.Duration
+	55, // 71: weir.config.v1.Doctor.interval:type_name -> google.protobuf.Duration
+	44, // 72: weir.config.v1.Doctor.proxies:type_name -> weir.config.v1.DoctorProxy
+	43, // 73: weir.config.v1.Doctor.certificate:type_name -> weir.config.v1.DoctorCertificate
+	55, // 74: weir.config.v1.PoolMetrics.interval:type_name -> google.protobuf.Duration
+	55, // 75: weir.config.v1.PoolMetrics.timeout:type_name -> google.protobuf.Duration
+	23, // 76: weir.config.v1.Calendar.hours:type_name -> weir.config.v1.Hours
+	18, // 77: weir.config.v1.Tiers.strong:type_name -> weir.config.v1.Target
+	18, // 78: weir.config.v1.Tiers.long:type_name -> weir.config.v1.Target
+	18, // 79: weir.config.v1.Tiers.off_peak:type_name -> weir.config.v1.Target
+	18, // 80: weir.config.v1.Tiers.light:type_name -> weir.config.v1.Target
+	55, // 81: weir.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	55, // 82: weir.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	55, // 83: weir.config.v1.Ejection.for:type_name -> google.protobuf.Duration
+	55, // 84: weir.config.v1.Ejection.at_most:type_name -> google.protobuf.Duration
+	53, // 85: weir.config.v1.Rollout.steps:type_name -> weir.config.v1.RolloutStep
+	54, // 86: weir.config.v1.Rollout.judge:type_name -> weir.config.v1.RolloutJudge
+	55, // 87: weir.config.v1.RolloutStep.pause:type_name -> google.protobuf.Duration
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_weir_config_v1_config_proto_init() }
@@ -5254,13 +5515,14 @@ func file_weir_config_v1_config_proto_init() {
 		(*TokenIssuer_JwksFile)(nil),
 		(*TokenIssuer_Jwks)(nil),
 	}
+	file_weir_config_v1_config_proto_msgTypes[54].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_config_v1_config_proto_rawDesc), len(file_weir_config_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -141,8 +141,12 @@ type Decision struct {
 	// the client or the model's default allows. An attempt that is charged though it
 	// gave no answer is charged for so much. Absent where no target is.
 	AllowedOutputTokens int64 `protobuf:"varint,40,opt,name=allowed_output_tokens,json=allowedOutputTokens,proto3" json:"allowed_output_tokens,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The caller's roles.
+	Roles []string `protobuf:"bytes,41,rep,name=roles,proto3" json:"roles,omitempty"`
+	// What a route reads of the body beside the above; absent where it says nothing.
+	Facts         *Facts `protobuf:"bytes,42,opt,name=facts,proto3" json:"facts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Decision) Reset() {
@@ -371,6 +375,107 @@ func (x *Decision) GetAllowedOutputTokens() int64 {
 	return 0
 }
 
+func (x *Decision) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Decision) GetFacts() *Facts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+// Facts are what routes read of a request's body. None of it is the client's text.
+type Facts struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Tools           bool                   `protobuf:"varint,1,opt,name=tools,proto3" json:"tools,omitempty"`
+	Vision          bool                   `protobuf:"varint,2,opt,name=vision,proto3" json:"vision,omitempty"`
+	ReasoningEffort string                 `protobuf:"bytes,3,opt,name=reasoning_effort,json=reasoningEffort,proto3" json:"reasoning_effort,omitempty"`
+	ThinkingBudget  int64                  `protobuf:"varint,4,opt,name=thinking_budget,json=thinkingBudget,proto3" json:"thinking_budget,omitempty"`
+	// The ceiling that the client gave, for each answer; absent when it gave none.
+	AskedOutputTokens *int64 `protobuf:"varint,5,opt,name=asked_output_tokens,json=askedOutputTokens,proto3,oneof" json:"asked_output_tokens,omitempty"`
+	// The answers that can be billed; 0 is one.
+	Answers       int64 `protobuf:"varint,6,opt,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Facts) Reset() {
+	*x = Facts{}
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Facts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Facts) ProtoMessage() {}
+
+func (x *Facts) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Facts.ProtoReflect.Descriptor instead.
+func (*Facts) Descriptor() ([]byte, []int) {
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Facts) GetTools() bool {
+	if x != nil {
+		return x.Tools
+	}
+	return false
+}
+
+func (x *Facts) GetVision() bool {
+	if x != nil {
+		return x.Vision
+	}
+	return false
+}
+
+func (x *Facts) GetReasoningEffort() string {
+	if x != nil {
+		return x.ReasoningEffort
+	}
+	return ""
+}
+
+func (x *Facts) GetThinkingBudget() int64 {
+	if x != nil {
+		return x.ThinkingBudget
+	}
+	return 0
+}
+
+func (x *Facts) GetAskedOutputTokens() int64 {
+	if x != nil && x.AskedOutputTokens != nil {
+		return *x.AskedOutputTokens
+	}
+	return 0
+}
+
+func (x *Facts) GetAnswers() int64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
 // TargetPrice is a pool's price when the request was decided, in nano-dollars per
 // million tokens. A class that is absent costs as its nearest one: those of input as
 // input, those of output as output.
@@ -400,7 +505,7 @@ type TargetPrice struct {
 
 func (x *TargetPrice) Reset() {
 	*x = TargetPrice{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[1]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +517,7 @@ func (x *TargetPrice) String() string {
 func (*TargetPrice) ProtoMessage() {}
 
 func (x *TargetPrice) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[1]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +530,7 @@ func (x *TargetPrice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetPrice.ProtoReflect.Descriptor instead.
 func (*TargetPrice) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{1}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TargetPrice) GetPool() string {
@@ -554,7 +659,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[2]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +671,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[2]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +684,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{2}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Attempt) GetPool() string {
@@ -643,7 +748,7 @@ type Abandoned struct {
 
 func (x *Abandoned) Reset() {
 	*x = Abandoned{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +760,7 @@ func (x *Abandoned) String() string {
 func (*Abandoned) ProtoMessage() {}
 
 func (x *Abandoned) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[3]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +773,7 @@ func (x *Abandoned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abandoned.ProtoReflect.Descriptor instead.
 func (*Abandoned) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{3}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Abandoned) GetAttempts() int32 {
@@ -714,7 +819,7 @@ type Costs struct {
 
 func (x *Costs) Reset() {
 	*x = Costs{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +831,7 @@ func (x *Costs) String() string {
 func (*Costs) ProtoMessage() {}
 
 func (x *Costs) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[4]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +844,7 @@ func (x *Costs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Costs.ProtoReflect.Descriptor instead.
 func (*Costs) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{4}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Costs) GetInput() int64 {
@@ -840,7 +945,7 @@ type Tokens struct {
 
 func (x *Tokens) Reset() {
 	*x = Tokens{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[5]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +957,7 @@ func (x *Tokens) String() string {
 func (*Tokens) ProtoMessage() {}
 
 func (x *Tokens) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[5]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +970,7 @@ func (x *Tokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tokens.ProtoReflect.Descriptor instead.
 func (*Tokens) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{5}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tokens) GetInput() int64 {
@@ -975,7 +1080,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[6]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1092,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_usage_v1_usage_proto_msgTypes[6]
+	mi := &file_weir_usage_v1_usage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1105,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{6}
+	return file_weir_usage_v1_usage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Event) GetDecision() *Decision {
@@ -1140,7 +1245,7 @@ var File_weir_usage_v1_usage_proto protoreflect.FileDescriptor
 
 const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\a\n" +
+	"\x19weir/usage/v1/usage.proto\x12\rweir.usage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\a\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -1170,7 +1275,17 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\x04user\x18\x19 \x01(\tR\x04user\x12\"\n" +
 	"\forganisation\x18\x1a \x01(\tR\forganisation\x12\x1a\n" +
 	"\bidentity\x18\x1b \x01(\tR\bidentity\x122\n" +
-	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\"\xc4\x04\n" +
+	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\x12\x14\n" +
+	"\x05roles\x18) \x03(\tR\x05roles\x12*\n" +
+	"\x05facts\x18* \x01(\v2\x14.weir.usage.v1.FactsR\x05facts\"\xf0\x01\n" +
+	"\x05Facts\x12\x14\n" +
+	"\x05tools\x18\x01 \x01(\bR\x05tools\x12\x16\n" +
+	"\x06vision\x18\x02 \x01(\bR\x06vision\x12)\n" +
+	"\x10reasoning_effort\x18\x03 \x01(\tR\x0freasoningEffort\x12'\n" +
+	"\x0fthinking_budget\x18\x04 \x01(\x03R\x0ethinkingBudget\x123\n" +
+	"\x13asked_output_tokens\x18\x05 \x01(\x03H\x00R\x11askedOutputTokens\x88\x01\x01\x12\x18\n" +
+	"\aanswers\x18\x06 \x01(\x03R\aanswersB\x16\n" +
+	"\x14_asked_output_tokens\"\xc4\x04\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\x03R\x05input\x12!\n" +
@@ -1278,38 +1393,40 @@ func file_weir_usage_v1_usage_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_usage_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weir_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_weir_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_weir_usage_v1_usage_proto_goTypes = []any{
 	(Certainty)(0),                // 0: weir.usage.v1.Certainty
 	(*Decision)(nil),              // 1: weir.usage.v1.Decision
-	(*TargetPrice)(nil),           // 2: weir.usage.v1.TargetPrice
-	(*Attempt)(nil),               // 3: weir.usage.v1.Attempt
-	(*Abandoned)(nil),             // 4: weir.usage.v1.Abandoned
-	(*Costs)(nil),                 // 5: weir.usage.v1.Costs
-	(*Tokens)(nil),                // 6: weir.usage.v1.Tokens
-	(*Event)(nil),                 // 7: weir.usage.v1.Event
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Facts)(nil),                 // 2: weir.usage.v1.Facts
+	(*TargetPrice)(nil),           // 3: weir.usage.v1.TargetPrice
+	(*Attempt)(nil),               // 4: weir.usage.v1.Attempt
+	(*Abandoned)(nil),             // 5: weir.usage.v1.Abandoned
+	(*Costs)(nil),                 // 6: weir.usage.v1.Costs
+	(*Tokens)(nil),                // 7: weir.usage.v1.Tokens
+	(*Event)(nil),                 // 8: weir.usage.v1.Event
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_weir_usage_v1_usage_proto_depIdxs = []int32{
-	8,  // 0: weir.usage.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	9,  // 0: weir.usage.v1.Decision.time:type_name -> google.protobuf.Timestamp
 	0,  // 1: weir.usage.v1.Decision.input_certainty:type_name -> weir.usage.v1.Certainty
-	2,  // 2: weir.usage.v1.Decision.prices:type_name -> weir.usage.v1.TargetPrice
-	6,  // 3: weir.usage.v1.Attempt.tokens:type_name -> weir.usage.v1.Tokens
-	0,  // 4: weir.usage.v1.Attempt.certainty:type_name -> weir.usage.v1.Certainty
-	6,  // 5: weir.usage.v1.Abandoned.tokens:type_name -> weir.usage.v1.Tokens
-	1,  // 6: weir.usage.v1.Event.decision:type_name -> weir.usage.v1.Decision
-	8,  // 7: weir.usage.v1.Event.end:type_name -> google.protobuf.Timestamp
-	3,  // 8: weir.usage.v1.Event.attempts:type_name -> weir.usage.v1.Attempt
-	6,  // 9: weir.usage.v1.Event.tokens:type_name -> weir.usage.v1.Tokens
-	0,  // 10: weir.usage.v1.Event.input_certainty:type_name -> weir.usage.v1.Certainty
-	0,  // 11: weir.usage.v1.Event.output_certainty:type_name -> weir.usage.v1.Certainty
-	4,  // 12: weir.usage.v1.Event.abandoned:type_name -> weir.usage.v1.Abandoned
-	5,  // 13: weir.usage.v1.Event.costs:type_name -> weir.usage.v1.Costs
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 2: weir.usage.v1.Decision.prices:type_name -> weir.usage.v1.TargetPrice
+	2,  // 3: weir.usage.v1.Decision.facts:type_name -> weir.usage.v1.Facts
+	7,  // 4: weir.usage.v1.Attempt.tokens:type_name -> weir.usage.v1.Tokens
+	0,  // 5: weir.usage.v1.Attempt.certainty:type_name -> weir.usage.v1.Certainty
+	7,  // 6: weir.usage.v1.Abandoned.tokens:type_name -> weir.usage.v1.Tokens
+	1,  // 7: weir.usage.v1.Event.decision:type_name -> weir.usage.v1.Decision
+	9,  // 8: weir.usage.v1.Event.end:type_name -> google.protobuf.Timestamp
+	4,  // 9: weir.usage.v1.Event.attempts:type_name -> weir.usage.v1.Attempt
+	7,  // 10: weir.usage.v1.Event.tokens:type_name -> weir.usage.v1.Tokens
+	0,  // 11: weir.usage.v1.Event.input_certainty:type_name -> weir.usage.v1.Certainty
+	0,  // 12: weir.usage.v1.Event.output_certainty:type_name -> weir.usage.v1.Certainty
+	5,  // 13: weir.usage.v1.Event.abandoned:type_name -> weir.usage.v1.Abandoned
+	6,  // 14: weir.usage.v1.Event.costs:type_name -> weir.usage.v1.Costs
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weir_usage_v1_usage_proto_init() }
@@ -1318,13 +1435,14 @@ func file_weir_usage_v1_usage_proto_init() {
 		return
 	}
 	file_weir_usage_v1_usage_proto_msgTypes[1].OneofWrappers = []any{}
+	file_weir_usage_v1_usage_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_usage_v1_usage_proto_rawDesc), len(file_weir_usage_v1_usage_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
