@@ -188,7 +188,7 @@ func newApp(o Options) (_ *app, _ *plan.Plan, err error) {
 		return nil, nil, err
 	}
 	// Watched first and loaded then, so that no change falls between.
-	if a.watcher, err = config.Watch(o.ConfigPath, config.WatchOptions{Debounce: watchDebounce}); err != nil {
+	if a.watcher, err = config.Watch(o.ConfigPath, config.WatchOptions{Debounce: watchDebounce, Instead: a.pinned}); err != nil {
 		return nil, nil, err
 	}
 	if p, err = a.load(); err != nil {

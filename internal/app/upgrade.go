@@ -144,11 +144,29 @@ func (a *app) nextProgram(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "validate", a.o.ConfigPath).CombinedOutput() //nolint:gosec // weir itself
+	args, err := a.validation()
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput() //nolint:gosec // weir itself
 	if err != nil {
 		return "", fmt.Errorf("%s validate: %w: %s", path, err, strings.TrimSpace(string(out)))
 	}
 	return path, nil
+}
+
+// validation are the arguments with which the next weir checks what it would start with:
+// the file, or the version that a rollback pinned. Only then is it asked for more than
+// earlier weirs know.
+func (a *app) validation() ([]string, error) {
+	s, err := readSource(a.versions, a.o.ConfigPath)
+	if err != nil && s.pin == nil {
+		return nil, err
+	}
+	if s.pin == nil {
+		return []string{"validate", a.o.ConfigPath}, nil
+	}
+	return []string{"validate", "--in-force", "--data", a.dir, a.o.ConfigPath}, nil
 }
 
 // upgrade stops weir and becomes the next one. It returns only if it cannot: with

@@ -49,6 +49,23 @@ func readSource(versions *history.Store, path string) (source, error) {
 	return s, nil
 }
 
+// InForce is the text that a start with this file and data directory would bring into
+// force, and the number of the version if a rollback pinned one; 0 is the file itself. An
+// empty data directory is the one that the file names.
+func InForce(path, dataDir string) (text []byte, pinned int, err error) {
+	s, err := readSource(openVersions(dataDirOf(Options{ConfigPath: path, DataDir: dataDir})), path)
+	if err == nil && s.pin != nil {
+		pinned = s.pin.Number
+	}
+	return s.text, pinned, err
+}
+
+// pinned is the text of the version that is in force in the place of the file.
+func (a *app) pinned() (text []byte, ok bool) {
+	s, err := readSource(a.versions, a.o.ConfigPath)
+	return s.text, err == nil && s.pin != nil
+}
+
 // settlePin takes the pin away unless what is in force came by it: then the file has
 // changed, and going back to that content later is a new intention.
 func (a *app) settlePin(by *history.Pin) {

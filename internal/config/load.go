@@ -144,6 +144,12 @@ func Files(path string) []string {
 	if err != nil {
 		return files
 	}
+	return append(files, NamedFiles(path, text)...)
+}
+
+// NamedFiles are the files that a text refers to which stands for the configuration at
+// path.
+func NamedFiles(path string, text []byte) (files []string) {
 	cfg, _ := read(path, text)
 	dir := filepath.Dir(path)
 	add := func(names ...string) {

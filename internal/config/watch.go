@@ -18,6 +18,9 @@ type WatchOptions struct {
 	// Poll is how often the files are looked at without any notice of a change:
 	// network file systems give none. Default: 10s
 	Poll time.Duration
+	// Instead is a text that is in force in the place of the file's, if one is; nil: none
+	// ever is. The files that it refers to are watched as well.
+	Instead func() (text []byte, ok bool)
 }
 
 // Watcher tells when the content of a configuration file, or of a file that it
@@ -92,7 +95,7 @@ func (w *Watcher) Run(ctx context.Context, changed func()) {
 func (w *Watcher) changed() bool {
 	sum := sha256.New()
 	dirs := map[string]bool{}
-	for _, file := range Files(w.path) {
+	for _, file := range w.files() {
 		dirs[filepath.Dir(file)] = true
 		if target, err := filepath.EvalSymlinks(file); err == nil {
 			dirs[filepath.Dir(target)] = true
@@ -104,6 +107,17 @@ func (w *Watcher) changed() bool {
 	now := [sha256.Size]byte(sum.Sum(nil))
 	defer func() { w.last = now }()
 	return now != w.last
+}
+
+// files are those whose content matters now.
+func (w *Watcher) files() []string {
+	files := Files(w.path)
+	if w.opts.Instead != nil {
+		if text, ok := w.opts.Instead(); ok {
+			files = append(files, NamedFiles(w.path, text)...)
+		}
+	}
+	return files
 }
 
 // follow watches these directories and no others. One that cannot be watched

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -11,7 +12,12 @@ import (
 // watched runs a watcher in the background; next waits for its next call.
 func watched(t *testing.T, path string, poll time.Duration) (next func()) {
 	t.Helper()
-	w, err := Watch(path, WatchOptions{Debounce: 5 * time.Millisecond, Poll: poll})
+	return watchedWith(t, path, WatchOptions{Debounce: 5 * time.Millisecond, Poll: poll})
+}
+
+func watchedWith(t *testing.T, path string, o WatchOptions) (next func()) {
+	t.Helper()
+	w, err := Watch(path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +74,30 @@ func TestWatchEditors(t *testing.T) {
 	must(t, os.Chtimes(path, time.Now(), time.Now())) // no change: not told
 	write(t, filepath.Join(dir, "other"), "x")
 	write(t, path, "a: 5")
+	next()
+}
+
+// What is in force in the place of the file may name other files than the file does.
+func TestWatchWhatIsInForce(t *testing.T) {
+	dir, secrets := t.TempDir(), t.TempDir()
+	path, old := filepath.Join(dir, "weir.yaml"), filepath.Join(secrets, "old.pem")
+	write(t, path, "pools: [{name: a, tls: {ca_file: new.pem}}]")
+	write(t, filepath.Join(dir, "new.pem"), "1")
+	write(t, old, "1")
+	var instead atomic.Bool
+	instead.Store(true)
+	next := watchedWith(t, path, WatchOptions{Debounce: 5 * time.Millisecond, Poll: time.Hour, Instead: func() ([]byte, bool) {
+		return []byte("pools: [{name: a, tls: {ca_file: " + old + "}}]"), instead.Load()
+	}})
+	write(t, old, "2")
+	next()
+	write(t, filepath.Join(dir, "new.pem"), "2") // of the file itself, which is to come back
+	next()
+	instead.Store(false)
+	write(t, path, "pools: []")
+	next()
+	write(t, old, "3") // nobody names it any more
+	write(t, path, "pools: [{name: b}]")
 	next()
 }
 

@@ -103,6 +103,14 @@ func TestUpgradeRefused(t *testing.T) {
 	if got := w.chat("chat"); got.status != 200 {
 		t.Errorf("a request after it: %d %s", got.status, got.body)
 	}
+	// With a version pinned beside that file, the next weir starts with the version.
+	if out, errs, code := weir(t, "", "rollback", "1", "--data", w.dir); code != 0 {
+		t.Fatalf("exit code %d: %s%s", code, out, errs)
+	}
+	w.upgrade()
+	if got := w.chat("chat"); got.status != 200 {
+		t.Errorf("a request after the upgrade: %d %s", got.status, got.body)
+	}
 }
 
 // wantEvents waits until there is one usage event for each of n requests that a
