@@ -45,6 +45,7 @@ type Result struct {
 	Roles   []Role   `json:"roles,omitempty"`
 	Request *Request `json:"request,omitempty"`
 	Rules   []Rule   `json:"rules,omitempty"`
+	Facts   []Fact   `json:"facts,omitempty"`
 	Route   string   `json:"route,omitempty"` // the rule that routed, or default
 	// EgressRefused is what the route does about a target that is egress and not
 	// permitted: next or refuse.
@@ -101,6 +102,16 @@ type Rule struct {
 	Name    string `json:"name"`
 	When    string `json:"when"`
 	Outcome string `json:"outcome"`
+}
+
+// Fact is what the rules that were tried read of a pool or a limit.
+type Fact struct {
+	Name  string `json:"name"`  // as pools["local"].waiting
+	Value any    `json:"value"` // a number or a flag
+	// Known is false where nothing was measured: the value then stands for that.
+	Known bool `json:"known"`
+	// Age is how long ago the backends said so; absent where nobody says when.
+	Age string `json:"age,omitempty"`
 }
 
 // The outcomes of rules.
@@ -276,7 +287,7 @@ func headers(in Input) []pipeline.Header {
 
 // read tells what the exchange holds.
 func read(ex *pipeline.Exchange, v *pipeline.Verdict) *Result {
-	r := &Result{Verdict: allowed, Roles: roles(ex), EgressRefused: egressRefused(ex), Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Reserved: reserved(ex), Rollout: rollout(ex)}
+	r := &Result{Verdict: allowed, Roles: roles(ex), EgressRefused: egressRefused(ex), Stages: stages(ex), Route: ex.Decision.Rule, Targets: targets(ex), Rules: rules(ex), Facts: facts(ex), Reserved: reserved(ex), Rollout: rollout(ex)}
 	switch {
 	case v.Reply != nil:
 		r.Status, r.Answer = v.Reply.Status, string(v.Reply.Body)
@@ -352,6 +363,32 @@ func rules(ex *pipeline.Exchange) []Rule {
 		all = append(all, Rule{Name: r.Name, When: r.Source, Outcome: outcome})
 		if outcome == Held {
 			outcome = NotTried
+		}
+	}
+	return all
+}
+
+// facts are the live facts by which the rules that were tried held or did not.
+func facts(ex *pipeline.Exchange) (all []Fact) {
+	if ex.Decision.Model == nil {
+		return nil
+	}
+	for _, r := range ex.Decision.Model.Rules {
+		reader, ok := r.When.(plan.Reader)
+		if !ok {
+			continue
+		}
+		for _, v := range reader.Read(&ex.Decision.Seen) {
+			f := Fact{Name: v.Name, Value: v.Value, Known: v.Known}
+			if v.Age > 0 {
+				f.Age = v.Age.String()
+			}
+			if !slices.Contains(all, f) {
+				all = append(all, f)
+			}
+		}
+		if r.Name == ex.Decision.Rule {
+			break // the rest was not tried
 		}
 	}
 	return all

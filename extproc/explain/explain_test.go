@@ -23,6 +23,7 @@ import (
 	"github.com/weirproxy/weir/extproc/stage/tokens"
 	"github.com/weirproxy/weir/internal/ai"
 	"github.com/weirproxy/weir/internal/plan"
+	"github.com/weirproxy/weir/internal/rule"
 	"github.com/weirproxy/weir/limit"
 	counting "github.com/weirproxy/weir/tokens"
 )
@@ -303,5 +304,52 @@ func TestRollout(t *testing.T) {
 		if err := r.WriteText(&b); err != nil || !strings.Contains(b.String(), want) {
 			t.Errorf("%v, no %q in\n%s", err, want, b.String())
 		}
+	}
+}
+
+// states are what is known of pools.
+type states map[string]plan.PoolState
+
+func (s states) Pool(name string) (plan.PoolState, bool) { is, ok := s[name]; return is, ok }
+
+// What rules read of pools and limits is told with its value and its age, of those that
+// were tried; what is not known is said to be so.
+func TestFactsOfRules(t *testing.T) {
+	p := testPlan()
+	m, now := p.ModelList[0], time.Now()
+	near, far := m.Pools[1], m.Pools[0]
+	compiler, err := rule.NewCompiler(rule.Vocabulary{Pools: map[string]*plan.Pool{"near": near, "far": far}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, when := range []string{`pools["near"].waiting > 20`, `pools["near"].waiting < 4 && pools["far"].error_rate < 0.5`, `pools["far"].open > 1`} {
+		cond, faults := compiler.Compile(when)
+		if faults != nil {
+			t.Fatal(faults[0])
+		}
+		m.Rules[i].Source, m.Rules[i].When = when, cond
+	}
+	stage := route.New(route.NewRests())
+	stage.Live = states{"near": {Endpoints: 1, Healthy: 1, Heard: now.Add(-1500 * time.Millisecond), Waiting: 3}, "far": {Endpoints: 1, Healthy: 1, Open: 9}}
+	run := pipeline.New(auth.Stage{}, network.Stage{}, access.Stage{}, models.Stage{}, decode.Stage{}, tokens.New(nil, counting.NewLearned()), stage)
+	got := explain.Explain(t.Context(), run, p, explain.Input{Key: "ci", Path: "/v1/chat/completions", Body: []byte(body), Now: now})
+	want := []explain.Fact{
+		{Name: `pools["near"].waiting`, Value: int64(3), Known: true, Age: "1.5s"},
+		{Name: `pools["far"].error_rate`, Value: 0.0},
+	}
+	if diff := cmp.Diff(want, got.Facts); diff != "" {
+		t.Errorf("facts (-want +got):\n%s", diff)
+	}
+	var text strings.Builder
+	if err := got.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`pools["near"].waiting is 3, told 1.5s ago`, `pools["far"].error_rate is 0, which stands for not known`} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("text lacks %q:\n%s", want, text.String())
+		}
+	}
+	if strings.Contains(text.String(), `"far"].open is`) {
+		t.Errorf("a rule that was not tried read something:\n%s", text.String())
 	}
 }

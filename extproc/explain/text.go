@@ -31,6 +31,9 @@ func (r *Result) WriteText(w io.Writer) error {
 	for _, rule := range r.Rules {
 		row("rule", rule.Name+": "+rule.Outcome, rule.When)
 	}
+	for _, f := range r.Facts {
+		row("fact", f.text())
+	}
 	if r.Route != "" {
 		row("route", r.Route, "egress that is not permitted: "+r.EgressRefused)
 	}
@@ -93,6 +96,17 @@ func (q *Request) text() string {
 		fmt.Fprintf(&b, ", output at most %d", q.MaxOutputTokens)
 	}
 	return b.String()
+}
+
+func (f *Fact) text() string {
+	text := fmt.Sprintf("%s is %v", f.Name, f.Value)
+	if !f.Known {
+		text += ", which stands for not known"
+	}
+	if f.Age != "" {
+		text += ", told " + f.Age + " ago"
+	}
+	return text
 }
 
 func (t *Target) text() string {

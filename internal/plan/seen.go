@@ -13,9 +13,10 @@ type Seen struct {
 // PoolSeen is the state of a pool when a condition first read it.
 type PoolSeen struct {
 	PoolState
-	Pool  *Pool
-	Now   time.Time
-	Known bool // the backends' load is known, and not stale
+	Pool     *Pool
+	Now      time.Time
+	Followed bool // somebody follows the pool; otherwise the state is made up
+	Known    bool // the backends' load is known, and not stale
 }
 
 // LimitSeen is what was left of a limit when a condition first read it.
@@ -23,6 +24,19 @@ type LimitSeen struct {
 	Limit *Limit
 	Left  float64 // 0 to 1; 1 where it is not known
 	Known bool
+}
+
+// Reading is one live fact as a condition names it, with what it read.
+type Reading struct {
+	Name  string        // as pools["local"].waiting
+	Value any           // int64, float64 or bool
+	Known bool          // it was measured; otherwise the value is what stands for not known
+	Age   time.Duration // since the backends said so; 0 where nobody says when
+}
+
+// Reader is a condition that can tell what live facts it read. Not every one can.
+type Reader interface {
+	Read(*Seen) []Reading
 }
 
 // Emptied keeps the memory alone.
@@ -40,7 +54,7 @@ func (f *Facts) Pool(p *Pool) *PoolSeen {
 	is := &s.Pools[len(s.Pools)-1]
 	if f.Live != nil {
 		if state, ok := f.Live.Pool(p.Name); ok {
-			is.PoolState, is.Known = state, !state.Heard.IsZero() && !state.Stale
+			is.PoolState, is.Followed, is.Known = state, true, !state.Heard.IsZero() && !state.Stale
 			return is
 		}
 	}

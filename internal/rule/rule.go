@@ -147,6 +147,7 @@ type Condition struct {
 	headers  map[string]bool
 	lookups  *Vocabulary
 	quick    quick
+	live     []liveField
 	tokens   bool
 	constant bool
 	value    bool
@@ -177,6 +178,7 @@ func (c *Compiler) Compile(expression string) (*Condition, []*Error) {
 		return nil, []*Error{{Message: err.Error()}}
 	}
 	cond := &Condition{program: program, checked: checked, headers: c.headers, lookups: c.lookups, tokens: inspected.tokens}
+	cond.live = liveFields(checked.NativeRep().Expr())
 	cond.quick = c.quickly(checked.NativeRep().Expr())
 	cond.constant, cond.value = c.fold(checked)
 	return cond, nil
