@@ -72,10 +72,10 @@ func record(ex *pipeline.Exchange, v *pipeline.Verdict) *usagev1.Decision {
 // facts are what a route reads of the body; nil where the body says nothing of it.
 func facts(ex *pipeline.Exchange) *usagev1.Facts {
 	r := &ex.In.Request
-	if !r.Tools && !r.Vision && ex.Decision.Effort == "" && r.ThinkingBudget == 0 && !r.HasMaxOutput && r.Answers() == 1 {
+	if !r.Tools && !r.Vision && !r.Audio && !r.Flex && ex.Decision.Effort == "" && r.ThinkingBudget == 0 && !r.HasMaxOutput && r.Answers() == 1 {
 		return nil
 	}
-	f := &usagev1.Facts{Tools: r.Tools, Vision: r.Vision, ReasoningEffort: ex.Decision.Effort, ThinkingBudget: r.ThinkingBudget}
+	f := &usagev1.Facts{Tools: r.Tools, Vision: r.Vision, Audio: r.Audio, Flex: r.Flex, ReasoningEffort: ex.Decision.Effort, ThinkingBudget: r.ThinkingBudget}
 	if r.HasMaxOutput {
 		f.AskedOutputTokens = proto.Int64(r.MaxOutput) // r is used again
 	}

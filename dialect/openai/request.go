@@ -32,6 +32,8 @@ type Request struct {
 	IncludeUsage bool // the client asks for usage in the stream
 	Tools        bool // tools or functions are offered
 	Vision       bool // an image or a video is among the content
+	Audio        bool // audio is among the content, or the answer shall be audio
+	Flex         bool // the client says that it can wait (service_tier: flex)
 
 	// MaxOutput is the output ceiling that the client gave, in tokens for each
 	// answer; 0 with HasMaxOutput false when it gave none. Of two that differ it is

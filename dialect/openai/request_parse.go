@@ -131,6 +131,13 @@ func (p *parser) field(name []byte, offset int) {
 		p.prompts("prompt", kind == ai.KindCompletion)
 	case "input":
 		p.prompts("input", kind == ai.KindEmbedding)
+	case "audio": // the voice and the format of an answer
+		p.r.Audio = p.s.Value().Kind != jsonscan.Null || p.r.Audio
+	case "modalities":
+		p.modalities()
+	case "service_tier":
+		tier := p.s.Value()
+		p.r.Flex = tier.Kind == jsonscan.String && string(p.s.Text(tier)) == "flex"
 	case "mm_processor_kwargs", "media_io_kwargs":
 		p.r.MediaLimits = p.s.Value().Kind != jsonscan.Null
 	case "tool_choice": // a mode, or an object that some templates show
@@ -158,6 +165,21 @@ func (p *parser) field(name []byte, offset int) {
 	}
 }
 
+// modalities reads in what the answer shall be. What is no list is for the backend to
+// refuse.
+func (p *parser) modalities() {
+	if p.s.Peek() != jsonscan.Array {
+		p.s.Value()
+		return
+	}
+	p.s.EnterArray()
+	for p.s.NextItem() {
+		if v := p.s.Value(); v.Kind == jsonscan.String && string(p.s.Text(v)) == "audio" {
+			p.r.Audio = true
+		}
+	}
+}
+
 // leastCeiling is the smallest max_tokens. Of a chat, some backends take 0 for none
 // at all; with 0 a completion asks for the probabilities of its prompt.
 func leastCeiling(kind ai.Kind) int64 {
@@ -175,6 +197,7 @@ func (p *parser) finish() {
 		r.Prompts++
 	}
 	r.Vision = slices.ContainsFunc(r.Media, func(m dialect.Media) bool { return m.Kind == dialect.Image || m.Kind == dialect.Video })
+	r.Audio = r.Audio || slices.ContainsFunc(r.Media, func(m dialect.Media) bool { return m.Kind == dialect.Audio })
 	r.edits.ceilings = p.ceilings
 	for _, c := range p.ceilings {
 		if c.given {
@@ -226,9 +249,8 @@ func reliedOn(name []byte) string {
 
 // neverPrompt are fields whose text no backend shows to its model.
 var neverPrompt = map[string]bool{
-	"user": true, "metadata": true, "stop": true, "logit_bias": true, "service_tier": true,
-	"modalities": true, "verbosity": true, "safety_identifier": true, "prompt_cache_key": true,
-	"prompt_cache_retention": true, "prompt_cache_options": true, "encoding_format": true, "audio": true,
+	"user": true, "metadata": true, "stop": true, "logit_bias": true, "verbosity": true, "safety_identifier": true, "prompt_cache_key": true,
+	"prompt_cache_retention": true, "prompt_cache_options": true, "encoding_format": true,
 	"cache_salt": true, "stop_token_ids": true,
 }
 

@@ -64,8 +64,28 @@ func TestParse(t *testing.T) {
 		{
 			name: "media", kind: ai.KindChat,
 			body: `{"model":"m","messages":[{"role":"user","content":["plain",{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}},{"type":"video_url","video_url":{"url":"u"}},{"type":"audio_url","audio_url":{"url":"u"}},{"type":"file","file":{"file_id":"f"}},{"type":"new","new":{"a":1}}]}]}`,
-			want: Request{Model: "m", N: 1, Prompts: 1, Vision: true},
+			want: Request{Model: "m", N: 1, Prompts: 1, Vision: true, Audio: true},
 			text: `user[content:plain other:<{"a":1}> audio:base64:wav:AAAA video:url:u audio:url:u file:elsewhere:]`,
+		},
+		{
+			name: "an answer in audio", kind: ai.KindChat,
+			body: `{"model":"m","messages":[],"audio":{"voice":"alloy","format":"wav"},"service_tier":"auto"}`,
+			want: Request{Model: "m", N: 1, Prompts: 1, Audio: true},
+		},
+		{
+			name: "an answer in audio, by its modalities, that can wait", kind: ai.KindChat,
+			body: `{"model":"m","messages":[],"audio":null,"modalities":["text","\u0061udio"],"service_tier":"flex"}`,
+			want: Request{Model: "m", N: 1, Prompts: 1, Audio: true, Flex: true},
+		},
+		{
+			name: "an answer in text", kind: ai.KindChat,
+			body: `{"model":"m","messages":[],"audio":null,"modalities":["text",{"audio":1}],"service_tier":["flex"]}`,
+			want: Request{Model: "m", N: 1, Prompts: 1},
+		},
+		{
+			name: "modalities that are none", kind: ai.KindChat,
+			body: `{"model":"m","messages":[],"modalities":"audio"}`,
+			want: Request{Model: "m", N: 1, Prompts: 1},
 		},
 		{
 			name: "fields that weir does not know", kind: ai.KindChat,

@@ -84,6 +84,8 @@ type Request struct {
 	Stream          bool   `json:"stream"`
 	Tools           bool   `json:"tools"`
 	Vision          bool   `json:"vision"`
+	Audio           bool   `json:"audio"`
+	Batch           bool   `json:"batch"`                       // it can wait, as the model or the client says
 	MaxOutputTokens int64  `json:"max_output_tokens,omitempty"` // as the client gave it
 	InputTokens     int64  `json:"input_tokens"`
 	InputCertainty  string `json:"input_certainty"`
@@ -322,11 +324,12 @@ func request(ex *pipeline.Exchange) *Request {
 		n, certainty = ex.Estimate.Known(targets[0])
 	}
 	r := &Request{
-		Kind: string(ex.In.Kind), RequestedModel: in.Model, Stream: in.Stream, Tools: in.Tools, Vision: in.Vision,
+		Kind: string(ex.In.Kind), RequestedModel: in.Model, Stream: in.Stream, Tools: in.Tools, Vision: in.Vision, Audio: in.Audio, Batch: in.Flex,
 		MaxOutputTokens: in.MaxOutput, InputTokens: n, InputCertainty: certainty.String(),
 	}
 	if ex.Decision.Model != nil {
 		r.Model = ex.Decision.Model.Name
+		r.Batch = r.Batch || ex.Decision.Model.Batch
 	}
 	return r
 }

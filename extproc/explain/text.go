@@ -86,7 +86,7 @@ func (q *Request) text() string {
 	for _, trait := range []struct {
 		name string
 		has  bool
-	}{{"stream", q.Stream}, {"tools", q.Tools}, {"vision", q.Vision}} {
+	}{{"stream", q.Stream}, {"tools", q.Tools}, {"vision", q.Vision}, {"audio", q.Audio}, {"batch", q.Batch}} {
 		if trait.has {
 			b.WriteString(", " + trait.name)
 		}

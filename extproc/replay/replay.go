@@ -176,7 +176,7 @@ func (r *Replay) outcome(ctx context.Context, p *plan.Plan, d *usagev1.Decision)
 func request(d *usagev1.Decision) openai.Request {
 	f := d.GetFacts()
 	r := openai.Request{
-		Kind: ai.Kind(d.GetKind()), Model: d.GetRequestedModel(), Stream: d.GetStream(), Tools: f.GetTools(), Vision: f.GetVision(),
+		Kind: ai.Kind(d.GetKind()), Model: d.GetRequestedModel(), Stream: d.GetStream(), Tools: f.GetTools(), Vision: f.GetVision(), Audio: f.GetAudio(), Flex: f.GetFlex(),
 		ThinkingBudget: f.GetThinkingBudget(), N: max(f.GetAnswers(), 1), Prompts: 1,
 	}
 	if f != nil && f.AskedOutputTokens != nil {

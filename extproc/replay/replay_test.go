@@ -58,11 +58,11 @@ func unchanged(*plan.Plan, *plan.Model) {}
 func TestReplay(t *testing.T) {
 	effort := func(p *plan.Plan, m *plan.Model) {
 		m.Rules = []*plan.Rule{{Name: "hard", When: when(func(f *plan.Facts) bool {
-			return f.Effort == "high" && f.Tools && f.ThinkingBudget == 7 && f.MaxOutput == 0 && f.InputTokens() == 100
+			return f.Effort == "high" && f.Tools && f.Audio && f.Batch && f.ThinkingBudget == 7 && f.MaxOutput == 0 && f.InputTokens() == 100
 		}), Targets: to(cloud)}}
 	}
 	hard := func(d *usagev1.Decision) {
-		d.Facts = &usagev1.Facts{ReasoningEffort: "high", Tools: true, ThinkingBudget: 7, AskedOutputTokens: proto.Int64(0)}
+		d.Facts = &usagev1.Facts{ReasoningEffort: "high", Tools: true, Audio: true, Flex: true, ThinkingBudget: 7, AskedOutputTokens: proto.Int64(0)}
 	}
 	for name, c := range map[string]struct {
 		is     func(*plan.Plan, *plan.Model)

@@ -313,6 +313,8 @@ type Facts struct {
 	Stream    bool
 	Tools     bool
 	Vision    bool
+	Audio     bool
+	Batch     bool  // the model is for batch work, or the client says that it can wait
 	MaxOutput int64 // as the client gave it; 0 when it gave none
 	// Effort is how much the client wants the model to think: none, minimal, low,
 	// medium, high, xhigh or max, or "" when it does not say.

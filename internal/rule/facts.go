@@ -41,6 +41,10 @@ func (a *activation) ResolveName(name string) (any, bool) {
 		return types.Bool(f.Tools), true
 	case "vision":
 		return types.Bool(f.Vision), true
+	case "audio":
+		return types.Bool(f.Audio), true
+	case "batch":
+		return types.Bool(f.Batch), true
 	case "model":
 		return types.String(f.Model), true
 	case "key":

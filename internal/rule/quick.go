@@ -326,6 +326,10 @@ func boolFact(name string) func(*plan.Facts) bool {
 		return func(f *plan.Facts) bool { return f.Tools }
 	case "vision":
 		return func(f *plan.Facts) bool { return f.Vision }
+	case "audio":
+		return func(f *plan.Facts) bool { return f.Audio }
+	case "batch":
+		return func(f *plan.Facts) bool { return f.Batch }
 	}
 	return nil
 }

@@ -154,7 +154,7 @@ func TestQuickLooksAgree(t *testing.T) {
 	c := liveCompiler(t)
 	r := rand.New(rand.NewPCG(3, 4))
 	atoms := []string{
-		"stream", "tools", "vision", "true", "false", `kind == "chat"`, `"embedding" != kind`, `kind in ["chat", "completion"]`, `team == "core"`, `key == "k1"`,
+		"stream", "tools", "vision", "audio", "batch", "true", "false", `kind == "chat"`, `"embedding" != kind`, `kind in ["chat", "completion"]`, `team == "core"`, `key == "k1"`,
 		`"egress" in roles`, `roles.exists(stream, stream == "plain")`, `headers["x-tier"] == "gold"`, `headers["x-tier"].startsWith("g")`, `input_tokens > 1000`,
 		`1000 >= input_tokens`, `max_output_tokens == 512`, `input_tokens + max_output_tokens > 5000`, `pools["local"].waiting > 3`, `2.5 < pools["cloud"].kv_use`,
 		`pools["local"].known`, `pools["cloud"].stale`, `limits["month"].left <= 0.5`, `calendars["night"]`, `now.getHours() < 12`, `reasoning_effort != "low"`, `thinking_budget >= 8000`,
@@ -206,7 +206,7 @@ func someFacts(r *rand.Rand) *plan.Facts {
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
 	f := plan.Facts{
 		Principal: ai.Principal{Key: pick("k1", "k2"), Team: pick("core", "data")},
-		Kind:      ai.Kind(pick("chat", "completion", "embedding")), Stream: r.IntN(2) == 0, Tools: r.IntN(2) == 0, Vision: r.IntN(2) == 0,
+		Kind:      ai.Kind(pick("chat", "completion", "embedding")), Stream: r.IntN(2) == 0, Tools: r.IntN(2) == 0, Vision: r.IntN(2) == 0, Audio: r.IntN(2) == 0, Batch: r.IntN(2) == 0,
 		MaxOutput: int64(r.IntN(3)) * 256, Effort: pick("", "low", "high"), ThinkingBudget: int64(r.IntN(2)) * 9000,
 		Headers: map[string]string{}, Now: time.Date(2026, 3, 1+r.IntN(3), r.IntN(24), 0, 0, 0, time.UTC),
 	}

@@ -119,6 +119,8 @@ var baseEnv = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("stream", cel.BoolType),
 		cel.Variable("tools", cel.BoolType),
 		cel.Variable("vision", cel.BoolType),
+		cel.Variable("audio", cel.BoolType),
+		cel.Variable("batch", cel.BoolType),
 		cel.Variable("model", cel.StringType),
 		cel.Variable("key", cel.StringType),
 		cel.Variable("application", cel.StringType),

@@ -47,7 +47,7 @@ func (c *Compiler) space(u *uses, w World) *space {
 	for _, v := range c.env.Variables() {
 		s.names = append(s.names, v.Name())
 	}
-	for _, name := range []string{"stream", "tools", "vision"} {
+	for _, name := range []string{"stream", "tools", "vision", "audio", "batch"} {
 		if u.facts[name] {
 			s.add(name, false, true)
 		}

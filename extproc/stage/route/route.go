@@ -108,6 +108,8 @@ func (s *Stage) facts(ex *pipeline.Exchange, m *plan.Model) plan.Facts {
 		Stream:         r.Stream,
 		Tools:          r.Tools,
 		Vision:         r.Vision,
+		Audio:          r.Audio,
+		Batch:          m.Batch || r.Flex,
 		MaxOutput:      r.MaxOutput,
 		Effort:         ex.Decision.Effort,
 		ThinkingBudget: r.ThinkingBudget,

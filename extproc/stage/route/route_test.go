@@ -150,7 +150,7 @@ func TestRuleThatFailsIsAnError(t *testing.T) {
 func TestFacts(t *testing.T) {
 	var got plan.Facts
 	m := &plan.Model{Name: "m", Targets: to(small), Pools: []*plan.Pool{small}, Rules: []*plan.Rule{{When: when(func(f *plan.Facts) (bool, error) { got = *f; return false, nil })}}}
-	ex := exchange(m, all, openai.Request{Model: "alias", Stream: true, Tools: true, Vision: true, MaxOutput: 7}, &count{bound: 9, n: 5})
+	ex := exchange(m, all, openai.Request{Model: "alias", Stream: true, Tools: true, Vision: true, Audio: true, Flex: true, MaxOutput: 7}, &count{bound: 9, n: 5})
 	ex.Principal = ai.Principal{Key: "k", Team: "t", Roles: []string{"r"}}
 	ex.Plan.Bounds.HeaderFacts = []string{"x-absent", "x-tier"}
 	ex.In.Headers = []pipeline.Header{{Name: "x-tier", Value: "gold"}, {Name: "authorization", Value: "Bearer secret"}}
@@ -161,7 +161,7 @@ func TestFacts(t *testing.T) {
 		t.Errorf("input tokens %d: want the estimate", got.InputTokens())
 	}
 	got.InputTokens = nil
-	want := plan.Facts{Principal: ex.Principal, Model: "m", Kind: ai.KindChat, Stream: true, Tools: true, Vision: true, MaxOutput: 7,
+	want := plan.Facts{Principal: ex.Principal, Model: "m", Kind: ai.KindChat, Stream: true, Tools: true, Vision: true, Audio: true, Batch: true, MaxOutput: 7,
 		Headers: map[string]string{"x-tier": "gold"}, Now: time.Unix(1e9, 0).UTC(), Seen: &plan.Seen{}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(plan.Facts{})); diff != "" {
 		t.Errorf("facts (-want +got):\n%s", diff)

@@ -1806,7 +1806,9 @@ type Rule struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// A CEL expression of type bool over: input_tokens (int), max_output_tokens
 	// (int, 0 when the client gave none), kind (chat, completion, embedding),
-	// stream, tools, vision (bool), model, key, application, team (string),
+	// stream, tools, vision (images or videos), audio (in the content, or asked for as
+	// the answer), batch (the model's priority is batch, or the request says that it can
+	// wait: service_tier: flex; all bool), model, key, application, team (string),
 	// roles (list of string), headers (map of string; names in lower case, see
 	// header_facts; a header that the client did not send reads as ""), now
 	// (timestamp; now.getHours("Asia/Shanghai") and the like work),

@@ -399,7 +399,11 @@ type Facts struct {
 	// The ceiling that the client gave, for each answer; absent when it gave none.
 	AskedOutputTokens *int64 `protobuf:"varint,5,opt,name=asked_output_tokens,json=askedOutputTokens,proto3,oneof" json:"asked_output_tokens,omitempty"`
 	// The answers that can be billed; 0 is one.
-	Answers       int64 `protobuf:"varint,6,opt,name=answers,proto3" json:"answers,omitempty"`
+	Answers int64 `protobuf:"varint,6,opt,name=answers,proto3" json:"answers,omitempty"`
+	// Audio is among the content, or the answer shall be audio.
+	Audio bool `protobuf:"varint,7,opt,name=audio,proto3" json:"audio,omitempty"`
+	// The client says that it can wait.
+	Flex          bool `protobuf:"varint,8,opt,name=flex,proto3" json:"flex,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -474,6 +478,20 @@ func (x *Facts) GetAnswers() int64 {
 		return x.Answers
 	}
 	return 0
+}
+
+func (x *Facts) GetAudio() bool {
+	if x != nil {
+		return x.Audio
+	}
+	return false
+}
+
+func (x *Facts) GetFlex() bool {
+	if x != nil {
+		return x.Flex
+	}
+	return false
 }
 
 // TargetPrice is a pool's price when the request was decided, in nano-dollars per
@@ -1277,14 +1295,16 @@ const file_weir_usage_v1_usage_proto_rawDesc = "" +
 	"\bidentity\x18\x1b \x01(\tR\bidentity\x122\n" +
 	"\x15allowed_output_tokens\x18( \x01(\x03R\x13allowedOutputTokens\x12\x14\n" +
 	"\x05roles\x18) \x03(\tR\x05roles\x12*\n" +
-	"\x05facts\x18* \x01(\v2\x14.weir.usage.v1.FactsR\x05facts\"\xf0\x01\n" +
+	"\x05facts\x18* \x01(\v2\x14.weir.usage.v1.FactsR\x05facts\"\x9a\x02\n" +
 	"\x05Facts\x12\x14\n" +
 	"\x05tools\x18\x01 \x01(\bR\x05tools\x12\x16\n" +
 	"\x06vision\x18\x02 \x01(\bR\x06vision\x12)\n" +
 	"\x10reasoning_effort\x18\x03 \x01(\tR\x0freasoningEffort\x12'\n" +
 	"\x0fthinking_budget\x18\x04 \x01(\x03R\x0ethinkingBudget\x123\n" +
 	"\x13asked_output_tokens\x18\x05 \x01(\x03H\x00R\x11askedOutputTokens\x88\x01\x01\x12\x18\n" +
-	"\aanswers\x18\x06 \x01(\x03R\aanswersB\x16\n" +
+	"\aanswers\x18\x06 \x01(\x03R\aanswers\x12\x14\n" +
+	"\x05audio\x18\a \x01(\bR\x05audio\x12\x12\n" +
+	"\x04flex\x18\b \x01(\bR\x04flexB\x16\n" +
 	"\x14_asked_output_tokens\"\xc4\x04\n" +
 	"\vTargetPrice\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
