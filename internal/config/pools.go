@@ -50,6 +50,9 @@ func (c *compilation) compilePools() {
 		}
 	}
 	slices.SortFunc(c.out.Pools, func(a, b *plan.Pool) int { return cmp.Compare(a.Name, b.Name) })
+	for i, p := range c.out.Pools {
+		p.Index = i
+	}
 }
 
 // adapter is the pool's profile; the default one when the name is not known.

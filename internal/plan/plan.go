@@ -158,6 +158,7 @@ type Pool struct {
 	HealthCheck    HealthCheck
 	Ejection       Ejection
 	SlowStart      time.Duration // 0: none
+	Index          int           // its place among the plan's pools
 	StreamIdle     time.Duration // that a stream may be silent; 0: as long as Envoy allows
 	// PrefixLoad is the most requests that an endpoint may have open which is chosen by
 	// how a request begins, in per cent of the mean; 0: it is not chosen so.

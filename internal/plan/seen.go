@@ -1,6 +1,9 @@
 package plan
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Seen is what conditions have read of live facts for one request, in the order in
 // which they did. Each is read once: whatever changes meanwhile, one request is judged by
@@ -8,6 +11,8 @@ import "time"
 type Seen struct {
 	Pools  []PoolSeen
 	Limits []LimitSeen
+	// at is, by the index of a pool, where it stands in Pools, from 1; 0: not yet.
+	at []uint16
 }
 
 // PoolSeen is the state of a pool when a condition first read it.
@@ -40,18 +45,50 @@ type Reader interface {
 }
 
 // Emptied keeps the memory alone.
-func (s *Seen) Emptied() Seen { return Seen{Pools: s.Pools[:0], Limits: s.Limits[:0]} }
-
-// Pool is the state of a pool. It is good until the next call.
-func (f *Facts) Pool(p *Pool) *PoolSeen {
-	s := f.seen()
+func (s *Seen) Emptied() Seen {
 	for i := range s.Pools {
+		if at := s.Pools[i].Pool.Index; at < len(s.at) {
+			s.at[at] = 0
+		}
+	}
+	return Seen{Pools: s.Pools[:0], Limits: s.Limits[:0], at: s.at}
+}
+
+// pool finds a pool that was read; nil if it was not.
+func (s *Seen) pool(p *Pool) *PoolSeen {
+	if p.Index >= len(s.at) || s.at[p.Index] == 0 {
+		return nil
+	}
+	if first := &s.Pools[s.at[p.Index]-1]; first.Pool == p {
+		return first
+	}
+	for i := range s.Pools { // two pools that are of no plan, or not of one
 		if s.Pools[i].Pool == p {
 			return &s.Pools[i]
 		}
 	}
-	s.Pools = append(s.Pools, PoolSeen{Pool: p, Now: f.Now})
-	is := &s.Pools[len(s.Pools)-1]
+	return nil
+}
+
+func (s *Seen) addPool(seen PoolSeen) *PoolSeen {
+	s.Pools = append(s.Pools, seen)
+	i := seen.Pool.Index
+	if i >= len(s.at) {
+		s.at = append(s.at, make([]uint16, i+1-len(s.at))...)
+	}
+	if n := len(s.Pools); s.at[i] == 0 && n <= math.MaxUint16 {
+		s.at[i] = uint16(n)
+	}
+	return &s.Pools[len(s.Pools)-1]
+}
+
+// Pool is the state of a pool. It is good until the next call.
+func (f *Facts) Pool(p *Pool) *PoolSeen {
+	s := f.seen()
+	if is := s.pool(p); is != nil {
+		return is
+	}
+	is := s.addPool(PoolSeen{Pool: p, Now: f.Now})
 	if f.Live != nil {
 		if state, ok := f.Live.Pool(p.Name); ok {
 			is.PoolState, is.Followed, is.Known = state, true, !state.Heard.IsZero() && !state.Stale

@@ -15,11 +15,19 @@ func (c *changing) Pool(string) (PoolState, bool) {
 
 // One request is judged by one state of each pool and limit, whatever changes meanwhile.
 func TestOneStateForOneRequest(t *testing.T) {
+	for name, index := range map[string]func(int) int{
+		"of one plan": func(i int) int { return i }, "of none": func(int) int { return 0 }, "of several": func(i int) int { return i / 2 },
+	} {
+		t.Run(name, func(t *testing.T) { oneState(t, index) })
+	}
+}
+
+func oneState(t *testing.T, index func(int) int) {
 	live, left := &changing{}, 0
 	f := Facts{Live: live, Left: func(*Limit) (float64, bool) { left++; return 1 / float64(left), true }}
 	var pools []*Pool
-	for range 40 {
-		pools = append(pools, &Pool{Name: "p"})
+	for i := range 40 {
+		pools = append(pools, &Pool{Name: "p", Index: index(i)})
 	}
 	month, day := &Limit{Name: "month"}, &Limit{Name: "day"}
 	for range 3 {
@@ -35,8 +43,13 @@ func TestOneStateForOneRequest(t *testing.T) {
 	if live.reads != len(pools) || left != 2 {
 		t.Errorf("pools were read %d times, limits %d times", live.reads, left)
 	}
-	if s := f.Seen.Emptied(); len(s.Pools)+len(s.Limits) != 0 || cap(s.Pools) < len(pools) {
+	s := f.Seen.Emptied()
+	if len(s.Pools)+len(s.Limits) != 0 || cap(s.Pools) < len(pools) {
 		t.Errorf("emptied: %d pools, room for %d", len(s.Pools), cap(s.Pools))
+	}
+	again := Facts{Live: live, Seen: &s}
+	if is := again.Pool(pools[7]); is.Waiting != float64(len(pools)+1) {
+		t.Errorf("the next request reads %v", is.Waiting)
 	}
 }
 
@@ -47,5 +60,23 @@ func TestNothingIsKnown(t *testing.T) {
 	}
 	if l := f.Limit(&Limit{}); l.Known || l.Left != 1 {
 		t.Errorf("%+v", l)
+	}
+}
+
+// Rules that read a hundred pools, twice each.
+func BenchmarkSeenOfHundredPools(b *testing.B) {
+	var pools []*Pool
+	for i := range 100 {
+		pools = append(pools, &Pool{Name: "p", Index: i})
+	}
+	f := Facts{Live: &changing{}, Seen: new(Seen)}
+	b.ReportAllocs()
+	for b.Loop() {
+		*f.Seen = f.Seen.Emptied()
+		for range 2 {
+			for _, p := range pools {
+				f.Pool(p)
+			}
+		}
 	}
 }

@@ -163,7 +163,7 @@ func TestFacts(t *testing.T) {
 	got.InputTokens = nil
 	want := plan.Facts{Principal: ex.Principal, Model: "m", Kind: ai.KindChat, Stream: true, Tools: true, Vision: true, Audio: true, Batch: true, MaxOutput: 7,
 		Headers: map[string]string{"x-tier": "gold"}, Now: time.Unix(1e9, 0).UTC(), Seen: &plan.Seen{}}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(plan.Facts{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(plan.Facts{}, plan.Seen{})); diff != "" {
 		t.Errorf("facts (-want +got):\n%s", diff)
 	}
 }
