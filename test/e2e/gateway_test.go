@@ -269,15 +269,23 @@ func eventually(t *testing.T, within time.Duration, ok func() string) {
 	}
 }
 
-// freePort is a loopback port that nothing listens on.
+// givenPorts are those that freePort has given: most are bound only later.
+var givenPorts sync.Map
+
+// freePort is a loopback port that nothing listens on, and another one each time.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		_ = l.Close()
+		if _, given := givenPorts.LoadOrStore(port, true); !given {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // weir runs another command of weir and returns its output and exit code.
