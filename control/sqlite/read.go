@@ -155,22 +155,29 @@ func (s *Store) Audit(ctx context.Context, f control.AuditFilter, limit int) ([]
 	if f.Before > 0 {
 		where, args = append(where, `id < ?`), append(args, f.Before)
 	}
-	rows, err := s.r.QueryContext(ctx, `SELECT id, time_us, actor, roles, action, object, before, after, outcome, detail FROM audit
+	return query(ctx, s, func(rows *sql.Rows, r *control.Record) error {
+		var at int64
+		var roles string
+		err := rows.Scan(&r.ID, &at, &r.Actor, &roles, &r.Action, &r.Object, &r.Before, &r.After, &r.Outcome, &r.Detail)
+		r.Time, r.Roles = fromMicros(at), split(roles)
+		return err
+	}, `SELECT id, time_us, actor, roles, action, object, before, after, outcome, detail FROM audit
 		WHERE `+strings.Join(where, ` AND `)+` ORDER BY id DESC LIMIT ?`, append(args, limit)...)
+}
+
+// query lists what a query selects, as scan reads each row.
+func query[T any](ctx context.Context, s *Store, scan func(*sql.Rows, *T) error, text string, args ...any) (list []T, err error) {
+	rows, err := s.r.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, wrap(err)
 	}
 	defer func() { _ = rows.Close() }() // the error is that of reading
-	var list []control.Record
 	for rows.Next() {
-		var r control.Record
-		var at int64
-		var roles string
-		if err := rows.Scan(&r.ID, &at, &r.Actor, &roles, &r.Action, &r.Object, &r.Before, &r.After, &r.Outcome, &r.Detail); err != nil {
+		var v T
+		if err := scan(rows, &v); err != nil {
 			return nil, wrap(err)
 		}
-		r.Time, r.Roles = fromMicros(at), split(roles)
-		list = append(list, r)
+		list = append(list, v)
 	}
 	return list, wrap(rows.Err())
 }

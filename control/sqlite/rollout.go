@@ -20,20 +20,10 @@ func putRollout(ctx context.Context, tx *sql.Tx, r *control.Rollout, was control
 }
 
 // Rollouts implements control.Store.
-func (s *Store) Rollouts(ctx context.Context) (list []control.Rollout, err error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT model, state, revision FROM rollouts ORDER BY model`)
-	if err != nil {
-		return nil, wrap(err)
-	}
-	defer func() { _ = rows.Close() }() // the error is that of reading
-	for rows.Next() {
-		var r control.Rollout
-		if err := rows.Scan(&r.Model, &r.State, &r.Revision); err != nil {
-			return nil, wrap(err)
-		}
-		list = append(list, r)
-	}
-	return list, wrap(rows.Err())
+func (s *Store) Rollouts(ctx context.Context) ([]control.Rollout, error) {
+	return query(ctx, s, func(rows *sql.Rows, r *control.Rollout) error {
+		return rows.Scan(&r.Model, &r.State, &r.Revision)
+	}, `SELECT model, state, revision FROM rollouts ORDER BY model`)
 }
 
 // Count implements control.Store.
@@ -43,18 +33,8 @@ func (s *Store) Count(ctx context.Context, t control.Tally) error {
 }
 
 // Tallies implements control.Store.
-func (s *Store) Tallies(ctx context.Context, model string) (list []control.Tally, err error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT model, process, counts FROM tallies WHERE model = ? ORDER BY process`, model)
-	if err != nil {
-		return nil, wrap(err)
-	}
-	defer func() { _ = rows.Close() }() // the error is that of reading
-	for rows.Next() {
-		var t control.Tally
-		if err := rows.Scan(&t.Model, &t.Process, &t.Counts); err != nil {
-			return nil, wrap(err)
-		}
-		list = append(list, t)
-	}
-	return list, wrap(rows.Err())
+func (s *Store) Tallies(ctx context.Context, model string) ([]control.Tally, error) {
+	return query(ctx, s, func(rows *sql.Rows, t *control.Tally) error {
+		return rows.Scan(&t.Model, &t.Process, &t.Counts)
+	}, `SELECT model, process, counts FROM tallies WHERE model = ? ORDER BY process`, model)
 }

@@ -30,7 +30,7 @@ type Known struct {
 // Replay compares what two plans make of the same decisions.
 type Replay struct {
 	was, is *plan.Plan
-	known   Known
+	stage   *route.Stage
 	report  Report
 	changes map[string]*Change
 }
@@ -63,7 +63,9 @@ const maxExamples = 3
 // New begins a replay of decisions that were made under one plan, or those before it,
 // and are to be made under another.
 func New(was, is *plan.Plan, known Known) *Replay {
-	r := &Replay{was: was, is: is, known: known, report: Report{Passed: map[string]int{}}, changes: map[string]*Change{}}
+	s := route.New(route.NewRests())
+	s.Live, s.Share = known.Live, known.Share
+	r := &Replay{was: was, is: is, stage: s, report: Report{Passed: map[string]int{}}, changes: map[string]*Change{}}
 	for _, p := range []*plan.Plan{was, is} {
 		for _, m := range p.ModelList {
 			r.report.Headers = r.report.Headers || slices.ContainsFunc(m.Rules, func(rule *plan.Rule) bool { return strings.Contains(rule.Source, "headers[") })
@@ -78,6 +80,8 @@ func (r *Replay) Add(ctx context.Context, d *usagev1.Decision) error {
 		r.report.Passed[why]++
 		return nil
 	}
+	r.stage.Draw = drawn(d.GetId())
+	r.stage.Effort = func(*openai.Request) string { return d.GetFacts().GetReasoningEffort() }
 	was, err := r.outcome(ctx, r.was, d)
 	if err != nil {
 		return err
@@ -156,10 +160,7 @@ func (r *Replay) outcome(ctx context.Context, p *plan.Plan, d *usagev1.Decision)
 		}
 	}
 	ex.Estimate = pipeline.NewEstimate(counter{d}, ex)
-	s := route.New(route.NewRests())
-	s.Live, s.Share, s.Draw = r.known.Live, r.known.Share, drawn(d.GetId())
-	s.Effort = func(*openai.Request) string { return d.GetFacts().GetReasoningEffort() }
-	v, err := s.Request(ctx, ex)
+	v, err := r.stage.Request(ctx, ex)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("decision %s: %w", d.GetId(), err)
@@ -212,12 +213,10 @@ func (r *Replay) caller(p *plan.Plan, d *usagev1.Decision) (roles []*plan.Role, 
 		who.Key = d.GetKey()
 	}
 	who.User = d.GetUser()
-	for _, name := range who.Roles {
-		if role := p.Roles[name]; role != nil {
-			anywhere := *role
-			anywhere.Network = nil // from where it came is not recorded
-			roles = append(roles, &anywhere)
-		}
+	for _, role := range p.RolesOf(who.Roles) {
+		anywhere := *role
+		anywhere.Network = nil // from where it came is not recorded
+		roles = append(roles, &anywhere)
 	}
 	return roles, who, ""
 }

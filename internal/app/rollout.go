@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"unicode"
 
@@ -39,12 +38,9 @@ type RolloutReport struct {
 // newRollouts makes the manager of the control store's rollouts. Its name among all
 // processes is another one at each start: what it counted before stays counted.
 func (a *app) newRollouts() (*rollout.Manager, error) {
-	name := a.o.Replica
-	if name == "" {
-		var err error
-		if name, err = os.Hostname(); err != nil {
-			return nil, fmt.Errorf("rollouts: this replica has no name: %w (--replica gives it one)", err)
-		}
+	name, err := a.replica()
+	if err != nil {
+		return nil, fmt.Errorf("rollouts: %w", err)
 	}
 	return rollout.New(a.controls.keeper, name+"/"+rand.Text(), a.log), nil
 }

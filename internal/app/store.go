@@ -20,12 +20,9 @@ func (a *app) newShared(p *plan.Plan) (*redis.Ledger, error) {
 	if s == nil {
 		return nil, nil
 	}
-	replica := a.o.Replica
-	if replica == "" {
-		var err error
-		if replica, err = os.Hostname(); err != nil {
-			return nil, fmt.Errorf("limits: this replica has no name: %w (--replica gives it one)", err)
-		}
+	replica, err := a.replica()
+	if err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
 	}
 	o := storeOptions(s)
 	o.Replica, o.Logger, o.Lookup = replica, a.log, a.lookup(p.Limits)
@@ -35,6 +32,18 @@ func (a *app) newShared(p *plan.Plan) (*redis.Ledger, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// replica is the name of this one.
+func (a *app) replica() (string, error) {
+	if a.o.Replica != "" {
+		return a.o.Replica, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("this replica has no name: %w (--replica gives it one)", err)
+	}
+	return name, nil
 }
 
 // storeOptions say where the limit store is.

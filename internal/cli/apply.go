@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,7 @@ import (
 )
 
 func newApply() *cobra.Command {
-	var file, data, format string
+	var f reportFlags
 	var dry bool
 	in := app.DryRunRequest{}
 	cmd := &cobra.Command{
@@ -40,10 +39,10 @@ Exits with 0, whether or not something changes, and with 2 when the file is not 
 			if !dry {
 				return misuse(cmd, errors.New("want --dry-run: to bring a configuration into force, put it in the place of the file that weir watches"))
 			}
-			if format != "text" && format != "json" {
-				return misuse(cmd, fmt.Errorf("--format: want text or json, got %q", format))
+			if err := f.check(cmd); err != nil {
+				return err
 			}
-			dir, err := dataDir(data, file)
+			dir, err := f.dir()
 			if err != nil {
 				return err
 			}
@@ -65,22 +64,12 @@ Exits with 0, whether or not something changes, and with 2 when the file is not 
 			if len(r.Faults) > 0 {
 				return config.Faults(r.Faults)
 			}
-			if format == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(r)
-			}
-			return writeDryRun(cmd.OutOrStdout(), &r)
+			return f.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return writeDryRun(w, &r) })
 		},
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "bring nothing into force")
 	cmd.Flags().IntVar(&in.Last, "last", 1000, "how many of the last requests are decided again")
-	cmd.Flags().StringVar(&file, "config", "", "configuration that names the data directory")
-	cmd.Flags().StringVar(&data, "data", "", "data directory of the running weir (default: ./"+app.DefaultDataDir+")")
-	cmd.Flags().StringVar(&format, "format", "text", "text or json")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	_ = cmd.MarkFlagDirname("data")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	f.add(cmd)
 	return cmd
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 func newDoctor() *cobra.Command {
-	var file, data, format, ca string
+	var f reportFlags
+	var ca string
 	var proxy app.DoctorProxy
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -29,8 +30,8 @@ is known to be out of force and something could not be told.`,
   weir doctor --url https://edge-1:10443 --ca ca.pem --server-name gateway.example`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return misuse(cmd, fmt.Errorf("--format: want text or json, got %q", format))
+			if err := f.check(cmd); err != nil {
+				return err
 			}
 			var in app.DoctorRequest
 			if proxy.URL != "" {
@@ -41,7 +42,7 @@ is known to be out of force and something could not be told.`,
 			} else if ca != "" || proxy.ServerName != "" {
 				return misuse(cmd, fmt.Errorf("--ca and --server-name are for --url"))
 			}
-			dir, err := dataDir(data, file)
+			dir, err := f.dir()
 			if err != nil {
 				return err
 			}
@@ -49,23 +50,18 @@ is known to be out of force and something could not be told.`,
 			if err := ask(cmd.Context(), dir, app.DoctorPath, in, &r); err != nil {
 				return err
 			}
-			if err := writeReport(cmd, &r, format); err != nil {
+			if err := writeReport(cmd, &r, f.format); err != nil {
 				return err
 			}
 			return verdict(r.State())
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration that names the data directory")
-	cmd.Flags().StringVar(&data, "data", "", "data directory of the running weir (default: ./"+app.DefaultDataDir+")")
-	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	f.add(cmd)
 	cmd.Flags().StringVar(&proxy.URL, "url", "", "probe only this listener: http(s)://host:port, as the running weir reaches it")
 	cmd.Flags().StringVar(&proxy.Name, "name", "", "what to call the proxy of --url in the report")
 	cmd.Flags().StringVar(&ca, "ca", "", "authorities to trust at --url (PEM; default: the system's)")
 	cmd.Flags().StringVar(&proxy.ServerName, "server-name", "", "name to ask for and to verify at --url (default: its host)")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	_ = cmd.MarkFlagDirname("data")
 	_ = cmd.MarkFlagFilename("ca")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

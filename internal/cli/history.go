@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,7 @@ import (
 )
 
 func newHistory() *cobra.Command {
-	var file, data, format string
+	var f reportFlags
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "List the configurations that were in force",
@@ -23,10 +22,10 @@ last, how each came, and which one is pinned. The last hundred are kept, as they
 		Example: "  weir history --data /var/lib/weir\n  weir history --config weir.yaml --format json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return misuse(cmd, fmt.Errorf("--format: want text or json, got %q", format))
+			if err := f.check(cmd); err != nil {
+				return err
 			}
-			dir, err := dataDir(data, file)
+			dir, err := f.dir()
 			if err != nil {
 				return err
 			}
@@ -34,20 +33,10 @@ last, how each came, and which one is pinned. The last hundred are kept, as they
 			if err := ask(cmd.Context(), dir, app.HistoryPath, struct{}{}, &r); err != nil {
 				return err
 			}
-			if format == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(r)
-			}
-			return writeVersions(cmd.OutOrStdout(), &r)
+			return f.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return writeVersions(w, &r) })
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration that names the data directory")
-	cmd.Flags().StringVar(&data, "data", "", "data directory of the running weir (default: ./"+app.DefaultDataDir+")")
-	cmd.Flags().StringVar(&format, "format", "text", "text or json")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	_ = cmd.MarkFlagDirname("data")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	f.add(cmd)
 	return cmd
 }
 
@@ -70,7 +59,7 @@ func writeVersions(w io.Writer, r *app.VersionsReport) error {
 }
 
 func newRollback() *cobra.Command {
-	var file, data string
+	var f operatorFlags
 	var in app.RollbackRequest
 	cmd := &cobra.Command{
 		Use:   "rollback [VERSION]",
@@ -90,7 +79,7 @@ Of several replicas with data directories of their own each is asked for itself.
 					return misuse(cmd, errors.New("--release brings the file into force: name no version"))
 				}
 			}
-			dir, err := dataDir(data, file)
+			dir, err := f.dir()
 			if err != nil {
 				return err
 			}
@@ -109,10 +98,7 @@ Of several replicas with data directories of their own each is asked for itself.
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration that names the data directory")
-	cmd.Flags().StringVar(&data, "data", "", "data directory of the running weir (default: ./"+app.DefaultDataDir+")")
+	f.add(cmd)
 	cmd.Flags().BoolVar(&in.Release, "release", false, "bring the configuration file into force as it is, and take the pin away")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	_ = cmd.MarkFlagDirname("data")
 	return cmd
 }

@@ -13,9 +13,53 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/weirproxy/weir/envoy"
 	"github.com/weirproxy/weir/internal/app"
 )
+
+// operatorFlags say which weir is asked by its operator's socket.
+type operatorFlags struct{ file, data string }
+
+func (f *operatorFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "config", "", "configuration that names the data directory")
+	cmd.Flags().StringVar(&f.data, "data", "", "data directory of the running weir (default: ./"+app.DefaultDataDir+")")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	_ = cmd.MarkFlagDirname("data")
+}
+
+// dir is the data directory of that weir.
+func (f *operatorFlags) dir() (string, error) { return dataDir(f.data, f.file) }
+
+// reportFlags are those of commands that print what it answers.
+type reportFlags struct {
+	operatorFlags
+	format string
+}
+
+func (f *reportFlags) add(cmd *cobra.Command) {
+	f.operatorFlags.add(cmd)
+	cmd.Flags().StringVar(&f.format, "format", "text", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (f *reportFlags) check(cmd *cobra.Command) error {
+	if f.format != "text" && f.format != "json" {
+		return misuse(cmd, fmt.Errorf("--format: want text or json, got %q", f.format))
+	}
+	return nil
+}
+
+// print writes a report as JSON, or as text does it.
+func (f *reportFlags) print(w io.Writer, report any, text func(io.Writer) error) error {
+	if f.format == "text" {
+		return text(w)
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(report)
+}
 
 // ask asks the weir that runs on the data directory.
 func ask(ctx context.Context, dir, path string, in, out any) error {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -13,7 +12,7 @@ import (
 )
 
 func newPools() *cobra.Command {
-	var file, data, format string
+	var f reportFlags
 	cmd := &cobra.Command{
 		Use:   "pools [POOL]",
 		Short: "Show what is known of the pools now: load, errors, first-token time",
@@ -27,14 +26,14 @@ With a pool's name, its endpoints are listed too, and why one was not heard of.`
   weir pools --format json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "text" && format != "json" {
-				return misuse(cmd, fmt.Errorf("--format: want text or json, got %q", format))
+			if err := f.check(cmd); err != nil {
+				return err
 			}
 			var in app.PoolsRequest
 			if len(args) > 0 {
 				in.Pool = args[0]
 			}
-			dir, err := dataDir(data, file)
+			dir, err := f.dir()
 			if err != nil {
 				return err
 			}
@@ -42,20 +41,10 @@ With a pool's name, its endpoints are listed too, and why one was not heard of.`
 			if err := ask(cmd.Context(), dir, app.PoolsPath, in, &r); err != nil {
 				return err
 			}
-			if format == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(r)
-			}
-			return writePools(cmd.OutOrStdout(), &r, in.Pool != "")
+			return f.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return writePools(w, &r, in.Pool != "") })
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration that names the data directory")
-	cmd.Flags().StringVar(&data, "data", "", "data directory of the running weir (default: ./"+app.DefaultDataDir+")")
-	cmd.Flags().StringVar(&format, "format", "text", "text or json")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	_ = cmd.MarkFlagDirname("data")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	f.add(cmd)
 	return cmd
 }
 

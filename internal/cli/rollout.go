@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,45 +30,38 @@ requests go back at once. All replicas that share the control store go along.`,
 			return misuse(cmd, errors.New("want start, status, promote or abort"))
 		},
 	}
-	var full bool
-	promote := newRolloutVerb(app.RolloutPromote, "promote MODEL", "Take the next step now, whatever was counted", &full, nil)
-	promote.Flags().BoolVar(&full, "full", false, "take all steps: all requests move")
-	var why string
-	abort := newRolloutVerb(app.RolloutAbort, "abort MODEL", "Send all requests back to the old pool, promoted or not", nil, &why)
-	abort.Flags().StringVar(&why, "why", "", "what the audit and the status say of it")
+	start, status := app.RolloutRequest{Do: app.RolloutStart}, app.RolloutRequest{Do: app.RolloutStatus}
+	full, back := app.RolloutRequest{Do: app.RolloutPromote}, app.RolloutRequest{Do: app.RolloutAbort}
+	promote := newRolloutVerb(&full, "promote MODEL", "Take the next step now, whatever was counted")
+	promote.Flags().BoolVar(&full.Full, "full", false, "take all steps: all requests move")
+	abort := newRolloutVerb(&back, "abort MODEL", "Send all requests back to the old pool, promoted or not")
+	abort.Flags().StringVar(&back.Why, "why", "", "what the audit and the status say of it")
 	cmd.AddCommand(
-		newRolloutVerb(app.RolloutStart, "start MODEL", "Begin at the first step", nil, nil),
-		newRolloutVerb(app.RolloutStatus, "status [MODEL]", "Show how far rollouts are, what was counted and what the next step waits for", nil, nil),
+		newRolloutVerb(&start, "start MODEL", "Begin at the first step"),
+		newRolloutVerb(&status, "status [MODEL]", "Show how far rollouts are, what was counted and what the next step waits for"),
 		promote, abort,
 	)
 	return cmd
 }
 
-// newRolloutVerb makes the command of one verb; full and why are its own flags.
-func newRolloutVerb(do, use, short string, full *bool, why *string) *cobra.Command {
-	var file, data, format string
+// newRolloutVerb makes the command that asks so; flags of its own fill the request in.
+func newRolloutVerb(in *app.RolloutRequest, use, short string) *cobra.Command {
+	var f reportFlags
 	args := cobra.ExactArgs(1)
-	example := "  weir rollout " + do + " chat --config weir.yaml\n  weir rollout " + do + " chat --data /var/lib/weir --format json"
-	if do == app.RolloutStatus {
+	example := "  weir rollout " + in.Do + " chat --config weir.yaml\n  weir rollout " + in.Do + " chat --data /var/lib/weir --format json"
+	if in.Do == app.RolloutStatus {
 		args = cobra.MaximumNArgs(1)
 	}
 	cmd := &cobra.Command{
 		Use: use, Short: short, Example: example, Args: args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "text" && format != "json" {
-				return misuse(cmd, fmt.Errorf("--format: want text or json, got %q", format))
+			if err := f.check(cmd); err != nil {
+				return err
 			}
-			in := app.RolloutRequest{Do: do, By: fmt.Sprintf("operator:uid=%d", os.Getuid())}
-			if len(args) > 0 {
+			if in.By = fmt.Sprintf("operator:uid=%d", os.Getuid()); len(args) > 0 {
 				in.Model = args[0]
 			}
-			if full != nil {
-				in.Full = *full
-			}
-			if why != nil {
-				in.Why = *why
-			}
-			dir, err := dataDir(data, file)
+			dir, err := f.dir()
 			if err != nil {
 				return err
 			}
@@ -77,20 +69,10 @@ func newRolloutVerb(do, use, short string, full *bool, why *string) *cobra.Comma
 			if err := ask(cmd.Context(), dir, app.RolloutPath, in, &r); err != nil {
 				return err
 			}
-			if format == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(r)
-			}
-			return writeRollouts(cmd.OutOrStdout(), r.Rollouts)
+			return f.print(cmd.OutOrStdout(), r, func(w io.Writer) error { return writeRollouts(w, r.Rollouts) })
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration that names the data directory")
-	cmd.Flags().StringVar(&data, "data", "", "data directory of the running weir (default: ./"+app.DefaultDataDir+")")
-	cmd.Flags().StringVar(&format, "format", "text", "text or json")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	_ = cmd.MarkFlagDirname("data")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	f.add(cmd)
 	return cmd
 }
 

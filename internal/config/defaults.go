@@ -136,6 +136,13 @@ func orValue[T comparable](field *T, value T) {
 	}
 }
 
+// orOptional is for fields of which zero is a value too.
+func orOptional[T any](field **T, value T) {
+	if *field == nil {
+		*field = &value
+	}
+}
+
 func orMessage[T any](field **T) {
 	if *field == nil {
 		*field = new(T)

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weirproxy/weir/internal/plan"
@@ -23,15 +22,9 @@ func fillRollout(r *configv1.Rollout) {
 	}
 	orMessage(&r.Judge)
 	orValue(&r.Judge.MinRequests, 100)
-	if r.Judge.MaxErrorRateIncrease == nil {
-		r.Judge.MaxErrorRateIncrease = proto.Float64(0.02)
-	}
-	if r.Judge.MaxRefusalRateIncrease == nil {
-		r.Judge.MaxRefusalRateIncrease = proto.Float64(0.02)
-	}
-	if r.Judge.MaxFirstTokenRatio == nil {
-		r.Judge.MaxFirstTokenRatio = proto.Float64(1.5)
-	}
+	orOptional(&r.Judge.MaxErrorRateIncrease, 0.02)
+	orOptional(&r.Judge.MaxRefusalRateIncrease, 0.02)
+	orOptional(&r.Judge.MaxFirstTokenRatio, 1.5)
 }
 
 // rollout compiles the canary of a model whose routes name these pools.

@@ -10,9 +10,9 @@ import (
 	"github.com/weirproxy/weir/internal/plan"
 )
 
-// whole is an expression of type int; ok is false where CEL must say what it comes to:
+// wholeNumber is an expression of type int; ok is false where CEL must say what it comes to:
 // it makes an error of what does not fit.
-type whole64 func(*plan.Facts) (n int64, ok bool)
+type wholeNumber func(*plan.Facts) (n int64, ok bool)
 
 // fraction is an expression of type double.
 type fraction func(*plan.Facts) float64
@@ -64,7 +64,7 @@ func compareFractions(operator string, a, b float64) verdict {
 func exact(n int64) bool { return -1<<53 <= n && n <= 1<<53 }
 
 // wholeOf is nil where an expression is no figure of type int that is known here.
-func (c *Compiler) wholeOf(e ast.Expr) whole64 {
+func (c *Compiler) wholeOf(e ast.Expr) wholeNumber {
 	switch e.Kind() {
 	case ast.LiteralKind:
 		if n, ok := e.AsLiteral().(types.Int); ok {
@@ -84,7 +84,7 @@ func (c *Compiler) wholeOf(e ast.Expr) whole64 {
 	return nil
 }
 
-func (c *Compiler) wholeCall(call ast.CallExpr) whole64 {
+func (c *Compiler) wholeCall(call ast.CallExpr) wholeNumber {
 	op, ok := wholes[call.FunctionName()]
 	if !ok || len(call.Args()) != 2 {
 		return nil

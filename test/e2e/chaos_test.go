@@ -99,28 +99,11 @@ func newChaos(t *testing.T) *chaos {
 	}
 	listener := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	addresses := fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", freePort(t), freePort(t))
-	for i := range c.replicas {
-		g := &gateway{t: t, dir: t.TempDir(), base: "http://" + listener + "/v1", config: filepath.Join(t.TempDir(), "weir.yaml")}
-		g.write(strings.NewReplacer("%LISTEN%", listener, "%STORE%", store.Address(), "%KEYS%", keys,
-			"%X%", c.backends[0].address, "%Y%", c.backends[1].address, "%Z%", c.backends[2].address).Replace(chaosConfig))
-		o := &operated{world: &world{gateway: g}, flags: []string{
-			"--replica", fmt.Sprint("replica-", i), "--listen", strings.Split(addresses, ",")[i], "--advertise", addresses,
-		}}
-		c.replicas[i] = o
-		o.serve()
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("log of replica %d:\n%s", i, last(o.log.String(), 3000))
-			}
-		})
-	}
-	t.Cleanup(func() { // together: each takes its time
-		var group sync.WaitGroup
-		for _, o := range c.replicas {
-			group.Go(o.stop)
-		}
-		group.Wait()
-	})
+	config := strings.NewReplacer("%LISTEN%", listener, "%STORE%", store.Address(), "%KEYS%", keys,
+		"%X%", c.backends[0].address, "%Y%", c.backends[1].address, "%Z%", c.backends[2].address).Replace(chaosConfig)
+	copy(c.replicas[:], serveReplicas(t, len(c.replicas), func(i int) (string, string, []string) {
+		return listener, config, []string{"--listen", strings.Split(addresses, ",")[i], "--advertise", addresses}
+	}))
 	for _, o := range c.replicas {
 		eventually(t, 20*time.Second, o.notReady)
 	}

@@ -58,6 +58,33 @@ func deploymentSecrets(t *testing.T) string {
 	return keys
 }
 
+// serveReplicas starts n replicas of weir: of gives where an Envoy will listen for each, its
+// configuration and the flags beside its name. They stop together, as each takes its time.
+func serveReplicas(t *testing.T, n int, of func(i int) (listener, config string, flags []string)) (replicas []*operated) {
+	t.Helper()
+	t.Cleanup(func() {
+		var group sync.WaitGroup
+		for _, o := range replicas {
+			group.Go(o.stop)
+		}
+		group.Wait()
+		for i, o := range replicas {
+			if t.Failed() {
+				t.Logf("log of replica %d:\n%s", i, last(o.log.String(), 3000))
+			}
+		}
+	})
+	for i := range n {
+		listener, config, flags := of(i)
+		g := &gateway{t: t, dir: t.TempDir(), base: "http://" + listener + "/v1", config: filepath.Join(t.TempDir(), "weir.yaml")}
+		g.write(config)
+		o := &operated{world: &world{gateway: g}, flags: append([]string{"--replica", fmt.Sprint("replica-", i)}, flags...)}
+		o.serve()
+		replicas = append(replicas, o)
+	}
+	return replicas
+}
+
 func deploy(t *testing.T, amount int, deadline string) *deployment {
 	t.Helper()
 	d := &deployment{t: t, store: redistest.Start(t, redistest.Valkey), backend: newBackend(t, simulate.Options{Record: 20_000, RecordBody: 1})}
@@ -66,30 +93,12 @@ func deploy(t *testing.T, amount int, deadline string) *deployment {
 	for range d.replicas {
 		addresses = append(addresses, fmt.Sprintf("127.0.0.1:%d", freePort(t)))
 	}
-	for i := range d.replicas {
+	copy(d.replicas[:], serveReplicas(t, len(d.replicas), func(i int) (string, string, []string) {
 		listener := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-		g := &gateway{t: t, dir: t.TempDir(), base: "http://" + listener + "/v1"}
-		g.config = filepath.Join(t.TempDir(), "weir.yaml")
-		g.write(strings.NewReplacer("%LISTEN%", listener, "%STORE%", d.store.Address(), "%KEYS%", keys, "%A%", d.backend.url,
-			"%AMOUNT%", fmt.Sprint(amount), "%DEADLINE%", deadline).Replace(deploymentConfig))
-		o := &operated{world: &world{gateway: g}, flags: []string{
-			"--replica", fmt.Sprint("replica-", i), "--listen", addresses[i], "--advertise", strings.Join(addresses, ","),
-		}}
-		d.replicas[i] = o
-		o.serve()
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("log of replica %d:\n%s", i, last(o.log.String(), 3000))
-			}
-		})
-	}
-	t.Cleanup(func() { // together: each takes its time
-		var group sync.WaitGroup
-		for _, o := range d.replicas {
-			group.Go(o.stop)
-		}
-		group.Wait()
-	})
+		config := strings.NewReplacer("%LISTEN%", listener, "%STORE%", d.store.Address(), "%KEYS%", keys, "%A%", d.backend.url,
+			"%AMOUNT%", fmt.Sprint(amount), "%DEADLINE%", deadline).Replace(deploymentConfig)
+		return listener, config, []string{"--listen", addresses[i], "--advertise", strings.Join(addresses, ",")}
+	}))
 	d.open()
 	for i, o := range d.replicas[:2] {
 		o.startEnvoy(addresses[i])

@@ -26,22 +26,12 @@ func newPair(t *testing.T, edits ...string) *pair {
 	p := &pair{t: t, store: redistest.Start(t, redistest.Valkey)}
 	b, keys := newBackend(t, simulate.Options{}), deploymentSecrets(t)
 	config := edited(t, strings.Replace(deploymentConfig, "replicas: 3", "replicas: 2, when_away: allowance, allowance_percent: 50", 1), edits...)
-	for i := range p.replicas {
-		address, listener := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
-		g := &gateway{t: t, dir: t.TempDir(), base: "http://" + listener + "/v1"}
-		g.config = filepath.Join(t.TempDir(), "weir.yaml")
-		g.write(strings.NewReplacer("%LISTEN%", listener, "%STORE%", p.store.Address(), "%KEYS%", keys, "%A%", b.url,
-			"%AMOUNT%", "1000000000", "%DEADLINE%", "60s").Replace(config))
-		o := &operated{world: &world{gateway: g}, flags: []string{"--replica", fmt.Sprint("replica-", i), "--listen", address}}
-		p.replicas[i] = o
-		o.serve()
-		t.Cleanup(func() {
-			o.stop()
-			if t.Failed() {
-				t.Logf("log of replica %d:\n%s", i, last(o.log.String(), 3000))
-			}
-		})
-	}
+	copy(p.replicas[:], serveReplicas(t, len(p.replicas), func(int) (string, string, []string) {
+		listener := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+		text := strings.NewReplacer("%LISTEN%", listener, "%STORE%", p.store.Address(), "%KEYS%", keys, "%A%", b.url,
+			"%AMOUNT%", "1000000000", "%DEADLINE%", "60s").Replace(config)
+		return listener, text, []string{"--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	}))
 	for _, o := range p.replicas {
 		eventually(t, 20*time.Second, o.notReady)
 		o.startEnvoy(o.flags[3])

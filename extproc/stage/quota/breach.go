@@ -30,7 +30,7 @@ func (s *Stage) reserve(ctx context.Context, ex *pipeline.Exchange) bool {
 	shadow := ex.Plan.Mode(s.Name()) == plan.Shadow
 	place := place{line: &s.line}
 	defer place.leave()
-	var full full
+	var before whole
 	for {
 		res := &ex.Reserved.Result
 		if l, pool := s.line.before(ex); l != nil && !shadow {
@@ -43,32 +43,32 @@ func (s *Stage) reserve(ctx context.Context, ex *pipeline.Exchange) bool {
 			return false
 		case shadow: // changes nothing
 			return false
-		case dropPools(ex, &full):
+		case dropPools(ex, &before):
 		case l.OnBreach == plan.BreachDowngrade && downgrade(ex):
-			full.targets = nil // it goes elsewhere altogether
+			before.targets = nil // it goes elsewhere altogether
 		case l.OnBreach == plan.BreachQueue && s.wait(ctx, ex, &place, &waited):
-			full.back(&ex.Decision) // any of them may have room by now
+			before.back(&ex.Decision) // any of them may have room by now
 		default:
 			return false
 		}
 	}
 }
 
-// full remembers the targets before those without room were dropped.
-type full struct {
+// whole remembers the targets before those without room were dropped.
+type whole struct {
 	targets []*plan.Pool // nil: none was
 	dropped int          // of the decision's drops, those of before
 }
 
 // back brings them back.
-func (f *full) back(d *pipeline.Decision) {
-	if f.targets != nil {
-		d.Targets, d.Dropped, f.targets = append(d.Targets[:0], f.targets...), d.Dropped[:f.dropped], nil
+func (w *whole) back(d *pipeline.Decision) {
+	if w.targets != nil {
+		d.Targets, d.Dropped, w.targets = append(d.Targets[:0], w.targets...), d.Dropped[:w.dropped], nil
 	}
 }
 
 // dropPools drops the targets whose limit has no room, if others are left.
-func dropPools(ex *pipeline.Exchange, before *full) bool {
+func dropPools(ex *pipeline.Exchange, before *whole) bool {
 	l, pool := ex.Reserved.Result.Limit, ex.Reserved.Result.Pool
 	if !l.OfPools() {
 		return false
